@@ -1,0 +1,54 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Side = list[int] | NDArray[np.bool_] | None
+_Matrix = NDArray[Any] | None
+
+def build_info() -> dict[str, Any]: ...
+def set_num_threads(n: int) -> None: ...
+def set_simd_level(level: str) -> None: ...
+def solve_batch(
+    cost: NDArray[Any],
+    reg: list[float],
+    a: _Matrix,
+    b: _Matrix,
+    rows: _Side,
+    cols: _Side,
+    start: _Matrix,
+    method: str,
+    max_iter: int,
+    tol: float,
+    want_plan: bool,
+) -> tuple[Any, ...]: ...
+def implicit_gradient(plan: NDArray[Any], cost: NDArray[Any], reg: list[float]) -> NDArray[Any]: ...
+def align_batch(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    a: _Matrix,
+    b: _Matrix,
+    rows: _Side,
+    cols: _Side,
+    reg: float,
+    relative: bool,
+    implicit: bool,
+    method: str,
+    max_iter: int,
+    tol: float,
+    want_x: bool,
+    want_y: bool,
+) -> tuple[Any, ...]: ...
+def maxsim(
+    query_values: NDArray[np.float32],
+    query_offsets: NDArray[np.int64],
+    document_values: NDArray[np.float32],
+    document_offsets: NDArray[np.int64],
+) -> NDArray[np.float32]: ...
+def evaluate(
+    qrels: tuple[str, bytes] | dict[str, dict[str, int]],
+    run: tuple[str, bytes] | dict[str, dict[str, float]],
+    measures: list[str],
+    relevance_level: int,
+    complete: bool,
+) -> tuple[list[str], list[bytes], NDArray[np.float64], NDArray[np.float64]]: ...

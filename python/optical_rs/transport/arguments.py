@@ -1,0 +1,65 @@
+"""Checks and conversions that the numpy and torch front ends share."""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+METHODS = ("auto", "linear", "log", "ipot")
+GRADS = ("envelope", "implicit", "detach")
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether ``x`` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def check_options(method: str, grad: str, max_iter: int, tol: float) -> None:
+    """Raise :class:`InputError` for options outside their range."""
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if grad not in GRADS:
+        raise InputError(f"grad: expected one of {', '.join(GRADS)}, got {grad!r}")
+    if int(max_iter) != max_iter or max_iter < 0:
+        raise InputError(f"max_iter: expected an integer >= 0, got {max_iter!r}")
+    if not (tol >= 0 and math.isfinite(tol)):
+        raise InputError(f"tol: expected a finite number >= 0, got {tol!r}")
+
+
+def check_ndim(name: str, x: Any, ndim: int, shape: str) -> None:
+    """Raise :class:`InputError` unless ``x`` has ``ndim`` dimensions."""
+    if x.ndim != ndim:
+        raise InputError(f"{name}: expected an array of shape {shape}, got shape {tuple(x.shape)}")
+
+
+def side(name: str, lengths: Any, mask: Any, batch: int, size: int) -> Any:
+    """One description of a padded side from ``lengths`` or ``mask``: a list, a boolean array or None."""
+    if lengths is not None and mask is not None:
+        raise InputError(f"{name}_lengths, {name}_mask: expected at most one of them, got both")
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+            raise InputError(
+                f"{name}_lengths: expected {batch} integers, got shape {lengths.shape} of {lengths.dtype}"
+            )
+        if (lengths < 0).any() or (lengths > size).any():
+            raise InputError(f"{name}_lengths: expected lengths in 0..{size}, got {lengths.tolist()}")
+        return lengths.tolist()
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.shape != (batch, size):
+            raise InputError(f"{name}_mask: expected shape {(batch, size)}, got {mask.shape}")
+        return np.ascontiguousarray(mask.astype(bool))
+    return None
+
+
+def floats(name: str, x: Any) -> np.ndarray:
+    """A contiguous float array: float64 stays, everything else becomes float32."""
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"{name}: expected numbers, got dtype {x.dtype}")
+    return np.ascontiguousarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)

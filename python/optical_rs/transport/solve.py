@@ -1,0 +1,207 @@
+"""``solve_batch``: many small entropic transport problems at once."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import ConvergenceWarning, InputError
+from . import arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportResult:
+    """Solutions of a batch of transport problems; field names as in POT's ``OTResult``.
+
+    Arrays are of the kind (numpy or torch) that the cost was.
+
+    Attributes
+    ----------
+    plan : (B, n, m) float array or None
+        Transport plans; 0 in padding and on forbidden edges.
+    potentials : tuple of (B, n) and (B, m) float arrays
+        Dual potentials ``(f, g)`` in the units of the cost: ``plan = exp((f ⊕ g − C) / reg)``. For
+        ``method="ipot"`` after t steps, ``reg`` is ``reg / t`` in this formula.
+    value : (B,) float array
+        ``<T, C> + reg · Σ T (log T − 1)``; for IPOT ``<T, C>``.
+    value_linear : (B,) float array
+        ``<T, C>``.
+    n_iter : (B,) int array
+        Iterations run.
+    converged : (B,) bool array
+        Whether ``marginal_error <= tol``.
+    marginal_error : (B,) float array
+        The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``.
+    status : list of str
+        How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"`` or ``"empty"``.
+    """
+
+    plan: Any
+    potentials: tuple[Any, Any]
+    value: Any
+    value_linear: Any
+    n_iter: Any
+    converged: Any
+    marginal_error: Any
+    status: list[str]
+
+
+def solve_batch(
+    cost: Any,
+    reg: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    row_lengths: Any = None,
+    row_mask: Any = None,
+    col_lengths: Any = None,
+    col_mask: Any = None,
+    method: str = "auto",
+    max_iter: int = 1000,
+    tol: float = 1e-4,
+    potentials: tuple[Any, Any] | None = None,
+    grad: str = "envelope",
+    return_plan: bool = True,
+) -> TransportResult:
+    """Solve a padded batch of entropic optimal transport problems.
+
+    For each problem, over its real rows and columns::
+
+        minimise  <T, C> + reg · Σ T (log T − 1)   subject to   T 1 = a,  Tᵀ 1 = b
+
+    by Sinkhorn's iteration [1]_, in the linear domain where that is safe and with scalings absorbed
+    into the kernel [2]_ where it is not; or without regularisation by proximal steps [3]_. Every
+    problem stops by itself. Its result does not depend on padding, on the rest of the batch or on
+    the number of threads, bit for bit.
+
+    numpy in, numpy out; tensors in, tensors out. Tensors on a CPU are solved by the native core,
+    on other devices by a torch implementation.
+
+    Parameters
+    ----------
+    cost : (B, n, m) float array or tensor
+        Costs. ``+inf`` forbids an edge. float64 is computed in float64, all else in float32.
+    reg : float or (B,) floats
+        Regularisation in the units of the cost; for ``method="ipot"`` the proximal step β.
+    a, b : (B, n) and (B, m) float arrays, optional
+        Marginals, >= 0, of equal mass per problem; zeros are allowed, padding is ignored. Uniform
+        with mass 1 over the real rows and columns by default.
+    row_lengths, col_lengths : (B,) ints, optional
+        Only the first ``lengths[i]`` rows (columns) of problem i are real.
+    row_mask, col_mask : (B, n) and (B, m) bools, optional
+        Which rows (columns) are real, instead of lengths.
+    method : {"auto", "linear", "log", "ipot"}
+        ``"auto"`` and ``"linear"`` choose the domain by the problem and say which in ``status``;
+        ``"log"`` stays in the log domain throughout.
+    max_iter : int
+        Iterations at most.
+    tol : float
+        Stop when the relative L1 error of the row marginal is at most this. 0 runs ``max_iter``.
+    potentials : pair of (B, n) and (B, m) arrays, optional
+        Start from these, as returned for a similar batch.
+    grad : {"envelope", "implicit", "detach"}
+        Tensors only: what ``value_linear`` is differentiated as. ``"envelope"``: the plan is held
+        fixed, so the gradient with respect to the cost is the plan (that of ``value``).
+        ``"implicit"``: the true gradient of ``<T*(C), C>``. ``"detach"``: no gradients. ``value``
+        has its true gradients with respect to cost (the plan) and marginals (the potentials).
+        Plan and potentials carry no gradient.
+    return_plan : bool
+        Without it, ``plan`` is None and memory does not grow with B · n · m (numpy only).
+
+    Returns
+    -------
+    TransportResult
+
+    Raises
+    ------
+    InputError
+        NaN or ``-inf`` in the cost, unequal masses, a row or column with mass but only forbidden
+        edges, shapes or options that do not fit. Names the problem.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once per call, if a problem reached ``max_iter`` before ``tol`` (not on a GPU, where asking
+        would wait for it, and not in compiled graphs).
+
+    References
+    ----------
+    .. [1] M. Cuturi. Sinkhorn distances: lightspeed computation of optimal transport. NeurIPS 2013.
+    .. [2] B. Schmitzer. Stabilized sparse scaling algorithms for entropy regularized transport
+       problems. SIAM J. Sci. Comput. 41(3), 2019.
+    .. [3] Y. Xie, X. Wang, R. Wang, H. Zha. A fast proximal point method for computing exact
+       Wasserstein distance. UAI 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optical_rs.transport import solve_batch
+    >>> result = solve_batch(np.array([[[0.0, 1.0], [1.0, 0.0]]]), reg=0.1)
+    >>> result.plan.round(3)
+    array([[[0.5, 0. ],
+            [0. , 0.5]]])
+    >>> result.status, result.converged
+    (['linear'], array([ True]))
+    """
+    arguments.check_options(method, grad, max_iter, tol)
+    if arguments.is_tensor(cost):
+        from . import autograd
+
+        result = autograd.solve_batch(
+            cost,
+            reg,
+            a,
+            b,
+            row_lengths=row_lengths,
+            row_mask=row_mask,
+            col_lengths=col_lengths,
+            col_mask=col_mask,
+            method=method,
+            max_iter=max_iter,
+            tol=tol,
+            potentials=potentials,
+            grad=grad,
+        )
+        return result if return_plan else dataclasses.replace(result, plan=None)
+    cost = arguments.floats("cost", cost)
+    arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
+    batch, n, m = cost.shape
+    same = {"dtype": cost.dtype, "order": "C"}
+    start = None
+    if potentials is not None:
+        if len(potentials) != 2:
+            raise InputError(f"potentials: expected a pair (f, g), got {len(potentials)} items")
+        start = np.asarray(potentials[1], **same)
+        arguments.check_ndim("potentials", start, 2, f"({batch}, {m})")
+    for name, marginal, size in (("a", a, n), ("b", b, m)):
+        if marginal is not None:
+            arguments.check_ndim(name, np.asarray(marginal), 2, f"({batch}, {size})")
+    plan, f, g, value, linear, error, n_iter, converged, status = _core.solve_batch(
+        cost,
+        np.atleast_1d(np.asarray(reg, dtype=np.float64)).tolist(),
+        None if a is None else np.asarray(a, **same),
+        None if b is None else np.asarray(b, **same),
+        arguments.side("row", row_lengths, row_mask, batch, n),
+        arguments.side("col", col_lengths, col_mask, batch, m),
+        start,
+        method,
+        int(max_iter),
+        float(tol),
+        return_plan,
+    )
+    warn_unless_converged(converged, error, max_iter, tol)
+    return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
+
+
+def warn_unless_converged(converged: Any, error: Any, max_iter: int, tol: float) -> None:
+    """One :class:`ConvergenceWarning` for a batch, if it is due (``tol=0`` asks for no convergence)."""
+    if tol > 0 and not bool(converged.all()):
+        count = int((~converged).sum())
+        warnings.warn(
+            f"{count} of {len(converged)} transport problems stopped at max_iter={max_iter} before "
+            f"tol={tol:g}; the largest marginal error is {float(error.max()):.2g}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,69 @@
+//! Everything that can be wrong with an input.
+
+/// Shorthand for a result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A bad input, named precisely enough to be corrected.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A shape, range or option that does not fit; the text names the argument.
+    #[error("{0}")]
+    Argument(String),
+    /// NaN or −∞ in a cost matrix.
+    #[error("cost: problem {problem} has {value} at row {row}, column {col}; expected a number or +inf")]
+    Cost {
+        /// Index in the batch.
+        problem: usize,
+        /// Row in the given (not compacted) matrix.
+        row: usize,
+        /// Column in the given matrix.
+        col: usize,
+        /// The offender.
+        value: f64,
+    },
+    /// A marginal that is no distribution.
+    #[error("{side}: problem {problem} has {value} at {index}; expected a finite number >= 0")]
+    Marginal {
+        /// `a` or `b`.
+        side: &'static str,
+        /// Index in the batch.
+        problem: usize,
+        /// Position in the marginal.
+        index: usize,
+        /// The offender.
+        value: f64,
+    },
+    /// Marginals that cannot be the two sides of one plan.
+    #[error("a, b: problem {problem} has masses {a} and {b}; expected equal masses")]
+    UnequalMass {
+        /// Index in the batch.
+        problem: usize,
+        /// Mass of `a`.
+        a: f64,
+        /// Mass of `b`.
+        b: f64,
+    },
+    /// A row or column with mass and without an allowed edge.
+    #[error("cost: problem {problem} is infeasible: {side} {index} has mass but only +inf costs")]
+    Infeasible {
+        /// Index in the batch.
+        problem: usize,
+        /// `row` or `column`.
+        side: &'static str,
+        /// Which one.
+        index: usize,
+    },
+    /// A line of a TREC file.
+    #[error("{file}:{line}: {reason}")]
+    Line {
+        /// The file as the caller named it.
+        file: String,
+        /// 1-based.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}

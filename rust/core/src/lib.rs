@@ -1,0 +1,17 @@
+//! Transport, similarity and ranking for cross-lingual retrieval on a CPU.
+//!
+//! * [`transport`]: batched entropic optimal transport between the tokens of two texts, and the
+//!   alignment loss made of it.
+//! * [`similarity`]: exact late-interaction scores (MaxSim) over ragged token embeddings.
+//! * [`ranking`]: TREC runs and judgments, and trec_eval's measures.
+//!
+//! [`simd`] holds the instruction-set shells that the kernels run in, [`pool`] the threads.
+
+pub mod error;
+pub mod pool;
+pub mod ranking;
+pub mod simd;
+pub mod similarity;
+pub mod transport;
+
+pub use error::{Error, Result};

@@ -1,0 +1,199 @@
+//! 256-bit vectors.
+
+use std::arch::x86_64::*;
+
+use super::{ROWS, Vector};
+
+/// Eight `f32`.
+#[derive(Clone, Copy, Debug)]
+pub struct F32x8(__m256);
+
+/// Four `f64`.
+#[derive(Clone, Copy, Debug)]
+pub struct F64x4(__m256d);
+
+// SAFETY: every method needs AVX2 and FMA, which the trait asks of its callers.
+unsafe impl Vector for F32x8 {
+    type Elem = f32;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: AVX2 by the trait's contract.
+        unsafe { F32x8(_mm256_set1_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: eight readable elements by the trait's contract.
+        unsafe { F32x8(_mm256_loadu_ps(p)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: eight writable elements by the trait's contract.
+        unsafe { _mm256_storeu_ps(p, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        // SAFETY: AVX2 by the trait's contract; so below.
+        unsafe { F32x8(_mm256_add_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_sub_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_mul_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_div_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_max_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn min(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_min_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        // SAFETY: FMA by the trait's contract.
+        unsafe { F32x8(_mm256_fmadd_ps(self.0, a.0, b.0)) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let e = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
+            F32x8(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(e)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x8(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_GE_OQ>(x.0, bound.0))) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum8(r: [Self; ROWS]) -> [f32; ROWS] {
+        // SAFETY: as above; __m256 and [f32; 8] have the same size and no invalid bits.
+        unsafe {
+            let pair = |i: usize| _mm256_hadd_ps(r[i].0, r[i + 1].0);
+            let low = _mm256_hadd_ps(pair(0), pair(2));
+            let high = _mm256_hadd_ps(pair(4), pair(6));
+            std::mem::transmute(_mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            ))
+        }
+    }
+}
+
+// SAFETY: as for F32x8.
+unsafe impl Vector for F64x4 {
+    type Elem = f64;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f64) -> Self {
+        // SAFETY: AVX2 by the trait's contract.
+        unsafe { F64x4(_mm256_set1_pd(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f64) -> Self {
+        // SAFETY: four readable elements by the trait's contract.
+        unsafe { F64x4(_mm256_loadu_pd(p)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f64) {
+        // SAFETY: four writable elements by the trait's contract.
+        unsafe { _mm256_storeu_pd(p, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        // SAFETY: AVX2 by the trait's contract; so below.
+        unsafe { F64x4(_mm256_add_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_sub_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_mul_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_div_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_max_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn min(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_min_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        // SAFETY: FMA by the trait's contract.
+        unsafe { F64x4(_mm256_fmadd_pd(self.0, a.0, b.0)) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: as above; the exponent fits 32 bits.
+        unsafe {
+            let e = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(self.0));
+            let e = _mm256_add_epi64(e, _mm256_set1_epi64x(1023));
+            F64x4(_mm256_castsi256_pd(_mm256_slli_epi64::<52>(e)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x4(_mm256_and_pd(self.0, _mm256_cmp_pd::<_CMP_GE_OQ>(x.0, bound.0))) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f64 {
+        // SAFETY: as above.
+        unsafe {
+            let two = _mm_add_pd(_mm256_castpd256_pd128(self.0), _mm256_extractf128_pd::<1>(self.0));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum8(r: [Self; ROWS]) -> [f64; ROWS] {
+        // SAFETY: as above.
+        r.map(|x| unsafe { x.sum() })
+    }
+}

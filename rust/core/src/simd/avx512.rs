@@ -1,0 +1,201 @@
+//! 512-bit vectors.
+
+use std::arch::x86_64::*;
+
+use super::{ROWS, Vector};
+
+/// Sixteen `f32`.
+#[derive(Clone, Copy, Debug)]
+pub struct F32x16(__m512);
+
+/// Eight `f64`.
+#[derive(Clone, Copy, Debug)]
+pub struct F64x8(__m512d);
+
+// SAFETY: every method needs AVX-512 F, DQ, BW and VL, which the trait asks of its callers.
+unsafe impl Vector for F32x16 {
+    type Elem = f32;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: AVX-512 by the trait's contract.
+        unsafe { F32x16(_mm512_set1_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: sixteen readable elements by the trait's contract.
+        unsafe { F32x16(_mm512_loadu_ps(p)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: sixteen writable elements by the trait's contract.
+        unsafe { _mm512_storeu_ps(p, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        // SAFETY: AVX-512 by the trait's contract; so below.
+        unsafe { F32x16(_mm512_add_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_sub_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_mul_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_div_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_max_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn min(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_min_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_fmadd_ps(self.0, a.0, b.0)) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let e = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(e)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x.0, bound.0), self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_add_ps(self.0) }
+    }
+    /// A transposing tree: 24 instructions for eight sums.
+    #[inline(always)]
+    unsafe fn sum8(r: [Self; ROWS]) -> [f32; ROWS] {
+        // SAFETY: as above; __m256 and [f32; 8] have the same size and no invalid bits.
+        unsafe {
+            // Quarter sums of rows i (low half) and i + 4 (high half).
+            let fold = |i: usize| {
+                let (x, y) = (r[i].0, r[i + 4].0);
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(x, y), _mm512_shuffle_f32x4::<0xEE>(x, y))
+            };
+            let pair =
+                |x: __m512, y: __m512| _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+            let (x, y) = (pair(fold(0), fold(1)), pair(fold(2), fold(3)));
+            let z = _mm512_add_ps(
+                _mm512_shuffle_ps::<0b01_00_01_00>(x, y),
+                _mm512_shuffle_ps::<0b11_10_11_10>(x, y),
+            );
+            std::mem::transmute(_mm256_add_ps(
+                _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b00_00_10_00>(z, z)),
+                _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b00_00_11_01>(z, z)),
+            ))
+        }
+    }
+}
+
+// SAFETY: as for F32x16.
+unsafe impl Vector for F64x8 {
+    type Elem = f64;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f64) -> Self {
+        // SAFETY: AVX-512 by the trait's contract.
+        unsafe { F64x8(_mm512_set1_pd(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f64) -> Self {
+        // SAFETY: eight readable elements by the trait's contract.
+        unsafe { F64x8(_mm512_loadu_pd(p)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f64) {
+        // SAFETY: eight writable elements by the trait's contract.
+        unsafe { _mm512_storeu_pd(p, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        // SAFETY: AVX-512 by the trait's contract; so below.
+        unsafe { F64x8(_mm512_add_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_sub_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_mul_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_div_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_max_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn min(self, o: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_min_pd(self.0, o.0)) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_fmadd_pd(self.0, a.0, b.0)) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_roundscale_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let e = _mm512_add_epi64(_mm512_cvtpd_epi64(self.0), _mm512_set1_epi64(1023));
+            F64x8(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(e)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GE_OQ>(x.0, bound.0), self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f64 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_add_pd(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn sum8(r: [Self; ROWS]) -> [f64; ROWS] {
+        // SAFETY: as above.
+        r.map(|x| unsafe { x.sum() })
+    }
+}

@@ -1,0 +1,351 @@
+use super::*;
+use ndarray::{Array2, Array3};
+
+/// A small deterministic generator; tests need variety, not quality.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn costs<T: Float>(seed: u64, batch: usize, n: usize, m: usize) -> Array3<T> {
+    let mut numbers = Numbers(seed);
+    Array3::from_shape_simple_fn((batch, n, m), || T::of(2.0 * numbers.next()))
+}
+
+struct Solved<T> {
+    plan: Array3<T>,
+    f: Array2<T>,
+    g: Array2<T>,
+    reports: Vec<Report>,
+}
+
+fn solve<T: Float>(batch: &Batch<'_, T>, options: &Options<'_>) -> Result<Solved<T>> {
+    let (count, n, m) = batch.cost.dim();
+    let mut plan = Array3::from_elem((count, n, m), T::ONE);
+    let (mut f, mut g) = (Array2::from_elem((count, n), T::ONE), Array2::from_elem((count, m), T::ONE));
+    let output = Output { plan: Some(plan.view_mut()), f: f.view_mut(), g: g.view_mut() };
+    let reports = solve_batch(batch, options, output)?;
+    Ok(Solved { plan, f, g, reports })
+}
+
+/// Solve with one level, without touching the process-wide choice.
+fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options<'_>) -> (Vec<f64>, Report) {
+    let regs = [reg];
+    let batch = Batch::new(cost.view(), &regs);
+    let mut scratch = Scratch::default();
+    scratch.load(&batch, 0).unwrap_or_else(|e| panic!("{e}"));
+    let report = scratch.solve(reg, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
+    let plan = (0..scratch.n())
+        .flat_map(|i| scratch.kernel[i * scratch.stride..][..scratch.m()].to_vec())
+        .map(Float::double)
+        .collect();
+    (plan, report)
+}
+
+fn uniform(n: usize) -> Vec<f64> {
+    vec![1.0 / n as f64; n]
+}
+
+fn distance(x: &[f64], y: &[f64]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| (x - y).abs()).sum()
+}
+
+#[test]
+fn shells_agree_with_the_reference() {
+    let shapes = [(1, 1), (1, 7), (5, 1), (3, 4), (8, 16), (17, 33), (40, 64), (9, 65), (31, 130), (70, 200)];
+    for (k, (n, m)) in shapes.into_iter().enumerate() {
+        for reg in [0.05, 0.3, 3.0] {
+            let cost = costs::<f32>(k as u64, 1, n, m);
+            let double: Vec<f64> = cost.iter().map(|x| x.double()).collect();
+            let options = Options { max_iter: 60, tol: 0.0, ..Options::default() };
+            let want = reference::sinkhorn(&double, &uniform(n), &uniform(m), reg, 60);
+            for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+                for method in [Method::Auto, Method::Log] {
+                    let (plan, report) = plan_on(level, &cost, reg, &Options { method, ..options });
+                    let off = distance(&plan, &want.plan);
+                    assert!(
+                        off < 5e-5,
+                        "{level:?} {method:?} {n}x{m} reg {reg}: {off} ({:?})",
+                        report.status
+                    );
+                    assert_eq!(report.n_iter, 60);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn doubles_agree_with_the_reference_closely() {
+    let cost = costs::<f64>(5, 1, 23, 37);
+    let flat: Vec<f64> = cost.iter().copied().collect();
+    let options = Options { max_iter: 100, tol: 0.0, ..Options::default() };
+    let want = reference::sinkhorn(&flat, &uniform(23), &uniform(37), 0.1, 100);
+    for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+        let (plan, _) = plan_on(level, &cost, 0.1, &options);
+        let off = distance(&plan, &want.plan);
+        assert!(off < 1e-12, "{level:?}: {off}");
+    }
+}
+
+#[test]
+fn small_reg_is_stabilised_and_stays_finite() {
+    for reg in [1e-4, 1e-3, 1e-2] {
+        let cost = costs::<f32>(9, 2, 30, 45);
+        let regs = [reg];
+        let options = Options { max_iter: 20_000, ..Options::default() };
+        let solved = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
+        assert!(solved.plan.iter().all(|x| x.is_finite()));
+        for r in &solved.reports {
+            assert_eq!(r.status, Status::Stabilised);
+            assert!(r.marginal_error < 0.05, "reg {reg}: {r:?}");
+        }
+    }
+}
+
+#[test]
+fn stopping_is_per_problem_and_reported() {
+    let mut cost = costs::<f32>(3, 3, 12, 12);
+    cost.index_axis_mut(Axis(0), 1).fill(0.5);
+    let regs = [0.05];
+    let solved =
+        solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(solved.reports[1].n_iter <= 2);
+    assert!(solved.reports[0].n_iter > 2);
+    assert!(solved.reports.iter().all(|r| r.converged && r.marginal_error <= 1e-4));
+    let hasty = Options { max_iter: 2, tol: 1e-6, ..Options::default() };
+    let solved = solve(&Batch::new(cost.view(), &regs), &hasty).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!solved.reports[0].converged && solved.reports[0].n_iter == 2);
+}
+
+#[test]
+fn padding_masks_and_batch_leave_results_bitwise_alone() {
+    let (n, m) = (13, 21);
+    let cost = costs::<f32>(17, 1, n, m);
+    let regs = [0.07];
+    let alone = solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    // The same problem in the middle of a larger, masked one, full of NaN.
+    let mut padded = Array3::from_elem((3, 40, 50), f32::NAN);
+    let mut row_mask = Array2::from_elem((3, 40), false);
+    let mut col_mask = Array2::from_elem((3, 50), false);
+    let (at_row, at_col) = (|i: usize| 3 * i, |j: usize| 2 * j + 1);
+    for i in 0..n {
+        row_mask[[1, at_row(i)]] = true;
+        for j in 0..m {
+            col_mask[[1, at_col(j)]] = true;
+            padded[[1, at_row(i), at_col(j)]] = cost[[0, i, j]];
+        }
+    }
+    let batch = Batch {
+        rows: Extent::Mask(row_mask.view()),
+        cols: Extent::Mask(col_mask.view()),
+        ..Batch::new(padded.view(), &regs)
+    };
+    let inside = solve(&batch, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(inside.reports[0].status, Status::Empty);
+    assert_eq!(inside.reports[1], alone.reports[0]);
+    let mut total = 0.0;
+    for i in 0..n {
+        assert_eq!(inside.f[[1, at_row(i)]].to_bits(), alone.f[[0, i]].to_bits());
+        for j in 0..m {
+            assert_eq!(inside.plan[[1, at_row(i), at_col(j)]].to_bits(), alone.plan[[0, i, j]].to_bits());
+            total += alone.plan[[0, i, j]];
+        }
+    }
+    assert!((inside.plan.sum() - total).abs() < 1e-6, "padding must be 0");
+    assert!(inside.g.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn zero_mass_and_forbidden_edges() {
+    let mut cost = costs::<f32>(2, 1, 4, 5);
+    cost[[0, 0, 0]] = f32::INFINITY;
+    cost[[0, 2, 3]] = f32::INFINITY;
+    let a = ndarray::arr2(&[[0.5f32, 0.0, 0.25, 0.25]]);
+    let b = ndarray::arr2(&[[0.25f32, 0.25, 0.0, 0.25, 0.25]]);
+    let regs = [0.1];
+    for method in [Method::Auto, Method::Log, Method::Ipot] {
+        let batch = Batch { a: Some(a.view()), b: Some(b.view()), ..Batch::new(cost.view(), &regs) };
+        let s = solve(&batch, &Options { method, ..Options::default() }).unwrap_or_else(|e| panic!("{e}"));
+        assert!(s.reports[0].marginal_error < 1e-3, "{method:?} {:?}", s.reports[0]);
+        assert_eq!(s.plan[[0, 0, 0]], 0.0);
+        assert_eq!(s.plan[[0, 2, 3]], 0.0);
+        assert!((0..5).all(|j| s.plan[[0, 1, j]] == 0.0) && (0..4).all(|i| s.plan[[0, i, 2]] == 0.0));
+        assert!(s.reports[0].value_linear.is_finite() && s.reports[0].value.is_finite());
+    }
+}
+
+#[test]
+fn ipot_approaches_the_assignment() {
+    // A permutation is optimal: cost 0 on it, 1 or more elsewhere.
+    let n = 12;
+    let mut cost = costs::<f32>(8, 1, n, n);
+    for i in 0..n {
+        for j in 0..n {
+            cost[[0, i, j]] = if j == (5 * i + 3) % n { 0.0 } else { 1.0 + cost[[0, i, j]] };
+        }
+    }
+    let regs = [0.5];
+    let options = Options { method: Method::Ipot, max_iter: 500, tol: 1e-6, ..Options::default() };
+    let s = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
+    assert!(s.reports[0].value_linear < 1e-5, "{:?}", s.reports[0]);
+    for i in 0..n {
+        assert!((s.plan[[0, i, (5 * i + 3) % n]] - 1.0 / n as f32).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_warm_start_converges_at_once() {
+    let cost = costs::<f32>(4, 2, 30, 30);
+    let regs = [0.05];
+    let cold = solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let batch = Batch { start: Some(cold.g.view()), ..Batch::new(cost.view(), &regs) };
+    let warm = solve(&batch, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(warm.reports.iter().all(|r| r.n_iter <= 2), "{:?}", warm.reports);
+}
+
+#[test]
+fn bad_input_is_named() {
+    let regs = [0.1];
+    let try_cost = |value: f32| {
+        let mut cost = costs::<f32>(1, 2, 3, 4);
+        cost[[1, 2, 3]] = value;
+        solve(&Batch::new(cost.view(), &regs), &Options::default()).err()
+    };
+    assert!(matches!(try_cost(f32::NAN), Some(Error::Cost { problem: 1, row: 2, col: 3, .. })));
+    assert!(matches!(try_cost(f32::NEG_INFINITY), Some(Error::Cost { problem: 1, .. })));
+    let cost = costs::<f32>(1, 1, 2, 2);
+    let a = ndarray::arr2(&[[0.5f32, 0.6]]);
+    let batch = Batch { a: Some(a.view()), ..Batch::new(cost.view(), &regs) };
+    assert!(matches!(solve(&batch, &Options::default()).err(), Some(Error::UnequalMass { problem: 0, .. })));
+    let mut blocked = cost.clone();
+    blocked.fill(f32::INFINITY);
+    blocked[[0, 0, 0]] = 1.0;
+    blocked[[0, 1, 0]] = 1.0;
+    let result = solve(&Batch::new(blocked.view(), &regs), &Options::default()).err();
+    assert!(matches!(result, Some(Error::Infeasible { side: "column", index: 1, .. })), "{result:?}");
+    for reg in [0.0, -1.0, f64::NAN] {
+        assert!(matches!(
+            solve(&Batch::new(cost.view(), &[reg]), &Options::default()).err(),
+            Some(Error::Argument(_))
+        ));
+    }
+    let flag = AtomicBool::new(true);
+    let options = Options { cancel: Some(&flag), ..Options::default() };
+    assert_eq!(solve(&Batch::new(cost.view(), &regs), &options).err(), Some(Error::Interrupted));
+}
+
+#[test]
+fn the_implicit_gradient_is_that_of_finite_differences() {
+    let (n, m, reg) = (4, 6, 0.3);
+    let cost = costs::<f64>(12, 1, n, m);
+    let regs = [reg];
+    let options = Options { max_iter: 5000, tol: 1e-13, ..Options::default() };
+    let value = |cost: &Array3<f64>| {
+        solve(&Batch::new(cost.view(), &regs), &options).map_or(f64::NAN, |s| s.reports[0].value_linear)
+    };
+    let solved = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
+    let mut gradient = Array3::zeros((1, n, m));
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, gradient.view_mut())
+        .unwrap_or_else(|e| panic!("{e}"));
+    for i in 0..n {
+        for j in 0..m {
+            let h = 1e-5;
+            let (mut up, mut down) = (cost.clone(), cost.clone());
+            up[[0, i, j]] += h;
+            down[[0, i, j]] -= h;
+            let slope = (value(&up) - value(&down)) / (2.0 * h);
+            assert!(
+                (slope - gradient[[0, i, j]]).abs() < 1e-7,
+                "({i}, {j}): {slope} {}",
+                gradient[[0, i, j]]
+            );
+        }
+        let row: f64 = (0..m).map(|j| gradient[[0, i, j]]).sum();
+        assert!((row - 1.0 / n as f64).abs() < 1e-10, "rows sum to a");
+    }
+}
+
+#[test]
+fn direct_and_iterative_projections_agree() {
+    let (n, m) = (400, 390);
+    let cost = costs::<f64>(21, 1, n, m);
+    let regs = [0.2];
+    let solved =
+        solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let mut all = Array3::zeros((1, n, m));
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, all.view_mut())
+        .unwrap_or_else(|e| panic!("{e}"));
+    // m > DIRECT above, so that was iterative; the property below is exact for the true projection.
+    for i in 0..n {
+        let want: f64 = (0..m).map(|j| solved.plan[[0, i, j]]).sum();
+        let row: f64 = (0..m).map(|j| all[[0, i, j]]).sum();
+        assert!((row - want).abs() < 1e-9);
+    }
+}
+
+fn tokens(seed: u64, batch: usize, n: usize, dim: usize) -> Array3<f64> {
+    let mut numbers = Numbers(seed);
+    Array3::from_shape_simple_fn((batch, n, dim), || numbers.next() - 0.5)
+}
+
+#[test]
+fn alignment_gradients_are_those_of_finite_differences() {
+    let (x, y) = (tokens(1, 2, 5, 7), tokens(2, 2, 4, 7));
+    let lengths = [5, 3];
+    for relative in [false, true] {
+        let options = AlignmentOptions {
+            solver: Options { max_iter: 20_000, tol: 1e-12, ..Options::default() },
+            reg: 0.3,
+            relative,
+            implicit: !relative,
+        };
+        let run = |x: &Array3<f64>, y: &Array3<f64>| {
+            let pairs = Alignment {
+                x: x.view(),
+                y: y.view(),
+                a: None,
+                b: None,
+                rows: Extent::Lengths(&lengths),
+                cols: Extent::All,
+            };
+            let (mut gx, mut gy) = (Array3::ones(x.dim()), Array3::ones(y.dim()));
+            let output = AlignmentOutput { grad_x: Some(gx.view_mut()), grad_y: Some(gy.view_mut()) };
+            let reports = align_batch(&pairs, &options, output).unwrap_or_else(|e| panic!("{e}"));
+            (reports, gx, gy)
+        };
+        let (reports, gx, gy) = run(&x, &y);
+        assert!(gx.index_axis(Axis(0), 1).row(4).iter().all(|g| *g == 0.0), "padding has no gradient");
+        assert!(reports.iter().all(|r| r.value_linear > 0.0));
+        if relative {
+            // The envelope gradient is not that of value_linear; it must still be tangential.
+            for (g, t) in gx.outer_iter().zip(x.outer_iter()) {
+                for (g, t) in g.outer_iter().zip(t.outer_iter()) {
+                    assert!(g.dot(&t).abs() < 1e-12);
+                }
+            }
+            continue;
+        }
+        let h = 1e-5;
+        let total =
+            |x: &Array3<f64>, y: &Array3<f64>| run(x, y).0.iter().map(|r| r.value_linear).sum::<f64>();
+        for at in [[0, 0, 0], [0, 4, 6], [1, 2, 3]] {
+            let (mut up, mut down) = (x.clone(), x.clone());
+            up[at] += h;
+            down[at] -= h;
+            let slope = (total(&up, &y) - total(&down, &y)) / (2.0 * h);
+            assert!((slope - gx[at]).abs() < 1e-6, "x {at:?}: {slope} {}", gx[at]);
+        }
+        for at in [[0, 0, 0], [1, 3, 6]] {
+            let (mut up, mut down) = (y.clone(), y.clone());
+            up[at] += h;
+            down[at] -= h;
+            let slope = (total(&x, &up) - total(&x, &down)) / (2.0 * h);
+            assert!((slope - gy[at]).abs() < 1e-6, "y {at:?}: {slope} {}", gy[at]);
+        }
+    }
+}

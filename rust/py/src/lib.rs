@@ -1,0 +1,54 @@
+//! The Python face of `optical-core`: conversion and dispatch, no algorithm.
+
+mod enter;
+mod ranking;
+mod similarity;
+mod transport;
+
+use optical_core::{pool, simd};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Version, build profile, SIMD level and threads of the native core, as a dict.
+#[pyfunction]
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let info = PyDict::new(py);
+    info.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    info.set_item("profile", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+    info.set_item("target", std::env::consts::ARCH)?;
+    info.set_item("simd", simd::level().name())?;
+    let supported = simd::Level::ALL.into_iter().filter(|l| l.is_supported()).map(simd::Level::name);
+    info.set_item("simd_supported", supported.collect::<Vec<_>>())?;
+    info.set_item("threads", pool::threads())?;
+    Ok(info)
+}
+
+/// Use `n` threads in the native core; 0 means one per available core.
+#[pyfunction]
+fn set_num_threads(n: usize) {
+    pool::set_threads(n);
+}
+
+/// Run kernels with `"portable"`, `"avx2"` or `"avx512"` from now on.
+#[pyfunction]
+fn set_simd_level(level: &str) -> PyResult<()> {
+    let wanted = simd::Level::ALL.into_iter().find(|l| l.name() == level);
+    let reason = match wanted.map(simd::set_level) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(reason)) => reason,
+        None => "expected 'portable', 'avx2' or 'avx512'".into(),
+    };
+    Err(enter::InputError::new_err(format!("level: {reason}, got '{level}'")))
+}
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::ranking::evaluate;
+    #[pymodule_export]
+    use super::similarity::maxsim;
+    #[pymodule_export]
+    use super::transport::{align_batch, implicit_gradient, solve_batch};
+    #[pymodule_export]
+    use super::{build_info, set_num_threads, set_simd_level};
+}

@@ -1,0 +1,97 @@
+"""TREC's text formats."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a file, unpacked if its name ends in ``.gz``."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, expected a file") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: broken gzip file ({error})") from None
+
+
+def _rows(path: str | os.PathLike, fields: int, what: str):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        try:
+            parts = line.decode("utf-8").split()
+        except UnicodeDecodeError:
+            raise InputError(f"{path}:{number}: not valid UTF-8") from None
+        if parts and len(parts) != fields:
+            raise InputError(f"{path}:{number}: expected {fields} fields ({what}), got {len(parts)}")
+        if parts:
+            yield number, parts
+
+
+def read_qrels(path: str | os.PathLike) -> dict[str, dict[str, int]]:
+    """Judgments ``{topic: {document: relevance}}`` from a TREC qrels file (``.gz`` too).
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is no judgment.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for number, (topic, _, document, relevance) in _rows(path, 4, "topic iteration document relevance"):
+        try:
+            qrels.setdefault(topic, {})[document] = int(relevance)
+        except ValueError:
+            raise InputError(f"{path}:{number}: relevance: expected an integer, got '{relevance}'") from None
+    return qrels
+
+
+def read_run(path: str | os.PathLike) -> dict[str, dict[str, float]]:
+    """A run ``{topic: {document: score}}`` from a TREC run file (``.gz`` too).
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is no result.
+    """
+    run: dict[str, dict[str, float]] = {}
+    for number, (topic, _, document, _, score, _) in _rows(path, 6, "topic Q0 document rank score tag"):
+        try:
+            run.setdefault(topic, {})[document] = float(score)
+        except ValueError:
+            raise InputError(f"{path}:{number}: score: expected a number, got '{score}'") from None
+    return run
+
+
+def write_run(
+    path: str | os.PathLike, run: Mapping[str, Sequence[tuple[str, float]] | Mapping[str, float]], tag: str
+) -> None:
+    """Write a run as a TREC file; ranks follow the order given (descending scores for mappings).
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from optical_rs.ranking import write_run
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.txt"
+    >>> write_run(file, {"q1": {"d1": 0.5, "d2": 0.75}}, tag="toy")
+    >>> print(file.read_text(), end="")
+    q1 Q0 d2 1 0.75 toy
+    q1 Q0 d1 2 0.5 toy
+    """
+    for name, value in (("tag", tag), *(("topic", t) for t in run)):
+        if not value or any(c.isspace() for c in value):
+            raise InputError(f"{name}: TREC files separate by blanks, got {value!r}")
+    with open(path, "w", encoding="utf-8") as f:
+        for topic, hits in run.items():
+            pairs: Any = hits
+            if isinstance(hits, Mapping):
+                pairs = sorted(hits.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+            for rank, (document, score) in enumerate(pairs, 1):
+                f.write(f"{topic} Q0 {document} {rank} {score!r} {tag}\n")

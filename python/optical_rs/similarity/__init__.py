@@ -1,0 +1,6 @@
+"""Late-interaction similarity: MaxSim, exact search, and the container of token embeddings."""
+
+from .maxsim import maxsim, search
+from .store import TokenStore
+
+__all__ = ["TokenStore", "maxsim", "search"]

@@ -1,0 +1,310 @@
+"""Transport for torch: registered operators, and the autograd Functions made of them.
+
+Each operator has two implementations, chosen by the dispatcher from the tensors' device: the native
+core for CPU tensors (numpy views, no copy when contiguous) and :mod:`.torch_solver` for all others.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import _core
+from ..errors import InputError
+from . import arguments, torch_solver
+from .solve import TransportResult, warn_unless_converged
+
+STATUS = ("linear", "stabilised", "log", "ipot", "empty")
+
+_library = torch.library.Library("optical_rs", "DEF")
+_library.define(
+    "solve(Tensor cost, Tensor reg, Tensor? a, Tensor? b, Tensor? row_mask, Tensor? col_mask, "
+    "Tensor? start, str method, int max_iter, float tol) -> "
+    "(Tensor plan, Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor marginal_error, "
+    "Tensor n_iter, Tensor converged, Tensor status)"
+)
+_library.define("implicit_gradient(Tensor plan, Tensor cost, Tensor reg) -> Tensor")
+_library.define(
+    "align(Tensor x, Tensor y, Tensor? x_mask, Tensor? y_mask, Tensor? a, Tensor? b, float reg, "
+    "bool relative, bool implicit, str method, int max_iter, float tol, bool want_x, bool want_y) -> "
+    "(Tensor loss, Tensor grad_x, Tensor grad_y, Tensor marginal_error, Tensor converged)"
+)
+
+
+def _numpy(x: Tensor | None, dtype: torch.dtype | None = None) -> np.ndarray | None:
+    """A numpy view where the tensor is contiguous and of the right type, else a copy."""
+    if x is None:
+        return None
+    return x.detach().to(dtype=dtype or x.dtype).contiguous().numpy()
+
+
+def _solve_native(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
+    dtype = cost.dtype
+    plan, f, g, *scalars, status = _core.solve_batch(
+        _numpy(cost),
+        reg.tolist(),
+        _numpy(a, dtype),
+        _numpy(b, dtype),
+        _numpy(row_mask),
+        _numpy(col_mask),
+        _numpy(start, dtype),
+        method,
+        max_iter,
+        tol,
+        True,
+    )
+    value, linear, error, n_iter, converged = (torch.from_numpy(s) for s in scalars)
+    codes = torch.tensor([STATUS.index(s) for s in status], dtype=torch.int64)
+    return (
+        torch.from_numpy(plan),
+        torch.from_numpy(f),
+        torch.from_numpy(g),
+        value.to(dtype),
+        linear.to(dtype),
+        error.to(dtype),
+        n_iter,
+        converged,
+        codes,
+    )
+
+
+def _implicit_native(plan, cost, reg):
+    return torch.from_numpy(_core.implicit_gradient(_numpy(plan), _numpy(cost, plan.dtype), reg.tolist()))
+
+
+def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+    dtype = x.dtype
+    grad_x, grad_y, _, loss, error, _, converged, _ = _core.align_batch(
+        _numpy(x),
+        _numpy(y),
+        _numpy(a, dtype),
+        _numpy(b, dtype),
+        _numpy(x_mask),
+        _numpy(y_mask),
+        reg,
+        relative,
+        implicit,
+        method,
+        max_iter,
+        tol,
+        want_x,
+        want_y,
+    )
+    return (
+        torch.from_numpy(loss).to(dtype),
+        x.new_empty(0) if grad_x is None else torch.from_numpy(grad_x),
+        y.new_empty(0) if grad_y is None else torch.from_numpy(grad_y),
+        torch.from_numpy(error).to(dtype),
+        torch.from_numpy(converged),
+    )
+
+
+_library.impl("solve", _solve_native, "CPU")
+_library.impl("implicit_gradient", _implicit_native, "CPU")
+_library.impl("align", _align_native, "CPU")
+_library.impl("solve", torch_solver.solve, "CompositeExplicitAutograd")
+_library.impl("implicit_gradient", torch_solver.implicit_gradient, "CompositeExplicitAutograd")
+_library.impl("align", torch_solver.align, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("optical_rs::solve")
+def _(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
+    batch, n, m = cost.shape
+    scalar = cost.new_empty(batch)
+    return (
+        torch.empty_like(cost, memory_format=torch.contiguous_format),
+        cost.new_empty(batch, n),
+        cost.new_empty(batch, m),
+        scalar,
+        torch.empty_like(scalar),
+        torch.empty_like(scalar),
+        cost.new_empty(batch, dtype=torch.int64),
+        cost.new_empty(batch, dtype=torch.bool),
+        cost.new_empty(batch, dtype=torch.int64),
+    )
+
+
+@torch.library.register_fake("optical_rs::implicit_gradient")
+def _(plan, cost, reg):
+    return torch.empty_like(plan, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("optical_rs::align")
+def _(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+    batch = x.shape[0]
+    whole = {"memory_format": torch.contiguous_format}
+    return (
+        x.new_empty(batch),
+        torch.empty_like(x, **whole) if want_x else x.new_empty(0),
+        torch.empty_like(y, **whole) if want_y else y.new_empty(0),
+        x.new_empty(batch),
+        x.new_empty(batch, dtype=torch.bool),
+    )
+
+
+def _finite(potential: Tensor) -> Tensor:
+    """Potentials as gradients: the −∞ of an entry without mass has no finite slope, and becomes 0."""
+    return torch.where(torch.isfinite(potential), potential, 0.0)
+
+
+class Transport(torch.autograd.Function):
+    """``solve`` with gradients for ``value`` (true) and ``value_linear`` (envelope or implicit)."""
+
+    @staticmethod
+    def forward(ctx, cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, grad):
+        outputs = torch.ops.optical_rs.solve(
+            cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol
+        )
+        plan, f, g = outputs[:3]
+        ctx.save_for_backward(plan, f, g, cost, reg)
+        ctx.grad = grad
+        ctx.mark_non_differentiable(plan, f, g, *outputs[5:])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _plan, _f, _g, of_value, of_linear, *_):
+        plan, f, g, cost, reg = ctx.saved_tensors
+        of_value, of_linear = of_value[:, None, None], of_linear[:, None, None]
+        grad_cost = grad_a = grad_b = None
+        if ctx.needs_input_grad[0]:
+            linear = torch.ops.optical_rs.implicit_gradient(plan, cost, reg) if ctx.grad == "implicit" else plan
+            grad_cost = plan * of_value + linear * of_linear
+        if ctx.needs_input_grad[2]:
+            grad_a = _finite(f) * of_value[:, 0]
+        if ctx.needs_input_grad[3]:
+            grad_b = _finite(g) * of_value[:, 0]
+        return grad_cost, None, grad_a, grad_b, *([None] * 7)
+
+
+class Alignment(torch.autograd.Function):
+    """``align``: the gradient is computed with the loss, so backward is one multiplication."""
+
+    @staticmethod
+    def forward(ctx, x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, grads):
+        want_x, want_y = grads
+        loss, grad_x, grad_y, error, converged = torch.ops.optical_rs.align(
+            x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y
+        )
+        ctx.save_for_backward(grad_x, grad_y)
+        ctx.mark_non_differentiable(error, converged)
+        return loss, error, converged
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_loss, *_):
+        grad_x, grad_y = ctx.saved_tensors
+        scale = of_loss[:, None, None]
+        return (
+            grad_x * scale if ctx.needs_input_grad[0] else None,
+            grad_y * scale if ctx.needs_input_grad[1] else None,
+            *([None] * 11),
+        )
+
+
+def _single_or_double(x: Tensor) -> Tensor:
+    """float64 stays; float16, bfloat16 and integers are computed in float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _mask(name: str, lengths: Any, mask: Any, like: Tensor, batch: int, size: int) -> Tensor | None:
+    if isinstance(mask, Tensor) and lengths is None:
+        if mask.shape != (batch, size):
+            raise InputError(f"{name}_mask: expected shape {(batch, size)}, got {tuple(mask.shape)}")
+        return mask.to(device=like.device, dtype=torch.bool)
+    if isinstance(lengths, Tensor):
+        lengths = lengths.cpu().numpy()
+    side = arguments.side(name, lengths, mask, batch, size)
+    if isinstance(side, list):
+        return torch.arange(size, device=like.device) < torch.tensor(side, device=like.device)[:, None]
+    return None if side is None else torch.from_numpy(side).to(like.device)
+
+
+def _marginal(name: str, x: Any, like: Tensor, shape: tuple[int, int]) -> Tensor | None:
+    if x is None:
+        return None
+    x = torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    if x.shape != shape:
+        raise InputError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
+    return x
+
+
+def _may_warn(x: Tensor) -> bool:
+    # Asking a GPU whether all converged would wait for it at every step; a graph cannot ask.
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def solve_batch(
+    cost, reg, a, b, *, row_lengths, row_mask, col_lengths, col_mask, method, max_iter, tol, potentials, grad
+) -> TransportResult:
+    """The tensor side of :func:`optical_rs.transport.solve_batch`, which checks the options."""
+    arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
+    batch, n, m = cost.shape
+    cost = _single_or_double(cost)
+    reg = torch.as_tensor(reg, dtype=torch.float64).reshape(-1)
+    if reg.numel() not in (1, batch):
+        raise InputError(f"reg: expected one value or {batch}, one per problem, got {reg.numel()}")
+    start = None if potentials is None else _marginal("potentials", potentials[1], cost, (batch, m))
+    inputs = (
+        cost.detach() if grad == "detach" else cost,
+        reg.to(cost.device),
+        _marginal("a", a, cost, (batch, n)),
+        _marginal("b", b, cost, (batch, m)),
+        _mask("row", row_lengths, row_mask, cost, batch, n),
+        _mask("col", col_lengths, col_mask, cost, batch, m),
+        start,
+        method,
+        int(max_iter),
+        float(tol),
+    )
+    if grad == "detach":
+        with torch.no_grad():
+            outputs = torch.ops.optical_rs.solve(*inputs)
+    else:
+        outputs = Transport.apply(*inputs, grad)
+    plan, f, g, value, linear, error, n_iter, converged, codes = outputs
+    if _may_warn(cost):
+        warn_unless_converged(converged, error, max_iter, tol)
+    if torch.compiler.is_compiling():
+        status: Any = codes
+    else:
+        status = [STATUS[code] for code in codes.tolist()]
+    return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
+
+
+def alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, method, max_iter, tol, grad) -> Tensor:
+    """The tensor side of :func:`optical_rs.transport.alignment_loss`: one loss per pair."""
+    if not isinstance(y, Tensor):
+        raise InputError(f"y: expected a tensor, as x is, got {type(y).__name__}")
+    if x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2]:
+        raise InputError(
+            f"y: expected {x.shape[0]} texts of dimension {x.shape[2]}, as in x, got {y.shape[0]} of "
+            f"dimension {y.shape[2]}"
+        )
+    x, y = _single_or_double(x), _single_or_double(y)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    x, y = x.to(dtype), y.to(device=x.device, dtype=dtype)
+    if grad == "detach":
+        x, y = x.detach(), y.detach()
+    # Inside a Function's forward gradients are off, so what is wanted must be asked here.
+    grads = (x.requires_grad, y.requires_grad) if torch.is_grad_enabled() else (False, False)
+    losses, error, converged = Alignment.apply(
+        x,
+        y,
+        _mask("x", None, x_mask, x, *x.shape[:2]),
+        _mask("y", None, y_mask, x, *y.shape[:2]),
+        _marginal("a", a, x, tuple(x.shape[:2])),
+        _marginal("b", b, x, tuple(y.shape[:2])),
+        float(reg),
+        relative,
+        grad == "implicit",
+        method,
+        max_iter,
+        tol,
+        grads,
+    )
+    if _may_warn(x):
+        warn_unless_converged(converged, error, max_iter, tol)
+    return losses

@@ -1,0 +1,188 @@
+"""Transport in plain torch, for devices that the native core does not reach.
+
+Log domain throughout, masked exactly, with per-problem stopping. Also the readable statement of what
+the operators compute, and an oracle for their tests.
+"""
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+#: Problems are asked whether all have converged only this often: each asking waits for the device.
+CHECK_EVERY = 8
+
+
+def _present(mask: Tensor | None, batch: int, size: int, device: torch.device) -> Tensor:
+    return torch.ones(batch, size, dtype=torch.bool, device=device) if mask is None else mask
+
+
+def _marginal(x: Tensor | None, present: Tensor, empty: Tensor, dtype: torch.dtype) -> Tensor:
+    """Given or uniform weights over the real entries, 0 elsewhere and in empty problems."""
+    if x is None:
+        x = present.to(dtype) / present.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(present & ~empty[:, None], x.to(dtype), 0.0)
+
+
+def _check(cost: Tensor, edges: Tensor, reg: Tensor, a: Tensor, b: Tensor, empty: Tensor) -> None:
+    if not bool((torch.isfinite(reg) & (reg > 0)).all()):
+        raise InputError(f"reg: expected finite numbers > 0, got {reg.tolist()}")
+    bad = edges & (torch.isnan(cost) | (cost == -torch.inf))
+    if bool(bad.any()):
+        problem, row, col = bad.nonzero()[0].tolist()
+        value = cost[problem, row, col].item()
+        raise InputError(
+            f"cost: problem {problem} has {value} at row {row}, column {col}; expected a number or +inf"
+        )
+    for name, x in (("a", a), ("b", b)):
+        bad = ~(torch.isfinite(x) & (x >= 0))
+        if bool(bad.any()):
+            problem, index = bad.nonzero()[0].tolist()
+            raise InputError(
+                f"{name}: problem {problem} has {x[problem, index].item()} at {index}; expected a finite "
+                "number >= 0"
+            )
+    mass_a, mass_b = a.double().sum(1), b.double().sum(1)
+    tolerance = 1e-9 if cost.dtype == torch.float64 else 1e-4
+    bad = (mass_a - mass_b).abs() > tolerance * torch.maximum(mass_a, mass_b)
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0])
+        raise InputError(
+            f"a, b: problem {i} has masses {mass_a[i].item()} and {mass_b[i].item()}; expected equal masses"
+        )
+    bad = (mass_a == 0) & ~empty
+    if bool(bad.any()):
+        raise InputError(f"a: problem {int(bad.nonzero()[0])} has no mass")
+    allowed = edges & (cost != torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    for side, weights, dim in (("row", a, 2), ("column", b, 1)):
+        bad = (weights > 0) & ~allowed.any(dim)
+        if bool(bad.any()):
+            problem, index = bad.nonzero()[0].tolist()
+            raise InputError(
+                f"cost: problem {problem} is infeasible: {side} {index} has mass but only +inf costs"
+            )
+
+
+def _log_sum_exp(x: Tensor, dim: int) -> Tensor:
+    """``logsumexp`` whose value over nothing but −∞ is −∞."""
+    top = x.amax(dim, keepdim=True)
+    top = torch.where(torch.isfinite(top), top, 0.0)
+    return (x - top).exp().sum(dim).log() + top.squeeze(dim)
+
+
+def _update(log_weight: Tensor, log_sum: Tensor, reg: Tensor) -> Tensor:
+    return torch.where(log_weight == -torch.inf, log_weight, reg * (log_weight - log_sum))
+
+
+def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
+    """The operator ``optical_rs::solve``; shapes and meaning as in ``solve_batch``."""
+    batch, n, m = cost.shape
+    device, dtype = cost.device, cost.dtype
+    rows, cols = _present(row_mask, batch, n, device), _present(col_mask, batch, m, device)
+    empty = ~(rows.any(1) & cols.any(1))
+    edges = rows[:, :, None] & cols[:, None, :]
+    a, b = _marginal(a, rows, empty, dtype), _marginal(b, cols, empty, dtype)
+    _check(cost, edges, reg, a, b, empty)
+    mass = a.double().sum(1)
+    b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
+    step = reg.to(dtype).expand(batch)[:, None]
+    # Padding costs +inf: exp turns it into an exact 0.
+    cost = torch.where(edges, cost, torch.inf)
+    log_a, log_b = a.log(), b.log()
+    f = torch.zeros_like(a)
+    g = torch.zeros_like(b) if start is None or method == "ipot" else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
+    n_iter = torch.zeros(batch, dtype=torch.int64, device=device)
+    active = ~empty
+    # IPOT is the same iteration with reg = step / t after t steps, in scaled potentials.
+    proximal = method == "ipot"
+    before = g  # IPOT carries its last column scaling over into the next row update
+    last = torch.full((batch,), torch.inf, dtype=dtype, device=device)
+    finite_cost = torch.where(torch.isfinite(cost), cost, 0.0)
+    for iteration in range(max_iter):
+        t = iteration + 1 if proximal else 1
+        scaled = t * cost
+        from_g = torch.where(torch.isfinite(g), 2 * g - before, g) if proximal else g
+        new_f = _update(log_a, _log_sum_exp((from_g[:, None, :] - scaled) / step[:, :, None], 2), step)
+        new_g = _update(log_b, _log_sum_exp((new_f[:, :, None] - scaled) / step[:, :, None], 1), step)
+        if proximal:
+            plan = ((new_f[:, :, None] + new_g[:, None, :] - scaled) / step[:, :, None]).exp()
+            error = (plan.sum(2) - a).abs().sum(1)
+            value = (plan * finite_cost).sum((1, 2))
+            done = (error <= tol * mass) & ((value - last).abs() <= 0.1 * tol * value.abs())
+            last = value
+        else:
+            ratio = torch.where(a > 0, (f - new_f) / step, 0.0).exp()
+            done = (a * (ratio - 1).abs()).sum(1) <= tol * mass
+            if iteration == 0:
+                done = torch.zeros_like(done)
+        before = g
+        f = torch.where(active[:, None], new_f, f)
+        g = torch.where(active[:, None], new_g, g)
+        n_iter += active
+        if tol > 0:
+            active = active & ~done
+            if iteration % CHECK_EVERY == CHECK_EVERY - 1 and not bool(active.any()):
+                break
+    steps = n_iter.clamp(min=1).to(dtype)[:, None] if proximal else torch.ones_like(step)
+    f, g, step = f / steps, g / steps, step / steps
+    plan = ((f[:, :, None] + g[:, None, :] - cost) / step[:, :, None]).exp()
+    supported = edges & (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    plan = torch.where(supported, plan, 0.0)
+    sums_a, sums_b = plan.sum(2), plan.sum(1)
+    off = torch.maximum((sums_a - a).abs().sum(1), (sums_b - b).abs().sum(1))
+    error = torch.where(empty, 0.0, off / mass.clamp(min=1e-300).to(dtype))
+    linear = (plan * finite_cost).sum((1, 2))
+    finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
+    entropic = (finite_f * sums_a).sum(1) + (finite_g * sums_b).sum(1) - step[:, 0] * sums_a.sum(1)
+    f = torch.where(rows & ~empty[:, None], f, 0.0)
+    g = torch.where(cols & ~empty[:, None], g, 0.0)
+    # Codes as in autograd.STATUS: this solver is always in the log domain.
+    status = torch.where(empty, 4, 3 if proximal else 2)
+    value = linear.clone() if proximal else entropic
+    return plan, f, g, value, linear, error, n_iter, error <= tol, status
+
+
+def implicit_gradient(plan, cost, reg):
+    """The operator ``optical_rs::implicit_gradient``: ``T ⊙ (1 − (C − Π C) / reg)`` in float64."""
+    t = plan.double()
+    c = torch.where(plan > 0, cost.double(), 0.0)
+    rows, cols = t.sum(2), t.sum(1)
+    row_c, col_c = (t * c).sum(2), (t * c).sum(1)
+    inverse = torch.where(rows > 0, 1 / rows, 0.0)
+    ridge = 1e-13 * cols.sum(1, keepdim=True).clamp(min=1e-300) / max(cols.shape[1], 1)
+    diagonal = torch.where(cols > 0, cols + ridge, 1.0)
+    # The normal equations of the projection, with α eliminated.
+    system = torch.diag_embed(diagonal) - t.mT @ (inverse[:, :, None] * t)
+    right = col_c - (t * (row_c * inverse)[:, :, None]).sum(1)
+    beta = torch.linalg.solve(system, right[:, :, None]).squeeze(2)
+    alpha = (row_c - (t * beta[:, None, :]).sum(2)) * inverse
+    scale = reg.double().expand(t.shape[0])[:, None, None]
+    return (t * (1 - (c - alpha[:, :, None] - beta[:, None, :]) / scale)).to(plan.dtype)
+
+
+def align(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+    """The operator ``optical_rs::align``; meaning as in ``alignment_loss``."""
+    batch = x.shape[0]
+    rows, cols = _present(x_mask, *x.shape[:2], x.device), _present(y_mask, *y.shape[:2], x.device)
+    edges = rows[:, :, None] & cols[:, None, :]
+    x, y = torch.where(rows[:, :, None], x, 0.0), torch.where(cols[:, :, None], y, 0.0)
+    norm_x, norm_y = (t.norm(dim=2, keepdim=True).clamp(min=1e-12) for t in (x, y))
+    unit_x, unit_y = x / norm_x, y / norm_y
+    cost = (1 - unit_x @ unit_y.mT).clamp(min=0)
+    regs = torch.full((batch,), float(reg), dtype=torch.float64, device=x.device)
+    if relative:
+        count = edges.sum((1, 2)).clamp(min=1)
+        mean = torch.where(edges, cost, 0.0).double().sum((1, 2)) / count
+        squares = torch.where(edges, (cost.double() - mean[:, None, None]) ** 2, 0.0)
+        regs = regs * (squares.sum((1, 2)) / count).sqrt().clamp(min=1e-6)
+    plan, _, _, _, loss, error, _, converged, _ = solve(
+        cost, regs, a, b, rows, cols, None, method, max_iter, tol
+    )
+    slope = implicit_gradient(plan, cost, regs) if implicit else plan
+
+    def backward(of_unit: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
+        return (of_unit - (of_unit * unit).sum(2, keepdim=True) * unit) / norm
+
+    grad_x = backward(-slope @ unit_y, unit_x, norm_x) if want_x else x.new_empty(0)
+    grad_y = backward(-slope.mT @ unit_x, unit_y, norm_y) if want_y else y.new_empty(0)
+    return loss, grad_x, grad_y, error, converged

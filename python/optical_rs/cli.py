@@ -1,0 +1,65 @@
+"""The command ``optical-rs``."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from .errors import InputError, closest
+
+COMMANDS = {
+    "train": "distil students by a recipe, and evaluate them",
+    "evaluate": "evaluate a student on a collection",
+    "info": "how the native core was built",
+}
+
+
+def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0, 2 with one line for a bad input, 130 when interrupted."""
+    try:
+        command(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _dispatch(arguments: Sequence[str] | None) -> None:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: optical-rs COMMAND [options]\n")
+        for name, what in COMMANDS.items():
+            print(f"  {name:10}{what}")
+        print("\noptical-rs COMMAND --help tells a command's options")
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise InputError(f"no command '{name}'{closest(name, COMMANDS)}")
+    if name == "info":
+        from . import build_info
+
+        for key, value in build_info().items():
+            print(f"{key:16}{', '.join(value) if isinstance(value, list) else value}")
+        return
+    from importlib import import_module
+
+    from .errors import require
+
+    require("sentence_transformers", "train")
+    import_module(f"optical_rs.{name}").main(rest)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(_dispatch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Translated sentence pairs from files, the Hugging Face hub or installed packages."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import InputError, closest, require
+from ..ranking.trec import read_bytes
+
+#: Splits of the built-in sets.
+SPLITS = ("train", "dev", "test", "all")
+BUILT_IN = ("kolibri", "bible")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bitext:
+    """Sentence pairs.
+
+    Attributes
+    ----------
+    name : str
+        What it was loaded from.
+    foreign, english : list of str
+        The two sides; sentence i of one translates sentence i of the other.
+    """
+
+    name: str
+    foreign: list[str]
+    english: list[str]
+
+    def __len__(self) -> int:
+        return len(self.foreign)
+
+    def head(self, count: int | None) -> "Bitext":
+        """The first ``count`` pairs (all for None)."""
+        return dataclasses.replace(self, foreign=self.foreign[:count], english=self.english[:count])
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends."""
+    for number, raw in enumerate(read_bytes(path).removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            yield number, raw.decode("utf-8").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not valid UTF-8 ({error.reason})") from None
+
+
+def _collect(name: str, rows: Iterable[tuple[str, object, object]]) -> Bitext:
+    """Check and gather (where, foreign, english) rows."""
+    foreign, english = [], []
+    for where, f, e in rows:
+        for side, text in (("foreign", f), ("english", e)):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: the {side} side is empty")
+        foreign.append(str(f).strip())
+        english.append(str(e).strip())
+    if not foreign:
+        raise InputError(f"{name}: no sentence pairs")
+    return Bitext(name, foreign, english)
+
+
+def _columns(where: str, available: Iterable[str], wanted: tuple[str, str]) -> None:
+    available = list(available)
+    for column in wanted:
+        if column not in available:
+            raise InputError(f"{where}: no column '{column}'{closest(column, available)}")
+
+
+def _tsv(path: Path, columns: tuple[str, str]):
+    header: tuple[int, int] | None = None
+    for number, line in lines_of(path):
+        fields = line.split("\t")
+        if number == 1 and set(columns) <= set(fields):
+            header = (fields.index(columns[0]), fields.index(columns[1]))
+            continue
+        if header is None and len(fields) != 2:
+            raise InputError(f"{path}:{number}: expected 2 columns (foreign, english), got {len(fields)}")
+        i, j = header or (0, 1)
+        if max(i, j) >= len(fields):
+            raise InputError(f"{path}:{number}: expected at least {max(i, j) + 1} columns, got {len(fields)}")
+        yield f"{path}:{number}", fields[i], fields[j]
+
+
+def _csv(path: Path, columns: tuple[str, str]):
+    reader = csv.DictReader(line for _, line in lines_of(path))
+    _columns(f"{path}:1", reader.fieldnames or [], columns)
+    for row in reader:
+        yield f"{path}:{reader.line_num}", row[columns[0]], row[columns[1]]
+
+
+def _jsonl(path: Path, columns: tuple[str, str]):
+    for number, line in lines_of(path):
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not valid JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected a JSON object")
+        _columns(where, row, columns)
+        yield where, row[columns[0]], row[columns[1]]
+
+
+def _parquet(path: Path, columns: tuple[str, str]):
+    parquet = require("pyarrow.parquet", "train")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
+        raise InputError(f"{path}: not a Parquet file ({error})") from None
+    _columns(str(path), file.schema_arrow.names, columns)
+    number = 0
+    for batch in file.iter_batches(columns=list(columns)):
+        for f, e in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
+            number += 1
+            yield f"{path}, row {number}", f, e
+
+
+READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _jsonl, ".parquet": _parquet}
+
+
+def _moses(foreign: Path, english: Path):
+    f, e = list(lines_of(foreign)), list(lines_of(english))
+    if len(f) != len(e):
+        raise InputError(f"{english}:{len(e)}: ends after {len(e)} lines, but {foreign} has {len(f)}")
+    for (number, text), (_, translation) in zip(f, e, strict=True):
+        if not text.strip():
+            raise InputError(f"{foreign}:{number}: the foreign side is empty")
+        yield f"{english}:{number}", text, translation
+
+
+def _hub(spec: str, columns: tuple[str, str]):
+    datasets = require("datasets", "train")
+    name, *rest = spec.removeprefix("hf:").split(":")
+    split = rest.pop() if rest else "train"
+    rows = datasets.load_dataset(name, *rest, split=split)
+    _columns(spec, rows.column_names, columns)
+    for i, row in enumerate(rows):
+        yield f"{spec}, row {i}", row[columns[0]], row[columns[1]]
+
+
+def _built_in(spec: str, split: str):
+    from . import bible, kolibri
+
+    source, _, language = spec.partition(":")
+    if source == "kolibri":
+        for english, foreign in kolibri.pairs(language).items():
+            if split in ("all", kolibri.split_of(english)):
+                yield spec, foreign, english
+    elif language != "ny":
+        raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")
+    else:
+        for key, (foreign, english) in bible.aligned().items():
+            if split in ("all", bible.split_of(key[0])):
+                yield spec, foreign, english
+
+
+def load_bitext(
+    spec: str,
+    *,
+    split: str = "train",
+    columns: tuple[str, str] = ("foreign", "english"),
+) -> Bitext:
+    """Load translated sentence pairs.
+
+    Parameters
+    ----------
+    spec : str
+        * a ``.tsv`` file: foreign and English, or a header with the columns' names;
+        * a ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns' names;
+        * two line-aligned text files (Moses), ``"text.sw,text.en"``, the foreign one first;
+        * ``"hf:name"``, ``"hf:name:split"`` or ``"hf:name:config:split"`` from the Hugging Face hub;
+        * ``"kolibri:<language>"`` or ``"bible:ny"``, from installed packages (extra ``demo``).
+
+        Text files may be gzipped (``.gz``) and must be UTF-8.
+    split : {"train", "dev", "test", "all"}
+        Part of a built-in set. Files are taken whole.
+    columns : pair of str
+        Names of the foreign and the English column.
+
+    Returns
+    -------
+    Bitext
+
+    Raises
+    ------
+    InputError
+        Missing columns, empty sides, broken UTF-8, files of unequal length (with file and line);
+        an unknown set or language (with the nearest valid name).
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from optical_rs.data import load_bitext
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "pairs.tsv"
+    >>> _ = file.write_text("Habari ya asubuhi\\tGood morning\\n", encoding="utf-8")
+    >>> load_bitext(str(file)).english
+    ['Good morning']
+    """
+    if split not in SPLITS:
+        raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
+    source = spec.partition(":")[0]
+    if source in BUILT_IN:
+        return _collect(spec, _built_in(spec, split))
+    if source == "hf":
+        return _collect(spec, _hub(spec, columns))
+    if "," in spec:
+        files = spec.split(",")
+        if len(files) != 2:
+            raise InputError(f"bitext: expected two files 'FOREIGN,ENGLISH', got {spec!r}")
+        return _collect(spec, _moses(Path(files[0]), Path(files[1])))
+    path = Path(spec)
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in READERS:
+        known = [*READERS, "FOREIGN,ENGLISH", "hf:<name>", "kolibri:<language>", "bible:ny"]
+        hint = closest(spec, ["kolibri:ny", "bible:ny"]) if ":" in spec else f"; expected {', '.join(known)}"
+        raise InputError(f"bitext: cannot tell what '{spec}' is{hint}")
+    return _collect(spec, READERS[suffix](path, columns))

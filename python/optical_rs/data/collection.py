@@ -1,0 +1,188 @@
+"""Retrieval collections: queries, documents and judgments."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+from ..errors import InputError, closest
+from ..ranking.trec import read_qrels
+from .bitext import BUILT_IN, SPLITS, lines_of
+
+SIDES = ("query", "document")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """A test collection.
+
+    Attributes
+    ----------
+    name : str
+        What it was loaded from.
+    queries, documents : dict of str to str
+        Id → text.
+    qrels : dict of str to dict of str to int
+        Query id → document id → relevance.
+    """
+
+    name: str
+    queries: dict[str, str]
+    documents: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+    def sample(
+        self, *, queries: int | None = None, documents: int | None = None, seed: int = 0
+    ) -> "Collection":
+        """A smaller collection: random queries, and random documents besides all relevant ones."""
+        pick = random.Random(seed)
+        chosen = list(self.queries)
+        if queries is not None and queries < len(chosen):
+            chosen = sorted(pick.sample(chosen, queries))
+        qrels = {q: self.qrels[q] for q in chosen if q in self.qrels}
+        kept = {d for judged in qrels.values() for d in judged if d in self.documents}
+        if documents is not None:
+            others = [d for d in self.documents if d not in kept]
+            kept |= set(pick.sample(others, min(max(documents - len(kept), 0), len(others))))
+        else:
+            kept = set(self.documents)
+        return Collection(
+            self.name,
+            {q: self.queries[q] for q in chosen},
+            {d: text for d, text in self.documents.items() if d in kept},
+            qrels,
+        )
+
+
+def _jsonl(path: Path) -> dict[str, str]:
+    texts = {}
+    for number, line in lines_of(path):
+        try:
+            row = json.loads(line)
+            key, text = str(row["_id"]), row["text"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
+        if key in texts:
+            raise InputError(f"{path}:{number}: id '{key}' is repeated")
+        title = row.get("title") or ""
+        texts[key] = f"{title} {text}".strip()
+    return texts
+
+
+def _tsv(path: Path) -> dict[str, str]:
+    texts = {}
+    for number, line in lines_of(path):
+        key, tab, text = line.partition("\t")
+        if not tab or not key:
+            raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
+        if key in texts:
+            raise InputError(f"{path}:{number}: id '{key}' is repeated")
+        texts[key] = text
+    return texts
+
+
+def _beir_qrels(path: Path) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in lines_of(path):
+        fields = line.split("\t")
+        if number == 1 and fields[0] == "query-id":
+            continue
+        try:
+            query, document, relevance = fields
+            qrels.setdefault(query, {})[document] = int(relevance)
+        except ValueError:
+            raise InputError(f"{path}:{number}: expected 'query<TAB>document<TAB>integer'") from None
+    return qrels
+
+
+def _folder(path: Path, split: str) -> Collection:
+    if (path / "corpus.jsonl").exists():
+        qrels = path / "qrels" / f"{split}.tsv"
+        if not qrels.exists():
+            have = sorted(p.stem for p in (path / "qrels").glob("*.tsv"))
+            raise InputError(f"collection: {path} has no qrels/{split}.tsv{closest(split, have)}")
+        collection = Collection(
+            str(path), _jsonl(path / "queries.jsonl"), _jsonl(path / "corpus.jsonl"), _beir_qrels(qrels)
+        )
+    elif (path / "documents.tsv").exists():
+        collection = Collection(
+            str(path), _tsv(path / "queries.tsv"), _tsv(path / "documents.tsv"), read_qrels(path / "qrels.txt")
+        )
+    else:
+        raise InputError(
+            f"collection: {path} has neither corpus.jsonl (BEIR: queries.jsonl, qrels/<split>.tsv) nor "
+            "documents.tsv (TREC: queries.tsv, qrels.txt)"
+        )
+    judged = {q: text for q, text in collection.queries.items() if q in collection.qrels}
+    if not judged:
+        raise InputError(f"collection: {path} has no query with judgments")
+    return dataclasses.replace(collection, queries=judged)
+
+
+def _kolibri(spec: str, language: str, split: str, side: str) -> Collection:
+    from . import kolibri
+
+    ids = {english: f"m{i:04d}" for i, english in enumerate(kolibri.documents())}
+    pairs = kolibri.pairs(language)
+    chosen = {ids[e]: (f, e) for e, f in pairs.items() if split in ("all", kolibri.split_of(e))}
+    if side == "query":
+        queries = {key: foreign for key, (foreign, _) in chosen.items()}
+        documents = {key: english for english, key in ids.items()}
+    else:
+        queries = {key: english for key, (_, english) in chosen.items()}
+        documents = {ids[e]: f for e, f in pairs.items()}
+    return Collection(spec, queries, documents, {key: {key: 1} for key in chosen})
+
+
+def _bible(spec: str, language: str, split: str, side: str) -> Collection:
+    from . import bible
+
+    if language != "ny":
+        raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")
+    verses = bible.aligned()
+    chosen = [k for k in verses if split in ("all", bible.split_of(k[0]))]
+    # A query is the beginning of a verse: known items, with the wording of the whole withheld.
+    asks, answers = (0, 1) if side == "query" else (1, 0)
+    queries = {bible.verse_id(k): " ".join(verses[k][asks].split()[:10]) for k in chosen}
+    documents = {bible.verse_id(k): pair[answers] for k, pair in verses.items()}
+    return Collection(spec, queries, documents, {q: {q: 1} for q in queries})
+
+
+def load_collection(spec: str, *, split: str = "test", side: str = "query") -> Collection:
+    """Load queries, documents and judgments.
+
+    Parameters
+    ----------
+    spec : str
+        * a folder in BEIR's layout: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``;
+        * a folder of ``documents.tsv`` and ``queries.tsv`` (id, tab, text) with TREC judgments in
+          ``qrels.txt``;
+        * ``"kolibri:<language>"`` (known-item search in interface messages) or ``"bible:ny"`` (a
+          verse by its first ten words), from installed packages (extra ``demo``).
+    split : str
+        ``"train"``, ``"dev"``, ``"test"`` or ``"all"`` of a built-in collection: which queries are
+        asked (documents are always all). The judgments file in BEIR's layout.
+    side : {"query", "document"}
+        For built-in collections, which side is in the foreign language.
+
+    Returns
+    -------
+    Collection
+
+    Raises
+    ------
+    InputError
+        An unknown collection or language (with the nearest valid name); a bad line.
+    """
+    if side not in SIDES:
+        raise InputError(f"side: unknown side '{side}'{closest(side, SIDES)}")
+    source, _, language = spec.partition(":")
+    if source in BUILT_IN:
+        if split not in SPLITS:
+            raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
+        return (_kolibri if source == "kolibri" else _bible)(spec, language, split, side)
+    path = Path(spec)
+    if not path.is_dir():
+        known = ["kolibri:ny", "bible:ny"]
+        raise InputError(f"collection: no folder '{spec}' and no built-in of that name{closest(spec, known)}")
+    return _folder(path, split)

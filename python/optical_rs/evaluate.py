@@ -1,0 +1,227 @@
+"""Evaluate a student on a test collection: ``python -m optical_rs.evaluate --model DIR --collection NAME``."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from .data import Collection, load_collection
+from .errors import InputError
+from .models import load_model
+from .ranking import EvaluationResult, evaluate, write_run
+from .similarity import search
+
+#: What tables show.
+MEASURES = ("map", "ndcg_cut_10", "recall_10", "recip_rank", "recall_100")
+#: Results per query that are kept.
+DEPTH = 1000
+#: The file next to a checkpoint that says how it was made; see :mod:`optical_rs.train`.
+RECORD = "optical.json"
+
+
+def encode(
+    model: MultiVectorEncoder,
+    texts: Sequence[str],
+    role: str,
+    *,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> list[np.ndarray]:
+    """Token embeddings of texts in the role ``"query"`` or ``"document"``: (tokens, dim) float32 each."""
+    encoder = model.encode_query if role == "query" else model.encode_document
+    return encoder(
+        list(texts), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=show_progress_bar
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A run and its measures."""
+
+    run: dict[str, list[tuple[str, float]]]
+    result: EvaluationResult
+
+
+def evaluate_tokens(
+    queries: Any, documents: Any, collection: Collection, measures: Sequence[str] = MEASURES, depth: int = DEPTH
+) -> Evaluation:
+    """Search with encoded queries over encoded documents (both in the collection's order), and score."""
+    hits = search(queries, documents, depth, document_ids=list(collection.documents))
+    run = dict(zip(collection.queries, hits, strict=True))
+    scores = {query: dict(found) for query, found in run.items()}
+    return Evaluation(run, evaluate(collection.qrels, scores, measures, complete=True))
+
+
+class RetrievalEvaluator(BaseEvaluator):
+    """Dev-set retrieval during training: the side that the teacher encodes is encoded once.
+
+    Parameters
+    ----------
+    collection : Collection
+        Dev queries and their documents.
+    teacher : MultiVectorEncoder
+        Encodes the English side.
+    side : {"query", "document"}
+        The side that the student encodes.
+    """
+
+    def __init__(self, collection: Collection, teacher: MultiVectorEncoder, side: str = "query"):
+        super().__init__()
+        self.collection, self.side = collection, side
+        other = "document" if side == "query" else "query"
+        self.fixed = encode(teacher, self._texts(other), other)
+        self.primary_metric = "dev_map"
+
+    def _texts(self, role: str) -> list[str]:
+        return list((self.collection.queries if role == "query" else self.collection.documents).values())
+
+    def __call__(self, model, output_path=None, epoch=-1, steps=-1) -> dict[str, float]:
+        training = model.training
+        moving = encode(model, self._texts(self.side), self.side)
+        model.train(training)
+        pair = (moving, self.fixed) if self.side == "query" else (self.fixed, moving)
+        mean = evaluate_tokens(*pair, self.collection, ("map", "ndcg_cut_10")).result.mean
+        metrics = {f"dev_{name}": value for name, value in mean.items()}
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+
+def describe(result: EvaluationResult, interval: str | None = None) -> dict[str, Any]:
+    """Means of a result as plain numbers, with the bootstrap interval of one measure if asked."""
+    summary: dict[str, Any] = dict(result.mean)
+    if interval:
+        summary[f"{interval}_interval"] = list(result.interval(interval))
+    return summary
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """A text table of named summaries."""
+    names = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_10": "R@10", "recall_100": "R@100"}
+    width = max(len("system"), *(len(r) for r in rows))
+    head = f"{'system':{width}}" + "".join(f"  {n:>7}" for n in names.values()) + "   MAP, 95 % interval"
+    lines = [head, "-" * len(head)]
+    for row, values in rows.items():
+        cells = "".join(f"  {values[m]:7.3f}" for m in names)
+        low, high = values.get("map_interval", (None, None))
+        lines.append(f"{row:{width}}{cells}" + (f"   {low:.3f} – {high:.3f}" if low is not None else ""))
+    return "\n".join(lines)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, tag: str) -> None:
+    """``run.trec``, ``per_query.tsv`` and ``metrics.json`` of an evaluation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_run(folder / "run.trec", evaluation.run, tag)
+    result = evaluation.result
+    rows = ["\t".join(["query", *result.measures])]
+    rows += ["\t".join([t, *(f"{v:.6f}" for v in result.values[:, i])]) for i, t in enumerate(result.topics)]
+    (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8")
+
+
+def partner_of(model: str | Path) -> tuple[str | None, str]:
+    """The teacher that a student's record names (a path or hub id), and the side that it was trained for."""
+    file = Path(model) / RECORD
+    if not file.exists():
+        return None, "query"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    teacher = record["teacher"]
+    local = Path(model) / teacher
+    return (str(local) if local.exists() else teacher), record["side"]
+
+
+def evaluate_model(
+    model: str | Path,
+    collection: Collection,
+    *,
+    partner: str | None = None,
+    side: str = "query",
+    batch_size: int = 64,
+    measures: Sequence[str] = MEASURES,
+    depth: int = DEPTH,
+    show_progress_bar: bool = True,
+) -> Evaluation:
+    """Encode a collection, search it exactly and score the run, on a CPU.
+
+    Parameters
+    ----------
+    model : path or hub id
+        The model of the foreign side.
+    collection : Collection
+    partner : path or hub id, optional
+        The model of the English side; the same model by default.
+    side : {"query", "document"}
+        Which side is foreign.
+
+    Returns
+    -------
+    Evaluation
+    """
+    own = load_model(model, device="cpu")
+    other = load_model(partner, device="cpu", argument="partner") if partner else own
+    if own.get_embedding_dimension() != other.get_embedding_dimension():
+        raise InputError(
+            f"partner: has dimension {other.get_embedding_dimension()}, but the model has "
+            f"{own.get_embedding_dimension()}"
+        )
+    pair = (own, other) if side == "query" else (other, own)
+    options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    queries = encode(pair[0], list(collection.queries.values()), "query", **options)
+    documents = encode(pair[1], list(collection.documents.values()), "document", **options)
+    return evaluate_tokens(queries, documents, collection, measures, depth)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``optical-rs evaluate``."""
+    parser = argparse.ArgumentParser(prog="optical-rs evaluate", description=__doc__)
+    parser.add_argument("--model", required=True, help="checkpoint of the student")
+    parser.add_argument("--collection", required=True, help="kolibri:<language>, bible:ny, or a folder")
+    parser.add_argument("--split", default="test", help="which queries of it")
+    parser.add_argument("--partner", help="model of the English side (default: the student's teacher)")
+    parser.add_argument("--side", choices=("query", "document"), help="the foreign side (default: as trained)")
+    parser.add_argument("--measures", nargs="+", default=list(MEASURES))
+    parser.add_argument("--depth", type=int, default=DEPTH, help="results kept per query")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
+    parser.add_argument("--max_documents", type=int, help="a random sample, besides relevant documents")
+    parser.add_argument("--output_dir", type=Path, help="default: MODEL/evaluation/COLLECTION")
+    options = parser.parse_args(arguments)
+    partner, trained_side = partner_of(options.model)
+    side = options.side or ("query" if trained_side == "both" else trained_side)
+    load_model_first = options.model  # a wrong folder is told before a collection is read
+    if not Path(load_model_first).exists() and "/" not in load_model_first:
+        raise InputError(f"model: no such folder: {load_model_first}")
+    collection = load_collection(options.collection, split=options.split, side=side)
+    collection = collection.sample(queries=options.max_queries, documents=options.max_documents)
+    evaluate({}, {}, options.measures)  # unknown measures are told before anything is encoded
+    measures = list(dict.fromkeys([*options.measures, *MEASURES]))
+    done = evaluate_model(
+        options.model,
+        collection,
+        partner=options.partner or partner,
+        side=side,
+        batch_size=options.batch_size,
+        measures=measures,
+        depth=options.depth,
+    )
+    name = f"{options.collection}-{options.split}".replace(":", "-").replace("/", "-").strip("-.")
+    folder = options.output_dir or Path(options.model) / "evaluation" / name
+    write_evaluation(folder, done, tag=Path(options.model).name or "student")
+    print(f"{options.collection}, {options.split}: {len(collection.queries)} queries, "
+          f"{len(collection.documents)} documents\n")
+    print(table({Path(options.model).name: describe(done.result, "map")}))
+    extra = [m for m in done.result.measures if m not in MEASURES]
+    for measure in extra:
+        print(f"{measure}\t{done.result.mean[measure]:.4f}")
+    print(f"\nrun, per-query measures and means: {folder}")
+
+
+if __name__ == "__main__":
+    from .cli import run_command
+
+    run_command(main)

@@ -74,6 +74,30 @@ class Recipe:
     english_column: str = dataclasses.field(default="english", metadata={"help": "column of bitext files"})
 
 
+@dataclasses.dataclass
+class TrainingArguments(MultiVectorEncoderTrainingArguments):
+    """sentence-transformers' arguments, with fields that a command line can express."""
+
+    max_length: int | None = dataclasses.field(default=None, metadata={"help": "longest input in training"})
+    prompts: str | None = dataclasses.field(default=None, metadata={"help": "JSON; default: the student's own"})
+    router_mapping: str | None = dataclasses.field(default=None, metadata={"help": "JSON; set by side"})
+    learning_rate_mapping: str | None = dataclasses.field(
+        default=None, metadata={"help": "JSON: regular expression of parameter names to learning rate"}
+    )
+    batch_sampler: str = dataclasses.field(
+        default="length_bucket",
+        metadata={"help": "length_bucket, or a name of sentence-transformers' (batch_sampler, no_duplicates)"},
+    )
+    multi_dataset_batch_sampler: str = dataclasses.field(
+        default="proportional", metadata={"help": "with side=both: proportional or round_robin"}
+    )
+
+    def __post_init__(self):
+        if self.batch_sampler == "length_bucket":
+            self.batch_sampler = LengthBucketBatchSampler
+        super().__post_init__()
+
+
 #: Values of training arguments where the library's own defaults do not fit this task.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
@@ -113,7 +137,7 @@ def parse(arguments: Sequence[str] | None) -> Job:
     InputError
         An unknown key, loss or option, with the nearest valid name.
     """
-    parser = HfArgumentParser([Recipe, MultiVectorEncoderTrainingArguments], prog="optical-rs train")
+    parser = HfArgumentParser([Recipe, TrainingArguments], prog="optical-rs train")
     parser.add_argument("--config", default=str(DEMO), help="recipe (YAML)")
     parser.add_argument("--systems", nargs="+", help="train only these systems of the recipe")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier run")
@@ -121,7 +145,7 @@ def parse(arguments: Sequence[str] | None) -> Job:
     raw = _read_recipe(Path(known.config))
     systems, training = raw.pop("systems"), raw.pop("training", None) or {}
     recipe_keys = {f.name for f in dataclasses.fields(Recipe)}
-    training_keys = {f.name for f in dataclasses.fields(MultiVectorEncoderTrainingArguments) if f.init}
+    training_keys = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
     for where, keys, valid in (
         (known.config, raw, recipe_keys | {"systems", "training"}),
         (f"{known.config}: training", training, training_keys),
@@ -396,7 +420,6 @@ def train_student(
     student = loss.model
     task = {side: student.prompts.get(side) or "" for side in sides}
     options = {
-        "batch_sampler": LengthBucketBatchSampler,
         **training,
         "output_dir": str(folder),
         "remove_unused_columns": False,
@@ -414,7 +437,7 @@ def train_student(
     if resume in (None, True, "True", "true"):
         resume = last_complete_checkpoint(folder)
     try:
-        args = MultiVectorEncoderTrainingArguments(**options)
+        args = TrainingArguments(**options)
     except ValueError as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from None
     watch = Stopwatch()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import _core
 from ..errors import InputError
@@ -149,6 +148,12 @@ def _finite(potential: Tensor) -> Tensor:
     return torch.where(torch.isfinite(potential), potential, 0.0)
 
 
+def _refuse_second_derivatives() -> None:
+    # Gradients are enabled inside backward only for create_graph=True.
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("transport has no second derivatives: call backward without create_graph=True")
+
+
 class Transport(torch.autograd.Function):
     """``solve`` with gradients for ``value`` (true) and ``value_linear`` (envelope or implicit)."""
 
@@ -164,8 +169,8 @@ class Transport(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, _plan, _f, _g, of_value, of_linear, *_):
+        _refuse_second_derivatives()
         plan, f, g, cost, reg = ctx.saved_tensors
         of_value, of_linear = of_value[:, None, None], of_linear[:, None, None]
         grad_cost = grad_a = grad_b = None
@@ -193,8 +198,8 @@ class Alignment(torch.autograd.Function):
         return loss, error, converged
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, of_loss, *_):
+        _refuse_second_derivatives()
         grad_x, grad_y = ctx.saved_tensors
         scale = of_loss[:, None, None]
         return (

@@ -1,0 +1,115 @@
+"""Shared fixtures: tiny real models and texts, made on the spot."""
+
+import os
+
+import hypothesis
+import pytest
+
+# Nothing here may reach out: what is not on this machine is an error, at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=40, print_blob=True)
+hypothesis.settings.load_profile("default")
+
+PAIRS = [
+    ("moto uli pa moto", "the fire is on the fire"),
+    ("madzi ali mu mtsuko", "the water is in the jar"),
+    ("mwana akuwerenga buku", "the child reads a book"),
+    ("galu akuthamanga msanga", "the dog runs fast"),
+    ("mayi akuphika nsima", "mother cooks porridge"),
+    ("dzuwa likuwala lero", "the sun shines today"),
+    ("mvula inagwa dzulo", "rain fell yesterday"),
+    ("munthu akugulitsa nsomba", "a person sells fish"),
+    ("sukulu ili kutali", "the school is far"),
+    ("tinapita ku msika", "we went to the market"),
+    ("nyumba ndi yaikulu", "the house is big"),
+    ("iye amakonda kuimba", "she likes to sing"),
+]
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """A dozen Chichewa and English sentences."""
+    return PAIRS
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """A folder with a one-layer BERT and a word-level tokeniser over the test's own words."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = sorted({w for pair in PAIRS for text in pair for w in text.split()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "passage", ":"]
+    vocabulary = {w: i for i, w in enumerate([*special, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=32,
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_encoder):
+    """A late-interaction model of dimension 8 on the tiny encoder."""
+    from optical_rs.models import late_interaction
+
+    return late_interaction(
+        tiny_encoder,
+        8,
+        fit_on=[e for _, e in PAIRS] * 2,
+        prompts={"query": "query : ", "document": "passage : "},
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def store(teacher, tmp_path):
+    """The teacher's tokens of the English sentences."""
+    from optical_rs.data import Bitext
+    from optical_rs.train import teacher_store
+
+    bitext = Bitext("test", [f for f, _ in PAIRS], [e for _, e in PAIRS])
+    return teacher_store(teacher, bitext, ["query"], tmp_path / "tokens")
+
+
+@pytest.fixture
+def bitext_file(tmp_path):
+    """The sentences as a TSV file."""
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{f}\t{e}\n" for f, e in PAIRS), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def collection_folder(tmp_path):
+    """A TREC-style collection: each Chichewa sentence asks for its translation."""
+    folder = tmp_path / "collection"
+    folder.mkdir()
+    (folder / "queries.tsv").write_text("".join(f"q{i}\t{f}\n" for i, (f, _) in enumerate(PAIRS)))
+    (folder / "documents.tsv").write_text("".join(f"d{i}\t{e}\n" for i, (_, e) in enumerate(PAIRS)))
+    (folder / "qrels.txt").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(len(PAIRS))))
+    return folder

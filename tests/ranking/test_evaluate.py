@@ -1,0 +1,128 @@
+"""Measures: bit for bit against trec_eval's own code, through pytrec_eval."""
+
+import gzip
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optical_rs import InputError
+from optical_rs.ranking import evaluate, read_qrels, read_run, write_run
+
+pytrec_eval = pytest.importorskip("pytrec_eval")
+
+MEASURES = {
+    "map": "map",
+    "ndcg": "ndcg",
+    "recip_rank": "recip_rank",
+    "ndcg_cut_5": "ndcg_cut_5",
+    "ndcg_cut_10": "ndcg_cut_10",
+    "P_5": "P_5",
+    "P_10": "P_10",
+    "recall_5": "recall_5",
+    "recall_100": "recall_100",
+}
+
+ids = st.sampled_from(["d1", "d2", "d3", "d4", "d10", "D1", "é", "x-1", "x_1", "zz"])
+topics = st.sampled_from(["1", "2", "10", "q", "Q"])
+# Few distinct scores make ties; neighbours that only a double tells apart must tie as well.
+scores = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 1e-12, -3.5, 1e-40, 1e30, 0.1, 0.2]) | st.floats(-1e6, 1e6)
+qrels = st.dictionaries(topics, st.dictionaries(ids, st.integers(0, 4), min_size=1), min_size=1)
+signed = st.dictionaries(topics, st.dictionaries(ids, st.integers(-2, 4), min_size=1), min_size=1)
+runs = st.dictionaries(topics, st.dictionaries(ids, scores, min_size=1), min_size=1)
+
+
+@given(qrels, runs, st.sampled_from([1, 2]))
+def test_equals_trec_eval_to_the_last_bit(qrels, run, level):
+    ours = evaluate(qrels, run, list(MEASURES), relevance_level=level)
+    families = {"map", "ndcg", "recip_rank", "ndcg_cut.5,10", "P.5,10", "recall.5,100"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, families, relevance_level=level).evaluate(run)
+    assert set(ours.topics) == set(theirs)
+    for topic, values in theirs.items():
+        for name, other in MEASURES.items():
+            mine = ours.per_topic(name)[topic]
+            assert mine == pytest.approx(values[other], rel=1e-12, abs=0), (topic, name)
+            if name in ("P_5", "recip_rank"):
+                assert mine == values[other]
+
+
+@given(signed, runs)
+def test_negative_judgments_are_as_zeros(judged, run):
+    # pytrec_eval corrupts its memory on them; trec_eval's rule is that they are not relevant.
+    zeros = {t: {d: max(r, 0) for d, r in documents.items()} for t, documents in judged.items()}
+    assert (evaluate(judged, run, list(MEASURES)).values == evaluate(zeros, run, list(MEASURES)).values).all()
+
+
+def test_topics_in_byte_order_and_means():
+    result = evaluate({"2": {"a": 1}, "10": {"a": 1}}, {"2": {"a": 1.0}, "10": {"b": 1.0}}, ["AP", "P@1"])
+    assert result.topics == ["10", "2"]
+    assert result.mean == {"map": 0.5, "P_1": 0.5}
+
+
+def test_complete_counts_missing_topics():
+    judged, run = {"1": {"a": 1}, "2": {"a": 1}}, {"1": {"a": 1.0}}
+    assert evaluate(judged, run, ["map"]).mean["map"] == 1
+    assert evaluate(judged, run, ["map"], complete=True).mean["map"] == 0.5
+
+
+def test_files_dicts_and_gzip_are_the_same(tmp_path):
+    judged = {"1": {"a": 2, "b": 0}, "2": {"é": 1}}
+    run = {"1": {"b": 0.1, "a": 1 / 3}, "2": {"é": -1.5, "x": 7.0}}
+    (tmp_path / "qrels").write_text("1 0 a 2\r\n1\t0\tb 0\n\n2 0 é 1\n", encoding="utf-8")
+    write_run(tmp_path / "run", run, "tag")
+    (tmp_path / "run.gz").write_bytes(gzip.compress((tmp_path / "run").read_bytes()))
+    assert read_qrels(tmp_path / "qrels") == judged
+    assert read_run(tmp_path / "run.gz") == run
+    want = evaluate(judged, run)
+    for name in ("run", "run.gz"):
+        got = evaluate(tmp_path / "qrels", tmp_path / name)
+        assert (got.values == want.values).all()
+
+
+def test_interval_covers_the_mean_and_is_seeded():
+    judged = {str(i): {"a": 1} for i in range(50)}
+    run = {str(i): {"a": 1.0, "b": float(i % 3)} for i in range(50)}
+    result = evaluate(judged, run, ["map"])
+    low, high = result.interval("map")
+    assert low < result.mean["map"] < high
+    assert (low, high) == result.interval("map")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"1 Q0 d 1 0.5 x\n1 Q0 e 2\n", r"run:2: expected 6 fields"),
+        (b"1 Q0 d 1 high x\n", r"run:1: score: expected a number, got 'high'"),
+        (b"1 Q0 d 1 nan x\n", r"run:1: score"),
+        (b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n", r"run:2: document 'd' retrieved twice"),
+        (b"\xff\xfe\x00", r"run:1: expected 6 fields"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, message):
+    (tmp_path / "run").write_bytes(text)
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate({"1": {"d": 1}}, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_bad_input(tmp_path):
+    (tmp_path / "run.gz").write_bytes(b"\x1f\x8b\x08 broken")
+    for call, message in (
+        (lambda: evaluate({}, {}, ["ndgc_cut_10"]), "unknown measure 'ndgc_cut_10'; did you mean 'ndcg_cut_10'"),
+        (lambda: evaluate("nowhere", {}), "nowhere: no such file"),
+        (lambda: evaluate({}, tmp_path / "run.gz"), "broken gzip"),
+        (lambda: evaluate({}, tmp_path), "is a directory"),
+        (lambda: evaluate({"1": {"d": 1}}, {"1": {"d": float("nan")}}), "score is NaN"),
+        (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels, run: expected"),
+        (lambda: evaluate(3, {}), "qrels: expected a file name or a dict"),
+        (lambda: write_run(tmp_path / "r", {"a b": {}}, "t"), "topic: TREC files"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_no_topics_is_no_crash():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evaluate({}, {}, ["map"]).mean == {"map": 0.0}

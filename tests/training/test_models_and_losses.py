@@ -1,0 +1,215 @@
+"""Models made from any encoder, and the losses on them."""
+
+import numpy as np
+import pytest
+
+from optical_rs import InputError
+from optical_rs.similarity import TokenStore
+from optical_rs.transport import alignment_loss
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sentence_transformers")
+
+from sentence_transformers import MultiVectorEncoder  # noqa: E402
+
+from optical_rs.losses import LOSSES, GreedyAlignmentLoss, OpticalLoss, PooledMSELoss  # noqa: E402
+from optical_rs.models import (  # noqa: E402
+    freeze_word_embeddings,
+    late_interaction,
+    load_model,
+    student_of,
+)
+
+
+def test_the_closed_form_head_centres_and_whitens(teacher, tiny_encoder, pairs):
+    texts = [e for _, e in pairs] * 2
+    from optical_rs.models import _hidden_tokens
+
+    hidden = np.concatenate(_hidden_tokens(teacher, texts))
+    head = teacher[1].linear
+    projected = hidden @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
+    covariance = np.cov(projected, rowvar=False)
+    off = covariance - np.diag(np.diag(covariance))
+    assert np.abs(off).max() < 1e-3 * np.diag(covariance).max()
+    # Half whitening leaves the standard deviation where the variance was, per direction.
+    values = np.sort(np.linalg.eigvalsh(np.cov(hidden, rowvar=False)))[::-1][:8]
+    np.testing.assert_allclose(np.diag(covariance), np.sqrt(values), rtol=1e-2)
+
+
+def test_a_saved_model_loads_in_plain_sentence_transformers(teacher, tmp_path, pairs):
+    teacher.save_pretrained(str(tmp_path / "m"))
+    plain = MultiVectorEncoder(str(tmp_path / "m"), device="cpu")
+    texts = [f for f, _ in pairs]
+    for encode in ("encode_query", "encode_document"):
+        ours, theirs = (getattr(m, encode)(texts, convert_to_numpy=True) for m in (teacher, plain))
+        assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
+    norms = np.linalg.norm(np.concatenate(ours), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
+
+
+def test_a_different_encoder_is_matched_to_the_teacher(teacher, tmp_path, pairs):
+    """Other tokeniser, other width: the student's head starts in the teacher's space."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    letters = {c: i + 3 for i, c in enumerate(sorted({c for p in pairs for t in p for c in t if c != " "}))}
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[X]": 2, **letters}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Split("", "isolated")]
+    )
+    folder = tmp_path / "letters"
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+    ).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=3 + len(letters), hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    texts = [f"{a} {b}" for _, a in pairs for _, b in pairs[:6]]
+    student = late_interaction(str(folder), fit_on=texts, match=teacher, device="cpu")
+    assert student.get_embedding_dimension() == teacher.get_embedding_dimension()
+    random = late_interaction(str(folder), 8, device="cpu")
+
+    def gap(model):
+        mine = [t.mean(0) for t in model.encode_query(texts, convert_to_numpy=True)]
+        goal = [t.mean(0) for t in teacher.encode_query(texts, convert_to_numpy=True)]
+        return np.mean([np.sum((a - b) ** 2) for a, b in zip(mine, goal, strict=True)])
+
+    assert gap(student) < 0.8 * gap(random)
+
+
+def test_loading_a_colbert_checkpoint_in_stanfords_layout(tiny_encoder, tmp_path):
+    import json
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "colbert"
+    shutil.copytree(tiny_encoder, folder)
+    weights = {f"bert.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    save_file(weights | {"linear.weight": torch.randn(8, 32)}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    from optical_rs.train import is_late_interaction
+
+    assert is_late_interaction(str(folder))
+    assert not is_late_interaction(tiny_encoder)
+    model = load_model(folder, device="cpu")
+    assert model.get_embedding_dimension() == 8
+    # Its queries are padded with expansion tokens; the alignment leaves them out.
+    student = student_of(model)
+    features = student.preprocess(["the house is big"], task="query")
+    tokens, mask = OpticalLoss(student, model).student_tokens(dict(features))
+    assert tokens.shape[1] == 32
+    assert mask.sum() < 32
+
+
+def test_bad_models(tmp_path, tiny_encoder):
+    (tmp_path / "empty").mkdir()
+    for call, message in (
+        (lambda: load_model(tmp_path / "empty"), "holds no model"),
+        (lambda: load_model(tmp_path / "none"), "no such model folder"),
+        (lambda: load_model("nobody/nothing"), "cannot load 'nobody/nothing'"),
+        (lambda: late_interaction("packaged:e5"), "unknown packaged model 'packaged:e5'"),
+        (lambda: late_interaction(tiny_encoder, 64), r"dim: expected 1\.\.32"),
+        (lambda: late_interaction(tiny_encoder, 8, fit_on=["the house"]), "fit_on: expected at least 32 tokens"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def batch(student, pairs, count=6):
+    features = student.preprocess([f for f, _ in pairs[:count]], prompt="query : ", task="query")
+    return [features | {"task": "query"}], torch.arange(count)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains_every_part_but_frozen_embeddings(name, teacher, store, pairs):
+    student = student_of(teacher)
+    freeze_word_embeddings(student)
+    loss = LOSSES[name](student, store)
+    student.eval()
+    value = loss(*batch(student, pairs))
+    assert value.item() > 0
+    value.backward()
+    for parameter_name, parameter in student.named_parameters():
+        if "word_embeddings" in parameter_name:
+            assert parameter.grad is None
+        elif "token_type" not in parameter_name and "position" not in parameter_name:
+            assert parameter.grad is not None, parameter_name
+    optimiser = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=0.005)
+    for _ in range(10):
+        optimiser.zero_grad()
+        loss(*batch(student, pairs)).backward()
+        optimiser.step()
+    assert loss(*batch(student, pairs)).item() < value.item()
+
+
+def test_store_and_model_teachers_give_the_same_loss(teacher, store, pairs):
+    student = student_of(teacher)
+    student.eval()
+    features, labels = batch(student, pairs)
+    english = teacher.preprocess([e for _, e in pairs[:6]], prompt=teacher.prompts["query"], task="query")
+    with_model = OpticalLoss(student, teacher)([*features, english | {"task": "query"}])
+    with_store = OpticalLoss(student, store)(features, labels)
+    torch.testing.assert_close(with_model, with_store, atol=1e-5, rtol=0)
+    # The teacher is neither trained nor saved with the loss.
+    assert len(list(OpticalLoss(student, teacher).parameters())) == len(list(student.parameters()))
+
+
+def test_losses_by_their_definitions(teacher, store, pairs):
+    student = student_of(teacher)
+    student.eval()
+    features, labels = batch(student, pairs, 3)
+    mine = [torch.from_numpy(t) for t in student.encode_query([f for f, _ in pairs[:3]], convert_to_numpy=True)]
+    theirs = [torch.from_numpy(np.array(store[i])) for i in range(3)]
+    pooled = np.mean([((x.mean(0) - y.mean(0)) ** 2).sum().item() for x, y in zip(mine, theirs, strict=True)])
+    greedy = np.mean([(1 - (x @ y.T).max(1).values).mean().item() for x, y in zip(mine, theirs, strict=True)])
+    transport = np.mean([alignment_loss(x[None], y[None], reg=0.05).item() for x, y in zip(mine, theirs, strict=True)])
+    scores = torch.tensor([[(x @ y.T).max(1).values.mean().item() for y in theirs] for x in mine])
+    contrastive = torch.nn.functional.cross_entropy(20 * scores, torch.arange(3)).item()
+    wanted = {"pooled-mse": pooled, "greedy": greedy, "optical": transport, "contrastive": contrastive}
+    for name, want in wanted.items():
+        assert LOSSES[name](student, store)(features, labels).item() == pytest.approx(want, abs=2e-4)
+    terms = OpticalLoss(student, store, pooled_weight=2.0)(features, labels)
+    assert terms["pooled"].item() == pytest.approx(2 * pooled, abs=1e-4)
+
+
+def test_idf_marginals(teacher, store, pairs, tmp_path):
+    from optical_rs.data import Bitext
+    from optical_rs.train import idf_weights
+
+    bitext = Bitext("test", [f for f, _ in pairs], [e for _, e in pairs])
+    student = student_of(teacher)
+    idf = idf_weights(teacher, student, bitext, ["query"], tmp_path / "idf")
+    assert [len(idf["teacher_idf"][i]) for i in range(12)] == [len(store[i]) for i in range(12)]
+    loss = OpticalLoss(student, store, marginals="idf", **idf)
+    features, labels = batch(student, pairs)
+    x, x_mask = loss.student_tokens(dict(features[0]))
+    _, y_mask = loss.teacher_tokens(features, labels, x.device)
+    a, b = loss.weights(features[0], labels, x_mask, y_mask)
+    torch.testing.assert_close(a.sum(1), torch.ones(6))
+    torch.testing.assert_close(b.sum(1), torch.ones(6))
+    assert not a[~x_mask].any()
+    # A token that every sentence has ([CLS]) weighs less than a word of one sentence.
+    assert a[0, 0] < a[0, x_mask[0].sum() - 2]
+    loss(features, labels).backward()
+    with pytest.raises(InputError, match="'idf' needs"):
+        OpticalLoss(student, store, marginals="idf")
+
+
+def test_bad_losses(teacher, store, tmp_path):
+    student = student_of(teacher)
+    narrow = TokenStore.create(tmp_path / "narrow", 5)
+    for call, message in (
+        (lambda: OpticalLoss(student, narrow), "teacher: has dimension 5, but the student has 8"),
+        (lambda: OpticalLoss(student, store, reg=0), "reg: expected a number > 0"),
+        (lambda: OpticalLoss(student, store, solver="exact"), "solver: expected one of"),
+        (lambda: PooledMSELoss(student, store)([{}], None), None),
+        (lambda: GreedyAlignmentLoss(student, teacher)(batch(student, [("a", "b")] * 2, 2)[0]), "second column"),
+    ):
+        with pytest.raises(Exception if message is None else InputError, match=message):
+            call()

@@ -8,13 +8,12 @@ import threading
 import time
 
 import numpy as np
-import pytest
-
 import optical_rs
+import pytest
 from optical_rs import InputError
 from optical_rs.transport import solve_batch
 
-LONG = dict(reg=1e-3, max_iter=100_000_000, tol=0)
+LONG = {"reg": 1e-3, "max_iter": 100_000_000, "tol": 0}
 
 
 def test_import_needs_numpy_alone_and_is_quick():
@@ -22,7 +21,10 @@ def test_import_needs_numpy_alone_and_is_quick():
         "import sys, time; t = time.perf_counter(); import numpy; n = time.perf_counter(); import optical_rs; "
         "print(time.perf_counter() - n, [m for m in ('torch', 'transformers', 'scipy') if m in sys.modules])"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
     # The quickest of three: what else the machine does must not fail a test.
     assert min(float(r.stdout.split()[0]) for r in runs) < 0.3
     assert runs[0].stdout.split(maxsplit=1)[1].strip() == "[]"
@@ -57,9 +59,7 @@ def test_ctrl_c_stops_a_long_solve():
 def test_the_interpreter_runs_on_during_a_solve():
     cost = np.random.default_rng(1).random((2, 300, 300)).astype(np.float32)
     done = threading.Event()
-    worker = threading.Thread(
-        target=lambda: (solve_batch(cost, 0.05, max_iter=20_000, tol=0), done.set())
-    )
+    worker = threading.Thread(target=lambda: (solve_batch(cost, 0.05, max_iter=20_000, tol=0), done.set()))
     worker.start()
     turns = 0
     while not done.is_set():

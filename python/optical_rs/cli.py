@@ -14,7 +14,9 @@ COMMANDS = {
 }
 
 
-def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None) -> NoReturn:
+def run_command(
+    command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None
+) -> NoReturn:
     """Run a command and exit: 0, 2 with one line for a bad input, 130 when interrupted."""
     try:
         command(arguments)

@@ -49,7 +49,11 @@ class Evaluation:
 
 
 def evaluate_tokens(
-    queries: Any, documents: Any, collection: Collection, measures: Sequence[str] = MEASURES, depth: int = DEPTH
+    queries: Any,
+    documents: Any,
+    collection: Collection,
+    measures: Sequence[str] = MEASURES,
+    depth: int = DEPTH,
 ) -> Evaluation:
     """Search with encoded queries over encoded documents (both in the collection's order), and score."""
     hits = search(queries, documents, depth, document_ids=list(collection.documents))
@@ -121,7 +125,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation, tag: str) -> None:
     rows = ["\t".join(["query", *result.measures])]
     rows += ["\t".join([t, *(f"{v:.6f}" for v in result.values[:, i])]) for i, t in enumerate(result.topics)]
     (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(
+        json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def partner_of(model: str | Path) -> tuple[str | None, str]:
@@ -170,7 +176,7 @@ def evaluate_model(
             f"{own.get_embedding_dimension()}"
         )
     pair = (own, other) if side == "query" else (other, own)
-    options = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     queries = encode(pair[0], list(collection.queries.values()), "query", **options)
     documents = encode(pair[1], list(collection.documents.values()), "document", **options)
     return evaluate_tokens(queries, documents, collection, measures, depth)
@@ -183,7 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--collection", required=True, help="kolibri:<language>, bible:ny, or a folder")
     parser.add_argument("--split", default="test", help="which queries of it")
     parser.add_argument("--partner", help="model of the English side (default: the student's teacher)")
-    parser.add_argument("--side", choices=("query", "document"), help="the foreign side (default: as trained)")
+    parser.add_argument(
+        "--side", choices=("query", "document"), help="the foreign side (default: as trained)"
+    )
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--depth", type=int, default=DEPTH, help="results kept per query")
     parser.add_argument("--batch_size", type=int, default=64)
@@ -193,9 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     partner, trained_side = partner_of(options.model)
     side = options.side or ("query" if trained_side == "both" else trained_side)
-    load_model_first = options.model  # a wrong folder is told before a collection is read
-    if not Path(load_model_first).exists() and "/" not in load_model_first:
-        raise InputError(f"model: no such folder: {load_model_first}")
+    if not Path(options.model).exists() and "/" not in options.model:
+        # A wrong folder is told before a collection is read.
+        raise InputError(f"model: no such folder: {options.model}")
     collection = load_collection(options.collection, split=options.split, side=side)
     collection = collection.sample(queries=options.max_queries, documents=options.max_documents)
     evaluate({}, {}, options.measures)  # unknown measures are told before anything is encoded
@@ -212,8 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = f"{options.collection}-{options.split}".replace(":", "-").replace("/", "-").strip("-.")
     folder = options.output_dir or Path(options.model) / "evaluation" / name
     write_evaluation(folder, done, tag=Path(options.model).name or "student")
-    print(f"{options.collection}, {options.split}: {len(collection.queries)} queries, "
-          f"{len(collection.documents)} documents\n")
+    print(
+        f"{options.collection}, {options.split}: {len(collection.queries)} queries, "
+        f"{len(collection.documents)} documents\n"
+    )
     print(table({Path(options.model).name: describe(done.result, "map")}))
     extra = [m for m in done.result.measures if m not in MEASURES]
     for measure in extra:

@@ -111,17 +111,20 @@ def _transformer(encoder: Any, device: str | None) -> tuple[Transformer, dict[st
             raise InputError(f"encoder: found no Transformer module in a {type(encoder).__name__}")
         return module, {k: v for k, v in getattr(encoder, "prompts", {}).items() if v} or None
     if str(encoder) == PACKAGED:
-        return _without_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
+        return _zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
     path = _checked(str(encoder), "encoder")
     if Path(path, "modules.json").exists():
         return _transformer(SentenceTransformer(path, device=device), device)
-    return _without_pooler(Transformer(path)), None
+    return _zero_pooler(Transformer(path)), None
 
 
-def _without_pooler(module: Transformer) -> Transformer:
-    # A sentence-level pooler would be random weights that nothing uses, saved with every checkpoint.
-    if getattr(module.auto_model, "pooler", None) is not None:
-        module.auto_model.pooler = None
+def _zero_pooler(module: nn.Module) -> Any:
+    # BERT's sentence-level pooler takes no part in late interaction. Checkpoints without it load with
+    # random weights there; zeros instead make the same training end in the same files.
+    for name, parameter in module.named_parameters():
+        if ".pooler." in f".{name}":
+            nn.init.zeros_(parameter)
+            parameter.requires_grad_(False)
     return module
 
 
@@ -148,7 +151,7 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
     """
     path = _checked(str(path), argument)
     try:
-        return MultiVectorEncoder(path, device=device)
+        return _zero_pooler(MultiVectorEncoder(path, device=device))
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{argument}: cannot load '{path}': {reason}") from None
@@ -157,6 +160,17 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
 def student_of(teacher: MultiVectorEncoder) -> MultiVectorEncoder:
     """A trainable copy of the teacher: a student that starts as its own zero-shot model."""
     return copy.deepcopy(teacher)
+
+
+def set_dropout(model: MultiVectorEncoder, p: float) -> None:
+    """Set the probability of every dropout layer.
+
+    Matching a fixed target from a few thousand pairs gains nothing from noise, and drawing it costs
+    a tenth of a step on a CPU.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p
 
 
 def freeze_word_embeddings(model: MultiVectorEncoder) -> None:
@@ -191,7 +205,9 @@ def _hidden_tokens(model: MultiVectorEncoder, texts: list[str], batch_size: int 
 def _whitening_head(model: MultiVectorEncoder, dim: int, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     tokens = np.concatenate(_hidden_tokens(model, texts)).astype(np.float64)
     if len(tokens) < 4 * dim:
-        raise InputError(f"fit_on: expected at least {4 * dim} tokens to fit {dim} directions, got {len(tokens)}")
+        raise InputError(
+            f"fit_on: expected at least {4 * dim} tokens to fit {dim} directions, got {len(tokens)}"
+        )
     mean = tokens.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(tokens, rowvar=False))
     values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]

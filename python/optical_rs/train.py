@@ -7,6 +7,7 @@ evaluated alike. Without arguments the demo recipe runs.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -23,7 +24,11 @@ import transformers
 import yaml
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
-from sentence_transformers import MultiVectorEncoder, MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
+from sentence_transformers import (
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
+)
 from sentence_transformers.util import load_file_path
 from transformers import HfArgumentParser
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
@@ -36,7 +41,7 @@ from .data.sampler import LengthBucketBatchSampler
 from .errors import InputError, closest
 from .evaluate import RECORD, RetrievalEvaluator, describe, encode, evaluate_tokens, table, write_evaluation
 from .losses import LOSSES, BitextLoss
-from .models import freeze_word_embeddings, late_interaction, load_model, student_of
+from .models import freeze_word_embeddings, late_interaction, load_model, set_dropout, student_of
 from .similarity import TokenStore
 
 SIDES = ("query", "document", "both")
@@ -50,12 +55,16 @@ CONFIG = "config.json"
 class Recipe:
     """What is trained on what; every field is a key of a recipe and a flag."""
 
-    bitext: str = dataclasses.field(default="kolibri:ny", metadata={"help": "sentence pairs; see load_bitext"})
+    bitext: str = dataclasses.field(
+        default="kolibri:ny", metadata={"help": "sentence pairs; see load_bitext"}
+    )
     collection: str = dataclasses.field(
-        default="", metadata={"help": "test collection; see load_collection. Nothing is evaluated without one"}
+        default="",
+        metadata={"help": "test collection; see load_collection. Nothing is evaluated without one"},
     )
     dev_collection: str = dataclasses.field(
-        default="", metadata={"help": "where the best checkpoint is chosen (default: dev split of the collection)"}
+        default="",
+        metadata={"help": "where the best checkpoint is chosen (default: dev split of the collection)"},
     )
     teacher: str = dataclasses.field(
         default=PACKAGED,
@@ -70,6 +79,9 @@ class Recipe:
     freeze_embeddings: bool = dataclasses.field(
         default=True, metadata={"help": "keep the word embedding table fixed"}
     )
+    dropout: float | None = dataclasses.field(
+        default=0.0, metadata={"help": "of the student in training; null for the encoder's own"}
+    )
     foreign_column: str = dataclasses.field(default="foreign", metadata={"help": "column of bitext files"})
     english_column: str = dataclasses.field(default="english", metadata={"help": "column of bitext files"})
 
@@ -79,14 +91,18 @@ class TrainingArguments(MultiVectorEncoderTrainingArguments):
     """sentence-transformers' arguments, with fields that a command line can express."""
 
     max_length: int | None = dataclasses.field(default=None, metadata={"help": "longest input in training"})
-    prompts: str | None = dataclasses.field(default=None, metadata={"help": "JSON; default: the student's own"})
+    prompts: str | None = dataclasses.field(
+        default=None, metadata={"help": "JSON; default: the student's own"}
+    )
     router_mapping: str | None = dataclasses.field(default=None, metadata={"help": "JSON; set by side"})
     learning_rate_mapping: str | None = dataclasses.field(
         default=None, metadata={"help": "JSON: regular expression of parameter names to learning rate"}
     )
     batch_sampler: str = dataclasses.field(
         default="length_bucket",
-        metadata={"help": "length_bucket, or a name of sentence-transformers' (batch_sampler, no_duplicates)"},
+        metadata={
+            "help": "length_bucket, or a name of sentence-transformers' (batch_sampler, no_duplicates)"
+        },
     )
     multi_dataset_batch_sampler: str = dataclasses.field(
         default="proportional", metadata={"help": "with side=both: proportional or round_robin"}
@@ -98,11 +114,19 @@ class TrainingArguments(MultiVectorEncoderTrainingArguments):
         super().__post_init__()
 
 
+def bf16_is_fast() -> bool:
+    """Whether this machine multiplies bfloat16 natively."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 #: Values of training arguments where the library's own defaults do not fit this task.
 TRAINING_DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 32,
-    "num_train_epochs": 4,
-    "learning_rate": 1e-4,
+    "per_device_train_batch_size": 16,
+    "num_train_epochs": 5,
+    "learning_rate": 3e-4,
+    "bf16": bf16_is_fast(),
     "warmup_steps": 0.1,
     "logging_steps": 10,
     "eval_strategy": "epoch",
@@ -175,8 +199,14 @@ def parse(arguments: Sequence[str] | None) -> Job:
             k: v for k, v in sorted(chosen.items()) if k not in ("output_dir", "resume_from_checkpoint")
         },
     }
-    return Job(recipe, systems, chosen, Path(namespace.output_dir), known.overwrite_output_dir,
-               json.loads(json.dumps(resolved, default=str)))
+    return Job(
+        recipe,
+        systems,
+        chosen,
+        Path(namespace.output_dir),
+        known.overwrite_output_dir,
+        json.loads(json.dumps(resolved, default=str)),
+    )
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
@@ -226,7 +256,9 @@ def prepare_teacher(recipe: Recipe, bitext: Bitext, folder: Path) -> tuple[Multi
     """The teacher, and where it can be loaded from: made teachers are saved in ``folder`` once."""
     if is_late_interaction(recipe.teacher):
         spec = recipe.teacher
-        return load_model(spec, argument="teacher"), str(Path(spec).resolve()) if os.path.isdir(spec) else spec
+        return load_model(spec, argument="teacher"), str(Path(spec).resolve()) if os.path.isdir(
+            spec
+        ) else spec
     if not (folder / "modules.json").exists():
         teacher = late_interaction(recipe.teacher, recipe.dim, fit_on=bitext.english)
         teacher.save_pretrained(str(folder) + ".tmp")
@@ -244,7 +276,9 @@ def prepare_student(recipe: Recipe, teacher: MultiVectorEncoder, bitext: Bitext)
     return late_interaction(recipe.student, fit_on=bitext.english, match=teacher)
 
 
-def teacher_store(teacher: MultiVectorEncoder, bitext: Bitext, sides: Sequence[str], folder: Path) -> TokenStore:
+def teacher_store(
+    teacher: MultiVectorEncoder, bitext: Bitext, sides: Sequence[str], folder: Path
+) -> TokenStore:
     """The teacher's tokens of the English sentences, in each role asked for; computed once per folder.
 
     Text i in role ``sides[s]`` is number ``s · len(bitext) + i``. Query expansion tokens are left out.
@@ -351,7 +385,9 @@ def last_complete_checkpoint(folder: Path) -> str | None:
     return max(found)[1] if found else None
 
 
-def make_loss(options: dict[str, Any], student: MultiVectorEncoder, store: TokenStore, **idf: Any) -> BitextLoss:
+def make_loss(
+    options: dict[str, Any], student: MultiVectorEncoder, store: TokenStore, **idf: Any
+) -> BitextLoss:
     """The loss of a system."""
     options = dict(options)
     kind = LOSSES[options.pop("loss")]
@@ -360,17 +396,21 @@ def make_loss(options: dict[str, Any], student: MultiVectorEncoder, store: Token
     try:
         return kind(student, store, **options)
     except TypeError as error:
-        import inspect
-
-        valid = [p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "model", "teacher")]
+        valid = [p for p in inspect.signature(kind).parameters if p not in ("model", "teacher")]
         unknown = [key for key in options if key not in valid]
         if not unknown:
             raise
-        raise InputError(f"systems: {kind.__name__} has no option '{unknown[0]}'{closest(unknown[0], valid)}") from error
+        raise InputError(
+            f"systems: {kind.__name__} has no option '{unknown[0]}'{closest(unknown[0], valid)}"
+        ) from error
 
 
 def idf_weights(
-    teacher: MultiVectorEncoder, student: MultiVectorEncoder, bitext: Bitext, sides: Sequence[str], folder: Path
+    teacher: MultiVectorEncoder,
+    student: MultiVectorEncoder,
+    bitext: Bitext,
+    sides: Sequence[str],
+    folder: Path,
 ) -> dict[str, Any]:
     """IDF of the student's token ids over the foreign side, and of each teacher token over the English.
 
@@ -479,7 +519,7 @@ def versions() -> dict[str, str]:
 def open_output(job: Job) -> None:
     """Make the output folder, or refuse one that holds something else."""
     folder = job.output_dir
-    ours = [REPORT, CONFIG, "teacher", "teacher.tmp", "cache", *job.systems]
+    ours = [REPORT, "report.txt", CONFIG, "teacher", "teacher.tmp", "cache", *job.systems]
     if job.overwrite and folder.is_dir():
         for name in ours:
             target = folder / name
@@ -507,7 +547,7 @@ def open_output(job: Job) -> None:
     elif folder.is_dir() and any((folder / name).exists() for name in ours):
         raise InputError(f"output_dir: {folder} holds files that are not of a run; choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "teacher.tmp").exists() and shutil.rmtree(folder / "teacher.tmp")
+    shutil.rmtree(folder / "teacher.tmp", ignore_errors=True)
     (folder / CONFIG).write_text(json.dumps(job.resolved, indent=1) + "\n", encoding="utf-8")
 
 
@@ -561,6 +601,8 @@ def run(job: Job) -> dict[str, Any]:
             if options.get("loss"):
                 if recipe.freeze_embeddings:
                     freeze_word_embeddings(student)
+                if recipe.dropout is not None:
+                    set_dropout(student, recipe.dropout)
                 idf = {}
                 if options.get("marginals") == "idf":
                     idf = idf_weights(teacher, student, bitext, sides, folder / "cache" / "teacher-idf")
@@ -575,8 +617,8 @@ def run(job: Job) -> dict[str, Any]:
                 _write_record(target, teacher_path, job, name, record)
         if collection and state.is_main_process:
             moving = encode(student, _role(collection, search_side), search_side)
-            pair = (moving, fixed) if search_side == "query" else (fixed, moving)
-            done = evaluate_tokens(*pair, collection)
+            queries, documents = (moving, fixed) if search_side == "query" else (fixed, moving)
+            done = evaluate_tokens(queries, documents, collection)
             write_evaluation(target / "evaluation", done, tag=name)
             summaries[name] = describe(done.result, "map")
         else:
@@ -600,6 +642,7 @@ def run(job: Job) -> dict[str, Any]:
     if state.is_main_process:
         temporary = folder / (REPORT + ".tmp")
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (folder / "report.txt").write_text(show(report) + "\n", encoding="utf-8")
         os.replace(temporary, folder / REPORT)
     return report
 

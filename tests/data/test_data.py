@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-
 from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection
 
@@ -75,7 +74,11 @@ def test_hub_datasets_through_a_local_one(tmp_path):
         ("a.tsv", b"moto\tfire\n\xff\xfe\twater\n", r"a\.tsv:2: not valid UTF-8"),
         ("a.tsv", b"", "expected 2 columns"),
         ("a.csv", b"a,english\n1,fire\n", r"a\.csv:1: no column 'foreign'"),
-        ("a.jsonl", b'{"foreign": "x", "english": "y"}\n{"foreign": 1}\n', r"a\.jsonl:2: no column 'english'"),
+        (
+            "a.jsonl",
+            b'{"foreign": "x", "english": "y"}\n{"foreign": 1}\n',
+            r"a\.jsonl:2: no column 'english'",
+        ),
         ("a.jsonl", b"{\n", r"a\.jsonl:1: not valid JSON"),
         ("a.jsonl", b'{"foreign": 3, "english": "y"}\n', "the foreign side is empty"),
         ("a.txt", b"x", "cannot tell what"),
@@ -103,7 +106,10 @@ def test_missing_files_and_unknown_sets(tmp_path):
 
 def test_beir_folder(tmp_path):
     (tmp_path / "qrels").mkdir()
-    write(tmp_path / "corpus.jsonl", '{"_id": "d1", "title": "Fire", "text": "burns"}\n{"_id": "d2", "text": "x"}\n')
+    write(
+        tmp_path / "corpus.jsonl",
+        '{"_id": "d1", "title": "Fire", "text": "burns"}\n{"_id": "d2", "text": "x"}\n',
+    )
     write(tmp_path / "queries.jsonl", '{"_id": "q1", "text": "moto"}\n{"_id": "q2", "text": "unjudged"}\n')
     write(tmp_path / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t2\n")
     collection = load_collection(str(tmp_path))

@@ -6,7 +6,6 @@ import warnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from optical_rs import InputError
 from optical_rs.ranking import evaluate, read_qrels, read_run, write_run
 
@@ -109,7 +108,10 @@ def test_bad_lines_are_named(tmp_path, text, message):
 def test_other_bad_input(tmp_path):
     (tmp_path / "run.gz").write_bytes(b"\x1f\x8b\x08 broken")
     for call, message in (
-        (lambda: evaluate({}, {}, ["ndgc_cut_10"]), "unknown measure 'ndgc_cut_10'; did you mean 'ndcg_cut_10'"),
+        (
+            lambda: evaluate({}, {}, ["ndgc_cut_10"]),
+            "unknown measure 'ndgc_cut_10'; did you mean 'ndcg_cut_10'",
+        ),
         (lambda: evaluate("nowhere", {}), "nowhere: no such file"),
         (lambda: evaluate({}, tmp_path / "run.gz"), "broken gzip"),
         (lambda: evaluate({}, tmp_path), "is a directory"),

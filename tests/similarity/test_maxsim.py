@@ -1,11 +1,10 @@
 """MaxSim and search: against brute force in float64."""
 
 import numpy as np
+import optical_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import optical_rs
 from optical_rs import InputError
 from optical_rs.similarity import maxsim, search
 
@@ -56,7 +55,9 @@ def test_search_is_a_sort_with_ties_by_id(problem, k):
     names = [f"d{(7 * j) % 13}-{j}" for j in range(len(documents))]
     scores = maxsim(queries, documents)
     for hits, row in zip(search(queries, documents, k, document_ids=names), scores, strict=True):
-        want = sorted(((n, float(s)) for n, s in zip(names, row, strict=True)), key=lambda h: (h[1], h[0]), reverse=True)
+        want = sorted(
+            ((n, float(s)) for n, s in zip(names, row, strict=True)), key=lambda h: (h[1], h[0]), reverse=True
+        )
         assert hits == want[:k]
 
 

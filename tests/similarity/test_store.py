@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from optical_rs import InputError
 from optical_rs.similarity import TokenStore, maxsim
 

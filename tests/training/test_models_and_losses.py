@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-
 from optical_rs import InputError
 from optical_rs.similarity import TokenStore
 from optical_rs.transport import alignment_loss
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
-
-from sentence_transformers import MultiVectorEncoder  # noqa: E402
 
 from optical_rs.losses import LOSSES, GreedyAlignmentLoss, OpticalLoss, PooledMSELoss  # noqa: E402
 from optical_rs.models import (  # noqa: E402
@@ -19,6 +16,7 @@ from optical_rs.models import (  # noqa: E402
     load_model,
     student_of,
 )
+from sentence_transformers import MultiVectorEncoder  # noqa: E402
 
 
 def test_the_closed_form_head_centres_and_whitens(teacher, tiny_encoder, pairs):
@@ -114,7 +112,10 @@ def test_bad_models(tmp_path, tiny_encoder):
         (lambda: load_model("nobody/nothing"), "cannot load 'nobody/nothing'"),
         (lambda: late_interaction("packaged:e5"), "unknown packaged model 'packaged:e5'"),
         (lambda: late_interaction(tiny_encoder, 64), r"dim: expected 1\.\.32"),
-        (lambda: late_interaction(tiny_encoder, 8, fit_on=["the house"]), "fit_on: expected at least 32 tokens"),
+        (
+            lambda: late_interaction(tiny_encoder, 8, fit_on=["the house"]),
+            "fit_on: expected at least 32 tokens",
+        ),
     ):
         with pytest.raises(InputError, match=message) as caught:
             call()
@@ -160,15 +161,36 @@ def test_store_and_model_teachers_give_the_same_loss(teacher, store, pairs):
     assert len(list(OpticalLoss(student, teacher).parameters())) == len(list(student.parameters()))
 
 
+def test_the_collator_tokenises_each_side_with_its_own_model(teacher, pairs):
+    from optical_rs.data.collator import BitextCollator
+
+    student = student_of(teacher)
+    collator = BitextCollator(
+        preprocess_fn=student.preprocess,
+        prompts={"foreign": "query : ", "english": "query : "},
+        teacher_preprocess=teacher.preprocess,
+    )
+    rows = [{"foreign": f, "english": e} for f, e in pairs[:3]]
+    batch = collator(rows)
+    assert batch["foreign_task"] == batch["english_task"] == "query"
+    want = teacher.preprocess([e for _, e in pairs[:3]], prompt="query : ", task="query")["input_ids"]
+    assert torch.equal(batch["english_input_ids"], want)
+    assert rows[0].keys() == {"foreign", "english"}, "the rows are left as they were"
+
+
 def test_losses_by_their_definitions(teacher, store, pairs):
     student = student_of(teacher)
     student.eval()
     features, labels = batch(student, pairs, 3)
-    mine = [torch.from_numpy(t) for t in student.encode_query([f for f, _ in pairs[:3]], convert_to_numpy=True)]
+    mine = [
+        torch.from_numpy(t) for t in student.encode_query([f for f, _ in pairs[:3]], convert_to_numpy=True)
+    ]
     theirs = [torch.from_numpy(np.array(store[i])) for i in range(3)]
     pooled = np.mean([((x.mean(0) - y.mean(0)) ** 2).sum().item() for x, y in zip(mine, theirs, strict=True)])
     greedy = np.mean([(1 - (x @ y.T).max(1).values).mean().item() for x, y in zip(mine, theirs, strict=True)])
-    transport = np.mean([alignment_loss(x[None], y[None], reg=0.05).item() for x, y in zip(mine, theirs, strict=True)])
+    transport = np.mean(
+        [alignment_loss(x[None], y[None], reg=0.05).item() for x, y in zip(mine, theirs, strict=True)]
+    )
     scores = torch.tensor([[(x @ y.T).max(1).values.mean().item() for y in theirs] for x in mine])
     contrastive = torch.nn.functional.cross_entropy(20 * scores, torch.arange(3)).item()
     wanted = {"pooled-mse": pooled, "greedy": greedy, "optical": transport, "contrastive": contrastive}
@@ -209,7 +231,10 @@ def test_bad_losses(teacher, store, tmp_path):
         (lambda: OpticalLoss(student, store, reg=0), "reg: expected a number > 0"),
         (lambda: OpticalLoss(student, store, solver="exact"), "solver: expected one of"),
         (lambda: PooledMSELoss(student, store)([{}], None), None),
-        (lambda: GreedyAlignmentLoss(student, teacher)(batch(student, [("a", "b")] * 2, 2)[0]), "second column"),
+        (
+            lambda: GreedyAlignmentLoss(student, teacher)(batch(student, [("a", "b")] * 2, 2)[0]),
+            "second column",
+        ),
     ):
         with pytest.raises(Exception if message is None else InputError, match=message):
             call()

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-
 from optical_rs import InputError
 from optical_rs.transport import alignment_loss, solve_batch
 
 torch = pytest.importorskip("torch")
-from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
-
 from optical_rs.transport import autograd, torch_solver  # noqa: E402
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 EXACT = {"max_iter": 20_000, "tol": 1e-13}
 
@@ -152,7 +150,9 @@ def test_compiles_as_one_graph(cost, tokens, grad):
         return solve_batch(c, 0.3, grad=grad).value_linear.sum() + alignment_loss(x, y, grad=grad)
 
     eager = torch.autograd.grad(loss(cost, x, y), (cost, x, y))
-    compiled = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(cost, x, y), (cost, x, y))
+    compiled = torch.autograd.grad(
+        torch.compile(loss, fullgraph=True, backend="aot_eager")(cost, x, y), (cost, x, y)
+    )
     for one, other in zip(eager, compiled, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -160,7 +160,9 @@ def test_compiles_as_one_graph(cost, tokens, grad):
 def test_the_device_chooses_the_implementation():
     # The meta device has neither the native core nor data; reaching the fake shows the dispatch.
     out = torch.ops.optical_rs.implicit_gradient(
-        torch.empty(2, 3, 4, device="meta"), torch.empty(2, 3, 4, device="meta"), torch.empty(1, device="meta")
+        torch.empty(2, 3, 4, device="meta"),
+        torch.empty(2, 3, 4, device="meta"),
+        torch.empty(1, device="meta"),
     )
     assert out.shape == (2, 3, 4)
     cpu = torch._C._dispatch_has_kernel_for_dispatch_key("optical_rs::solve", "CPU")

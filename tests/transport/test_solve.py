@@ -3,15 +3,14 @@
 import warnings
 
 import numpy as np
+import optical_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
-from scipy.special import logsumexp
-
-import optical_rs
 from optical_rs import ConvergenceWarning, InputError
 from optical_rs.transport import solve_batch
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
 
 torch = pytest.importorskip("torch")
 
@@ -77,9 +76,7 @@ def sides(rows, cols, a, b, i):
 @given(batches(), st.sampled_from([0.05, 0.2, 1.0]), st.sampled_from(["auto", "log"]))
 def test_agrees_with_scipy_on_masked_ragged_batches(problem, reg, method):
     cost, rows, cols, a, b = problem
-    result = solve_batch(
-        cost, reg, a, b, row_mask=rows, col_mask=cols, method=method, max_iter=50, tol=0
-    )
+    result = solve_batch(cost, reg, a, b, row_mask=rows, col_mask=cols, method=method, max_iter=50, tol=0)
     single = solve_batch(
         cost.astype(np.float32), reg, a, b, row_mask=rows, col_mask=cols, method=method, max_iter=50, tol=0
     )
@@ -291,21 +288,51 @@ def test_without_the_plan():
 
 
 BAD = {
-    "cost with NaN": (lambda solve, c: solve(np.where(c == c[1, 2, 0], np.nan, c), 0.1), "cost: problem 1 has NaN at row 2, column 0"),
-    "cost with -inf": (lambda solve, c: solve(np.where(c == c[1, 2, 0], -np.inf, c), 0.1), "cost: problem 1 has -inf"),
-    "unequal masses": (lambda solve, c: solve(c, 0.1, np.full((2, 3), 0.5)), "a, b: problem 0 has masses 1.5 and 1"),
-    "negative marginal": (lambda solve, c: solve(c, 0.1, np.array([[1.0, 1, -1]] * 2)), "a: problem 0 has -1 at 2"),
-    "no mass": (lambda solve, c: solve(c, 0.1, np.zeros((2, 3)), np.zeros((2, 4))), "a: problem 0 has no mass"),
-    "infeasible row": (lambda solve, c: solve(np.where(np.arange(3)[:, None] == 1, np.inf, c), 0.1), "row 1 has mass but only"),
-    "infeasible column": (lambda solve, c: solve(np.where(np.arange(4) == 2, np.inf, c), 0.1), "column 2 has mass but only"),
+    "cost with NaN": (
+        lambda solve, c: solve(np.where(c == c[1, 2, 0], np.nan, c), 0.1),
+        "cost: problem 1 has NaN at row 2, column 0",
+    ),
+    "cost with -inf": (
+        lambda solve, c: solve(np.where(c == c[1, 2, 0], -np.inf, c), 0.1),
+        "cost: problem 1 has -inf",
+    ),
+    "unequal masses": (
+        lambda solve, c: solve(c, 0.1, np.full((2, 3), 0.5)),
+        "a, b: problem 0 has masses 1.5 and 1",
+    ),
+    "negative marginal": (
+        lambda solve, c: solve(c, 0.1, np.array([[1.0, 1, -1]] * 2)),
+        "a: problem 0 has -1 at 2",
+    ),
+    "no mass": (
+        lambda solve, c: solve(c, 0.1, np.zeros((2, 3)), np.zeros((2, 4))),
+        "a: problem 0 has no mass",
+    ),
+    "infeasible row": (
+        lambda solve, c: solve(np.where(np.arange(3)[:, None] == 1, np.inf, c), 0.1),
+        "row 1 has mass but only",
+    ),
+    "infeasible column": (
+        lambda solve, c: solve(np.where(np.arange(4) == 2, np.inf, c), 0.1),
+        "column 2 has mass but only",
+    ),
     "reg 0": (lambda solve, c: solve(c, 0.0), "reg: expected a finite number > 0"),
     "too many regs": (lambda solve, c: solve(c, [0.1, 0.2, 0.3]), "reg: expected one value or 2"),
     "2-d cost": (lambda solve, c: solve(c[0], 0.1), r"cost: expected an array of shape \(batch, n, m\)"),
     "text cost": (lambda solve, c: solve(c.astype(str), 0.1), "cost: expected numbers"),
     "marginal shape": (lambda solve, c: solve(c, 0.1, np.ones((2, 4)) / 4), r"a: expected shape \(2, 3\)"),
-    "lengths beyond": (lambda solve, c: solve(c, 0.1, row_lengths=[1, 4]), r"row_lengths: expected lengths in 0\.\.3"),
-    "mask shape": (lambda solve, c: solve(c, 0.1, col_mask=np.ones((2, 3), bool)), "col_mask: expected shape"),
-    "both": (lambda solve, c: solve(c, 0.1, col_mask=np.ones((2, 4), bool), col_lengths=[1, 1]), "at most one"),
+    "lengths beyond": (
+        lambda solve, c: solve(c, 0.1, row_lengths=[1, 4]),
+        r"row_lengths: expected lengths in 0\.\.3",
+    ),
+    "mask shape": (
+        lambda solve, c: solve(c, 0.1, col_mask=np.ones((2, 3), bool)),
+        "col_mask: expected shape",
+    ),
+    "both": (
+        lambda solve, c: solve(c, 0.1, col_mask=np.ones((2, 4), bool), col_lengths=[1, 1]),
+        "at most one",
+    ),
     "method": (lambda solve, c: solve(c, 0.1, method="exact"), "method: expected one of"),
     "grad": (lambda solve, c: solve(c, 0.1, grad="autodiff"), "grad: expected one of"),
     "tol": (lambda solve, c: solve(c, 0.1, tol=-1), "tol: expected"),

@@ -23,7 +23,8 @@ class BitextCollator(MultiVectorEncoderDataCollator):
     teacher_preprocess: Callable[..., dict[str, Any]] | None = None
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        english = [row.pop("english") for row in (features := [dict(f) for f in features]) if "english" in row]
+        features = [dict(row) for row in features]
+        english = [row.pop("english") for row in features if "english" in row]
         batch = super().__call__(features)
         if english and self.teacher_preprocess is not None:
             task = next((v for k, v in batch.items() if k.endswith("_task")), "query")

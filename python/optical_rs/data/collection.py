@@ -106,7 +106,10 @@ def _folder(path: Path, split: str) -> Collection:
         )
     elif (path / "documents.tsv").exists():
         collection = Collection(
-            str(path), _tsv(path / "queries.tsv"), _tsv(path / "documents.tsv"), read_qrels(path / "qrels.txt")
+            str(path),
+            _tsv(path / "queries.tsv"),
+            _tsv(path / "documents.tsv"),
+            read_qrels(path / "qrels.txt"),
         )
     else:
         raise InputError(

@@ -143,7 +143,9 @@ def packaged_model() -> Path:
         model = transformers.BertModel(config, add_pooling_layer=False)
     state = {_bert_name(name): torch.from_numpy(values) for name, values in tensors.items()}
     shapes = {name: p.shape for name, p in model.named_parameters()}
-    wrong = sorted(n for n in shapes.keys() | state.keys() if n not in state or state[n].shape != shapes.get(n))
+    wrong = sorted(
+        n for n in shapes.keys() | state.keys() if n not in state or state[n].shape != shapes.get(n)
+    )
     if wrong:
         raise InputError(f"{weights}: does not fit BertModel at {', '.join(wrong[:3])}")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -206,7 +206,8 @@ class OpticalLoss(BitextLoss):
         """Marginals of a batch: mass 1 per sentence, in proportion to IDF; None for uniform."""
         if self.marginals == "uniform":
             return None, None
-        assert self.student_idf is not None and self.teacher_idf is not None
+        assert self.student_idf is not None
+        assert self.teacher_idf is not None
         a = self.student_idf.to(x_mask.device)[features["input_ids"]] * x_mask
         b, _ = _pad([self.teacher_idf[i] for i in labels.tolist()], 1)
         b = b.squeeze(2).to(y_mask.device) * y_mask

@@ -52,7 +52,9 @@ class TokenStore:
         self._load()
 
     @classmethod
-    def create(cls, path: str | os.PathLike, dim: int, metadata: dict[str, Any] | None = None) -> "TokenStore":
+    def create(
+        cls, path: str | os.PathLike, dim: int, metadata: dict[str, Any] | None = None
+    ) -> "TokenStore":
         """Make an empty store for vectors of ``dim`` numbers.
 
         ``metadata`` is any JSON object; it is kept as it is.
@@ -151,7 +153,7 @@ class TokenStore:
             known.add(name)
         lengths = np.array([len(a) for a in arrays], dtype="<i8")
         state = json.loads(json.dumps(self._state))
-        data = {
+        data: dict[str, list[Any]] = {
             "values.f32": [a.data for a in arrays if a.size],
             "lengths.i64": [lengths.data] if len(lengths) else [],
             "ids.txt": ["".join(f"{name}\n" for name in ids).encode()],

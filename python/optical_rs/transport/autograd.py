@@ -175,7 +175,9 @@ class Transport(torch.autograd.Function):
         of_value, of_linear = of_value[:, None, None], of_linear[:, None, None]
         grad_cost = grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
-            linear = torch.ops.optical_rs.implicit_gradient(plan, cost, reg) if ctx.grad == "implicit" else plan
+            linear = (
+                torch.ops.optical_rs.implicit_gradient(plan, cost, reg) if ctx.grad == "implicit" else plan
+            )
             grad_cost = plan * of_value + linear * of_linear
         if ctx.needs_input_grad[2]:
             grad_a = _finite(f) * of_value[:, 0]

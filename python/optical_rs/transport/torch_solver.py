@@ -90,7 +90,11 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
     cost = torch.where(edges, cost, torch.inf)
     log_a, log_b = a.log(), b.log()
     f = torch.zeros_like(a)
-    g = torch.zeros_like(b) if start is None or method == "ipot" else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
+    g = (
+        torch.zeros_like(b)
+        if start is None or method == "ipot"
+        else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
+    )
     n_iter = torch.zeros(batch, dtype=torch.int64, device=device)
     active = ~empty
     # IPOT is the same iteration with reg = step / t after t steps, in scaled potentials.

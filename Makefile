@@ -1,0 +1,69 @@
+# Two commands matter: `make demo` and `make test`. Each makes what it needs in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: demo test lint rust-test python-test bench clean help
+
+help:
+	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
+	@echo "make test     install, build, lint and run every test of both languages"
+	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc"
+	@echo "make bench    every benchmark, into bench/results"
+	@echo "make clean    remove what these commands made, but for runs/"
+
+$(BIN)/python:
+	@echo "== making $(VENV)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# What each extra needs is installed once, and again when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml $(BIN)/python
+	@echo "== installing the extras $* (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2"
+	$(BIN)/python tools/requirements.py $* > $(VENV)/requirements-$*.txt
+	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-$*.txt
+	@touch $@
+
+$(VENV)/.built: $(RUST) pyproject.toml $(BIN)/python | $(VENV)/.installed-train,demo
+	@echo "== building the native core (release)"
+	. $(BIN)/activate && maturin develop --release --quiet
+	@touch $@
+
+demo: runs/demo/report.json
+	@cat runs/demo/report.txt
+
+# The report is the last thing a run writes; an interrupted run goes on where it was.
+runs/demo/report.json: | $(VENV)/.installed-train,demo $(VENV)/.built
+	@echo "== training and evaluating (some minutes)"
+	$(BIN)/python -m optical_rs.train --output_dir runs/demo
+
+test: lint rust-test python-test
+
+rust-test:
+	@echo "== Rust tests"
+	cargo test --quiet --workspace --release
+
+python-test: $(VENV)/.installed-train,demo,dev $(VENV)/.built
+	@echo "== Python tests"
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-train,demo,dev
+	@echo "== lint"
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets --release -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
+	$(BIN)/ruff format --check --quiet python tests bench tools
+	$(BIN)/ruff check --quiet python tests bench tools
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
+	@mkdir -p bench/results
+	$(BIN)/python bench/transport.py --json bench/results/transport.json
+	$(BIN)/python bench/train.py --json bench/results/train.json
+
+clean:
+	rm -rf $(VENV) target

@@ -17,7 +17,7 @@ from common import arguments, machine, write
 from optical_rs.data import load_bitext
 from optical_rs.data.sampler import LengthBucketBatchSampler
 from optical_rs.losses import BitextLoss, OpticalLoss
-from optical_rs.models import freeze_word_embeddings, set_dropout, student_of
+from optical_rs.models import freeze_word_embeddings, set_dropout, student_of, use_plain_attention
 from optical_rs.train import Recipe, bf16_is_fast, bitext_dataset, prepare_teacher, teacher_store
 from transport import torch_log
 
@@ -91,6 +91,7 @@ def main() -> None:
             student = student_of(teacher)
             freeze_word_embeddings(student)
             set_dropout(student, 0.0)
+            use_plain_attention(student)
             loss = kind(student, store, reg=0.03) if kind is OpticalLoss else kind(student, store)
             spent = split(loss, batches, bitext.foreign, bf16)
             total = sum(spent.values())

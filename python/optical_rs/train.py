@@ -41,7 +41,14 @@ from .data.sampler import LengthBucketBatchSampler
 from .errors import InputError, closest
 from .evaluate import RECORD, RetrievalEvaluator, describe, encode, evaluate_tokens, table, write_evaluation
 from .losses import LOSSES, BitextLoss
-from .models import freeze_word_embeddings, late_interaction, load_model, set_dropout, student_of
+from .models import (
+    freeze_word_embeddings,
+    late_interaction,
+    load_model,
+    set_dropout,
+    student_of,
+    use_plain_attention,
+)
 from .similarity import TokenStore
 
 SIDES = ("query", "document", "both")
@@ -601,6 +608,8 @@ def run(job: Job) -> dict[str, Any]:
             if options.get("loss"):
                 if recipe.freeze_embeddings:
                     freeze_word_embeddings(student)
+                if job.training.get("use_cpu"):
+                    use_plain_attention(student)
                 if recipe.dropout is not None:
                     set_dropout(student, recipe.dropout)
                 idf = {}

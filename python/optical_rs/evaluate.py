@@ -73,13 +73,22 @@ class RetrievalEvaluator(BaseEvaluator):
         Encodes the English side.
     side : {"query", "document"}
         The side that the student encodes.
+    fixed : list of (tokens, dim) arrays, optional
+        The teacher's tokens of the other side, if they are known already.
     """
 
-    def __init__(self, collection: Collection, teacher: MultiVectorEncoder, side: str = "query"):
+    def __init__(
+        self,
+        collection: Collection,
+        teacher: MultiVectorEncoder,
+        side: str = "query",
+        *,
+        fixed: list[np.ndarray] | None = None,
+    ):
         super().__init__()
         self.collection, self.side = collection, side
         other = "document" if side == "query" else "query"
-        self.fixed = encode(teacher, self._texts(other), other)
+        self.fixed = fixed if fixed is not None else encode(teacher, self._texts(other), other)
         self.primary_metric = "dev_map"
 
     def _texts(self, role: str) -> list[str]:

@@ -590,9 +590,13 @@ def run(job: Job) -> dict[str, Any]:
     with state.main_process_first():
         teacher, teacher_path = prepare_teacher(recipe, bitext, folder / "teacher")
         store = teacher_store(teacher, bitext, sides, folder / "cache" / "teacher-tokens")
-    evaluator = RetrievalEvaluator(dev, teacher, search_side) if dev else None
     other = "document" if search_side == "query" else "query"
     fixed = encode(teacher, _role(collection, other), other) if collection else None
+    evaluator = None
+    if dev:
+        # Test and dev queries of one collection search the same documents: encoded once.
+        shared = collection is not None and _role(dev, other) == _role(collection, other)
+        evaluator = RetrievalEvaluator(dev, teacher, search_side, fixed=fixed if shared else None)
     summaries: dict[str, Any] = {}
     for name, options in job.systems.items():
         target = folder / name
@@ -696,6 +700,7 @@ def show(report: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``optical-rs train``."""
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # of loading and saving; training has its own
     job = parse(arguments)
     report = run(job)
     if PartialState().is_main_process:

@@ -131,7 +131,7 @@ def bf16_is_fast() -> bool:
 #: Values of training arguments where the library's own defaults do not fit this task.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 16,
-    "num_train_epochs": 5,
+    "num_train_epochs": 6,
     "learning_rate": 3e-4,
     "bf16": bf16_is_fast(),
     "warmup_steps": 0.1,

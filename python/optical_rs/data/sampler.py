@@ -16,7 +16,7 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
     """
 
     #: Batches that are sorted together: long enough for even lengths, short enough to stay random.
-    STRETCH = 16
+    STRETCH = 64
 
     def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **kwargs: Any):
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)

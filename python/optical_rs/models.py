@@ -112,7 +112,7 @@ def _transformer(encoder: Any, device: str | None) -> tuple[Transformer, dict[st
         return module, {k: v for k, v in getattr(encoder, "prompts", {}).items() if v} or None
     if str(encoder) == PACKAGED:
         return _zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
-    path = _checked(str(encoder), "encoder")
+    path = check_path(str(encoder), "encoder")
     if Path(path, "modules.json").exists():
         return _transformer(SentenceTransformer(path, device=device), device)
     return _zero_pooler(Transformer(path)), None
@@ -128,7 +128,7 @@ def _zero_pooler(module: nn.Module) -> Any:
     return module
 
 
-def _checked(path: str, argument: str) -> str:
+def check_path(path: str, argument: str) -> str:
     """A local folder must hold a model; anything that is no path is left to the model hub."""
     if path.startswith("packaged:"):
         raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, [PACKAGED])}")
@@ -149,7 +149,7 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
     InputError
         If a folder holds no model, or the hub has none of that name.
     """
-    path = _checked(str(path), argument)
+    path = check_path(str(path), argument)
     try:
         return _zero_pooler(MultiVectorEncoder(path, device=device))
     except (OSError, KeyError, ValueError) as error:

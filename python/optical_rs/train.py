@@ -42,6 +42,7 @@ from .errors import InputError, closest
 from .evaluate import RECORD, RetrievalEvaluator, describe, encode, evaluate_tokens, table, write_evaluation
 from .losses import LOSSES, BitextLoss
 from .models import (
+    check_path,
     freeze_word_embeddings,
     late_interaction,
     load_model,
@@ -238,6 +239,10 @@ def _check_recipe(recipe: Recipe, systems: dict[str, Any], where: str) -> None:
         loss = options.get("loss")
         if loss is not None and loss not in LOSSES:
             raise InputError(f"{where}: system '{name}': unknown loss '{loss}'{closest(loss, LOSSES)}")
+        own = {"model", "teacher", "student_idf", "teacher_idf"}
+        valid = set(inspect.signature(LOSSES[loss]).parameters) - own if loss else set()
+        for key in options.keys() - valid - {"loss"}:
+            raise InputError(f"{where}: system '{name}' has no option '{key}'{closest(key, valid)}")
         if name in ("teacher", "cache") or not name or "/" in name or name.startswith("."):
             raise InputError(f"{where}: system '{name}': not usable as the name of a folder")
 
@@ -257,6 +262,20 @@ def is_late_interaction(spec: str) -> bool:
         )
     except OSError as error:
         raise InputError(f"teacher: cannot reach '{spec}': {str(error).splitlines()[0]}") from None
+
+
+def check_models(recipe: Recipe) -> None:
+    """Raise for models that cannot be had or do not fit each other, before anything is written."""
+    dims: dict[str, int | None] = {}
+    for argument, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
+        if not spec or spec == PACKAGED:
+            continue
+        if is_late_interaction(check_path(spec, argument)):
+            dims[argument] = load_model(spec, argument=argument).get_embedding_dimension()
+    if "student" in dims:
+        dim = dims.get("teacher", recipe.dim)
+        if dims["student"] != dim:
+            raise InputError(f"student: has dimension {dims['student']}, but the teacher has {dim}")
 
 
 def prepare_teacher(recipe: Recipe, bitext: Bitext, folder: Path) -> tuple[MultiVectorEncoder, str]:
@@ -395,21 +414,12 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 def make_loss(
     options: dict[str, Any], student: MultiVectorEncoder, store: TokenStore, **idf: Any
 ) -> BitextLoss:
-    """The loss of a system."""
+    """The loss of a system, whose options :func:`parse` has checked."""
     options = dict(options)
     kind = LOSSES[options.pop("loss")]
     if options.get("marginals") == "idf":
         options |= idf
-    try:
-        return kind(student, store, **options)
-    except TypeError as error:
-        valid = [p for p in inspect.signature(kind).parameters if p not in ("model", "teacher")]
-        unknown = [key for key in options if key not in valid]
-        if not unknown:
-            raise
-        raise InputError(
-            f"systems: {kind.__name__} has no option '{unknown[0]}'{closest(unknown[0], valid)}"
-        ) from error
+    return kind(student, store, **options)
 
 
 def idf_weights(
@@ -582,6 +592,7 @@ def run(job: Job) -> dict[str, Any]:
     bitext = bitext.head(recipe.max_pairs)
     collection = load_collection(recipe.collection, side=search_side) if recipe.collection else None
     dev = _dev_collection(recipe, search_side)
+    check_models(recipe)
     if state.is_main_process:
         open_output(job)
     state.wait_for_everyone()

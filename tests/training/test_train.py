@@ -216,6 +216,39 @@ def test_bad_recipes(recipe, tmp_path, changes, message):
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists(), "nothing is half-written"
+
+
+def test_a_student_of_another_dimension_is_refused(recipe, tmp_path, tiny_encoder):
+    from optical_rs.models import late_interaction
+
+    late_interaction(tiny_encoder, 4, device="cpu").save_pretrained(str(tmp_path / "four"))
+    file = recipe(student=str(tmp_path / "four"))
+    done = cli("train", "--config", file, "--output_dir", tmp_path / "out", check=False)
+    assert (done.returncode, "student: has dimension 4, but the teacher has 8" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_student(recipe, tmp_path):
+    """DistributedDataParallel through torchrun; on a CPU its backend is gloo."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29517",
+    ]
+    command += ["-m", "optical_rs.train", "--config", str(recipe()), "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    # Twelve pairs in batches of four over two processes: one full step each in two epochs.
+    assert report["systems"]["optical"]["steps"] == 2
 
 
 def test_evaluate_refuses_models_that_do_not_fit(tmp_path, teacher, tiny_encoder, collection_folder):

@@ -41,6 +41,12 @@ fn set_simd_level(level: &str) -> PyResult<()> {
     Err(enter::InputError::new_err(format!("level: {reason}, got '{level}'")))
 }
 
+/// Single-precision multiply-adds per second that this machine reaches: the limit of every kernel.
+#[pyfunction]
+fn multiply_adds_per_second(py: Python<'_>) -> f64 {
+    py.detach(simd::multiply_adds_per_second)
+}
+
 #[pymodule]
 mod _core {
     #[pymodule_export]
@@ -50,5 +56,5 @@ mod _core {
     #[pymodule_export]
     use super::transport::{align_batch, implicit_gradient, solve_batch};
     #[pymodule_export]
-    use super::{build_info, set_num_threads, set_simd_level};
+    use super::{build_info, multiply_adds_per_second, set_num_threads, set_simd_level};
 }

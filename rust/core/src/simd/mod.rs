@@ -11,11 +11,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod matmul;
+mod peak;
 mod portable;
 
 use std::fmt::{Debug, Display};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+pub use peak::multiply_adds_per_second;
 pub use portable::Lanes;
 
 /// Rows that a kernel handles at a time; [`Vector::sum8`] reduces that many accumulators at once.

@@ -17,13 +17,18 @@ pub(crate) struct Buffer<T> {
 impl<T: Copy> Buffer<T> {
     /// Have `len` elements, all `value`.
     pub(crate) fn reset(&mut self, len: usize, value: T) {
+        self.resize(len, value);
+        self.fill(value);
+    }
+
+    /// Have `len` elements, of whatever values; `value` serves where there was no memory yet.
+    pub(crate) fn resize(&mut self, len: usize, value: T) {
         let spare = ALIGN / size_of::<T>();
         if self.memory.len() < len + spare {
             self.memory = vec![value; len + spare];
             self.start = self.memory.as_ptr().align_offset(ALIGN).min(spare);
         }
         self.len = len;
-        self.fill(value);
     }
 }
 

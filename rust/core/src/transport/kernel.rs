@@ -74,6 +74,9 @@ fn scale_rows<T: Float>(
 }
 
 /// Rows of at most four vectors: v and the column sums stay in registers throughout.
+///
+/// A block's row sums take some eighty cycles from its last product to its new u. The products of the
+/// next block are issued before the scatter that waits for them, so that the two overlap.
 #[inline(always)]
 unsafe fn rows_in_registers<V: Vector, const C: usize>(
     height: usize,
@@ -90,34 +93,40 @@ unsafe fn rows_in_registers<V: Vector, const C: usize>(
         for c in 0..C {
             vs[c] = V::load(v.as_ptr().add(c * V::LANES));
         }
+        let at = |row: usize, c: usize| V::load(kernel.as_ptr().add((row * C + c) * V::LANES));
         // Even and odd rows apart: half as long a chain of dependent additions.
         let (mut even, mut odd) = ([zero; C], [zero; C]);
         let (mut error, mut top) = ([V::Elem::ZERO; ROWS], [V::Elem::ZERO; ROWS]);
+        let mut waiting = [V::Elem::ZERO; ROWS];
         let mut row = 0;
-        while row < height {
-            let k = kernel.as_ptr().add(row * C * V::LANES);
-            let at = |r: usize, c: usize| V::load(k.add((r * C + c) * V::LANES));
+        while row <= height {
             let mut dots = [zero; ROWS];
-            for r in 0..ROWS {
-                let mut dot = at(r, 0).mul(vs[0]);
-                for c in 1..C {
-                    dot = at(r, c).fma(vs[c], dot);
+            if row < height {
+                for r in 0..ROWS {
+                    let mut dot = at(row + r, 0).mul(vs[0]);
+                    for c in 1..C {
+                        dot = at(row + r, c).fma(vs[c], dot);
+                    }
+                    dots[r] = dot;
                 }
-                dots[r] = dot;
             }
-            let new = scale_rows(
-                V::sum8(dots),
-                a.get_unchecked(row..row + ROWS),
-                u.get_unchecked_mut(row..row + ROWS),
-                &mut error,
-                &mut top,
-            );
-            for r in (0..ROWS).step_by(2) {
-                let (x, y) = (V::splat(new[r]), V::splat(new[r + 1]));
-                for c in 0..C {
-                    even[c] = at(r, c).fma(x, even[c]);
-                    odd[c] = at(r + 1, c).fma(y, odd[c]);
+            if row > 0 {
+                for r in (0..ROWS).step_by(2) {
+                    let (x, y) = (V::splat(waiting[r]), V::splat(waiting[r + 1]));
+                    for c in 0..C {
+                        even[c] = at(row - ROWS + r, c).fma(x, even[c]);
+                        odd[c] = at(row - ROWS + r + 1, c).fma(y, odd[c]);
+                    }
                 }
+            }
+            if row < height {
+                waiting = scale_rows(
+                    V::sum8(dots),
+                    a.get_unchecked(row..row + ROWS),
+                    u.get_unchecked_mut(row..row + ROWS),
+                    &mut error,
+                    &mut top,
+                );
             }
             row += ROWS;
         }
@@ -128,7 +137,7 @@ unsafe fn rows_in_registers<V: Vector, const C: usize>(
     }
 }
 
-/// Longer rows: v and the column sums come from the innermost cache.
+/// Longer rows: v and the column sums come from the innermost cache. Overlapped as above.
 #[inline(always)]
 unsafe fn rows_streamed<V: Vector>(
     height: usize,
@@ -144,39 +153,47 @@ unsafe fn rows_streamed<V: Vector>(
         t[..stride].fill(V::Elem::ZERO);
         let zero = V::splat(V::Elem::ZERO);
         let (mut error, mut top) = ([V::Elem::ZERO; ROWS], [V::Elem::ZERO; ROWS]);
+        let mut waiting = [V::Elem::ZERO; ROWS];
         let mut row = 0;
-        while row < height {
-            let k = kernel.as_ptr().add(row * stride);
+        while row <= height {
             let mut dots = [zero; ROWS];
-            let mut c = 0;
-            while c < stride {
-                let x = V::load(v.as_ptr().add(c));
+            if row < height {
+                let k = kernel.as_ptr().add(row * stride);
+                let mut c = 0;
+                while c < stride {
+                    let x = V::load(v.as_ptr().add(c));
+                    for r in 0..ROWS {
+                        dots[r] = V::load(k.add(r * stride + c)).fma(x, dots[r]);
+                    }
+                    c += V::LANES;
+                }
+            }
+            if row > 0 {
+                let k = kernel.as_ptr().add((row - ROWS) * stride);
+                let mut us = [zero; ROWS];
                 for r in 0..ROWS {
-                    dots[r] = V::load(k.add(r * stride + c)).fma(x, dots[r]);
+                    us[r] = V::splat(waiting[r]);
                 }
-                c += V::LANES;
-            }
-            let new = scale_rows(
-                V::sum8(dots),
-                a.get_unchecked(row..row + ROWS),
-                u.get_unchecked_mut(row..row + ROWS),
-                &mut error,
-                &mut top,
-            );
-            let mut us = [zero; ROWS];
-            for r in 0..ROWS {
-                us[r] = V::splat(new[r]);
-            }
-            let mut c = 0;
-            while c < stride {
-                let mut even = V::load(t.as_ptr().add(c));
-                let mut odd = zero;
-                for r in (0..ROWS).step_by(2) {
-                    even = V::load(k.add(r * stride + c)).fma(us[r], even);
-                    odd = V::load(k.add((r + 1) * stride + c)).fma(us[r + 1], odd);
+                let mut c = 0;
+                while c < stride {
+                    let mut even = V::load(t.as_ptr().add(c));
+                    let mut odd = zero;
+                    for r in (0..ROWS).step_by(2) {
+                        even = V::load(k.add(r * stride + c)).fma(us[r], even);
+                        odd = V::load(k.add((r + 1) * stride + c)).fma(us[r + 1], odd);
+                    }
+                    even.add(odd).store(t.as_mut_ptr().add(c));
+                    c += V::LANES;
                 }
-                even.add(odd).store(t.as_mut_ptr().add(c));
-                c += V::LANES;
+            }
+            if row < height {
+                waiting = scale_rows(
+                    V::sum8(dots),
+                    a.get_unchecked(row..row + ROWS),
+                    u.get_unchecked_mut(row..row + ROWS),
+                    &mut error,
+                    &mut top,
+                );
             }
             row += ROWS;
         }
@@ -192,62 +209,92 @@ fn max_of<T: Float>(x: [T; ROWS]) -> T {
     x.into_iter().fold(T::NEG_INFINITY, T::max)
 }
 
+/// Fold the lanes by halves: a tree that stays in vector registers.
 #[inline(always)]
-unsafe fn largest_lane<V: Vector>(x: V) -> V::Elem {
-    let mut lanes = [V::Elem::NEG_INFINITY; 16];
+unsafe fn fold_lanes<V: Vector>(x: V, start: V::Elem, f: impl Fn(V::Elem, V::Elem) -> V::Elem) -> V::Elem {
+    let mut lanes = [start; 16];
     // SAFETY: no vector has more than 16 lanes.
     unsafe { x.store(lanes.as_mut_ptr()) };
-    lanes.into_iter().fold(V::Elem::NEG_INFINITY, V::Elem::max)
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+unsafe fn largest_lane<V: Vector>(x: V) -> V::Elem {
+    // SAFETY: as for the vector.
+    unsafe { fold_lanes(x, V::Elem::NEG_INFINITY, |x, y| if x > y { x } else { y }) }
 }
 
 #[inline(always)]
 unsafe fn smallest_lane<V: Vector>(x: V) -> V::Elem {
-    let mut lanes = [V::Elem::INFINITY; 16];
-    // SAFETY: no vector has more than 16 lanes.
-    unsafe { x.store(lanes.as_mut_ptr()) };
-    lanes.into_iter().fold(V::Elem::INFINITY, V::Elem::min)
+    // SAFETY: as for the vector.
+    unsafe { fold_lanes(x, V::Elem::INFINITY, |x, y| if x < y { x } else { y }) }
 }
 
-/// `f_i = min_j (C_ij − g_j)`; returns the largest finite `C_ij − g_j − f_i`, or `None` where a cost
-/// is NaN or −∞.
+/// What a first look at a problem's costs tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look<T> {
+    /// The largest finite `C_ij − g_j − f_i`.
+    pub(super) spread: T,
+    /// Whether a real entry is +∞.
+    pub(super) forbidden: bool,
+}
+
+/// `f_i = min_j (C_ij − g_j)`, and a first look; `None` where a cost is NaN or −∞.
 #[inline(always)]
 unsafe fn row_minima<V: Vector>(
     n: usize,
+    m: usize,
     stride: usize,
     cost: &[V::Elem],
     g: &[V::Elem],
     f: &mut [V::Elem],
-) -> Option<V::Elem> {
+) -> Option<Look<V::Elem>> {
     // SAFETY: the module's contract.
     unsafe {
-        let one = V::splat(V::Elem::ONE);
-        let finite =
-            V::splat(V::Elem::of(if size_of::<V::Elem>() == 4 { f64::from(f32::MAX) } else { f64::MAX }));
-        let mut numbers = one;
-        let mut spread = V::splat(V::Elem::ZERO);
+        let (zero, one) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::ONE));
+        let infinity = V::splat(V::Elem::INFINITY);
+        let greatest = if size_of::<V::Elem>() == 4 { f64::from(f32::MAX) } else { f64::MAX };
+        let finite = V::splat(V::Elem::of(greatest));
+        let (mut numbers, mut spread, mut infinite) = (one, zero, zero);
+        let mut forbidden = false;
+        let whole = m / V::LANES * V::LANES;
         for i in 0..n {
             let row = cost.as_ptr().add(i * stride);
-            let mut low = V::splat(V::Elem::INFINITY);
+            let mut low = infinity;
             for c in (0..stride).step_by(V::LANES) {
-                let x = V::load(row.add(c)).sub(V::load(g.as_ptr().add(c)));
+                let raw = V::load(row.add(c));
+                let x = raw.sub(V::load(g.as_ptr().add(c)));
                 numbers = numbers.min(one.keep_ge(x, x));
+                if c < whole {
+                    infinite = infinite.max(one.keep_ge(raw, infinity));
+                }
                 low = x.min(low);
+            }
+            // The last vector may hold padding, which is +∞ by design.
+            for c in whole..m {
+                forbidden |= *row.add(c) == V::Elem::INFINITY;
             }
             let low = smallest_lane(low);
             f[i] = low;
+            if low == V::Elem::NEG_INFINITY {
+                return None;
+            }
             let low = V::splat(low);
             for c in (0..stride).step_by(V::LANES) {
                 let x = V::load(row.add(c)).sub(V::load(g.as_ptr().add(c)));
                 spread = x.sub(low).keep_ge(finite, x).max(spread);
             }
-            if f[i] == V::Elem::NEG_INFINITY {
-                return None;
-            }
         }
-        (smallest_lane(numbers) == V::Elem::ONE).then(|| largest_lane(spread))
+        forbidden |= largest_lane(infinite) > V::Elem::ZERO;
+        (smallest_lane(numbers) == V::Elem::ONE).then(|| Look { spread: largest_lane(spread), forbidden })
     }
 }
-shells! { pub(super) fn run_row_minima(n: usize, stride: usize, cost: &[T], g: &[T], f: &mut [T]) -> Option<T> = row_minima }
+shells! { pub(super) fn run_row_minima(n: usize, m: usize, stride: usize, cost: &[T], g: &[T], f: &mut [T]) -> Option<Look<T>> = row_minima }
 
 /// `K = exp((f + g − C) · rate)`.
 #[inline(always)]

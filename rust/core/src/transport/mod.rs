@@ -337,8 +337,15 @@ impl<T: Float> Scratch<T> {
         self.stride = self.m().next_multiple_of(buffer::ALIGN / size_of::<T>());
         self.height = self.n().next_multiple_of(simd::ROWS);
         let (h, s) = (self.height, self.stride);
-        self.cost.reset(h * s, T::INFINITY);
-        self.kernel.reset(h * s, T::ZERO);
+        let (n, m) = (self.n(), self.m());
+        self.cost.resize(h * s, T::INFINITY);
+        self.kernel.resize(h * s, T::ZERO);
+        // Only padding needs values: the rest is written before it is read.
+        self.cost[n * s..].fill(T::INFINITY);
+        self.kernel[n * s..].fill(T::ZERO);
+        if m < s {
+            self.cost.chunks_exact_mut(s).for_each(|row| row[m..].fill(T::INFINITY));
+        }
         for rows in [&mut self.a, &mut self.f, &mut self.u] {
             rows.reset(h, T::ZERO);
         }
@@ -410,11 +417,13 @@ impl<T: Float> Scratch<T> {
         let reg_t = T::of(reg);
         // SAFETY: `level` comes from simd::level(), so it is supported; every buffer has the padded
         // size that `reserve` gave it (tested on all levels by `shells_agree_with_the_reference`).
-        let spread =
-            unsafe { kernel::run_row_minima(level, self.n(), self.stride, &self.cost, &self.g, &mut self.f) };
-        let Some(spread) = spread else { return Err(self.bad_cost(problem)) };
-        self.check_feasible(problem)?;
-        let linear_is_safe = spread <= T::MAX_EXPONENT * reg_t;
+        let look = unsafe {
+            let (n, m) = (self.n(), self.m());
+            kernel::run_row_minima(level, n, m, self.stride, &self.cost, &self.g, &mut self.f)
+        };
+        let Some(look) = look else { return Err(self.bad_cost(problem)) };
+        self.check_feasible(look.forbidden, problem)?;
+        let linear_is_safe = look.spread <= T::MAX_EXPONENT * reg_t;
         let mut loop_ = Iteration { scratch: self, reg: reg_t, options, level, n_iter: 0 };
         let status = match options.method {
             Method::Ipot => loop_.ipot()?,
@@ -439,9 +448,8 @@ impl<T: Float> Scratch<T> {
     }
 
     /// Every row and column with mass needs an edge. `f` holds row minima at this point.
-    fn check_feasible(&mut self, problem: usize) -> Result<()> {
+    fn check_feasible(&mut self, forbidden: bool, problem: usize) -> Result<()> {
         let (n, m, stride) = (self.n(), self.m(), self.stride);
-        let mut forbidden = false;
         for i in 0..n {
             if !self.f[i].is_finite() {
                 if self.a[i] > T::ZERO {
@@ -449,7 +457,6 @@ impl<T: Float> Scratch<T> {
                 }
                 self.f[i] = T::ZERO;
             }
-            forbidden |= self.cost[i * stride..][..m].contains(&T::INFINITY);
         }
         if forbidden {
             for j in 0..m {

@@ -72,7 +72,7 @@ def maxsim(
     --------
     >>> import numpy as np
     >>> from optical_rs.similarity import maxsim
-    >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])])
+    >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])]).round(3)
     array([[2. , 1.4]], dtype=float32)
     """
     q_values, q_offsets = _packed("queries", queries, query_lengths)

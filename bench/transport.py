@@ -1,7 +1,7 @@
 """Batched entropic transport on a CPU: against POT's batch solver, geomloss and plain torch.
 
 Same problems, same threads, medians. Speed is given with accuracy: the marginal error of the returned
-plan, and its L1 distance to a float64 log-domain solution run to convergence.
+plan, and its L1 distance to the float64 solution (as many iterations, or converged).
 """
 
 import warnings
@@ -16,7 +16,7 @@ ITERATIONS = 100
 TOL = 1e-4
 #: Elements of a batch beyond which a shape is left out, and beyond which log-domain peers are left
 #: out of the runs to tolerance: they would take minutes each.
-LARGEST = 8_500_000
+LARGEST = 4_500_000
 LARGEST_FOR_LOG = 150_000
 SHAPES = [(32, 32), (64, 64), (64, 180), (128, 128), (512, 512)]
 BATCHES = [32, 256, 1024]
@@ -98,9 +98,14 @@ def peers(reg: float, iterations: int, tol: float, size: int):
         return found  # minutes each: they are some hundred times slower
     return found | {
         "POT batch, log": pot("log_sinkhorn"),
-        "geomloss": lambda _, c: geomloss.solve_batch(c, reg=reg, max_iter=iterations, tol=tol or None).plan,
         "torch log, eager": lambda _, c: torch_log(c, reg, iterations, tol),
         "torch log, compiled": lambda _, c: torch_log(c, reg, iterations, tol, compiled_step),
+        # geomloss has no stopping by tolerance.
+        **(
+            {}
+            if tol
+            else {"geomloss": lambda _, c: geomloss.solve_batch(c, reg=reg, max_iter=iterations).plan}
+        ),
     }
 
 
@@ -124,18 +129,20 @@ def fma_limit() -> float:
 def solve_rows(shapes, batches, regs, *, limit: float):
     rows = []
     for n, m in shapes:
-        for batch in batches:
+        for batch in batches if n < 512 else [16]:
             if batch * n * m > LARGEST:
                 continue
             array = cosine_costs(batch, n, m)
             cost = torch.from_numpy(array)
             for reg in regs:
                 for mode, iterations, tol in (("fixed", ITERATIONS, 0.0), ("tol", 1000, TOL)):
-                    sample = min(batch, 8)
+                    sample = min(batch, 4)
                     exact = solve_batch(
-                        array[:sample].astype(np.float64), reg, method="log",
-                        max_iter=iterations if mode == "fixed" else 100_000, tol=tol and 1e-9,
-                    ).plan  # fmt: skip
+                        array[:sample].astype(np.float64),
+                        reg,
+                        max_iter=iterations if mode == "fixed" else 20_000,
+                        tol=tol and 1e-9,
+                    ).plan
                     entries = {}
                     for name, run in peers(reg, iterations, tol, array.size).items():
                         seconds = median_seconds(

@@ -32,25 +32,13 @@ pub fn set_threads(n: usize) {
 
 /// Run `job` inside the pool, so that rayon's iterators in it use the pool's threads.
 ///
-/// With one thread, or if the system refuses to give threads, `job` runs where it is.
+/// If the system refuses to give threads, `job` runs where it is. (Rayon's global pool is not used
+/// otherwise: it does not survive a fork.)
 pub fn run<R: Send>(job: impl FnOnce() -> R + Send) -> R {
-    let threads = threads();
-    if threads == 1 {
-        // A pool of one would still hand the work to another thread; rayon's own global pool must
-        // not be touched either, since it does not survive a fork.
-        return match single() {
-            Some(pool) => pool.install(job),
-            None => job(),
-        };
-    }
-    match current(threads) {
+    match current(threads()) {
         Some(pool) => pool.install(job),
         None => job(),
     }
-}
-
-fn single() -> Option<&'static ThreadPool> {
-    current(1)
 }
 
 fn current(threads: usize) -> Option<&'static ThreadPool> {

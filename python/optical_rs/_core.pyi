@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 _Side = list[int] | NDArray[np.bool_] | None
 _Matrix = NDArray[Any] | None
+_Solver = tuple[str, int, float, tuple[float, float], bool]
 
 def build_info() -> dict[str, Any]: ...
 def set_num_threads(n: int) -> None: ...
@@ -18,12 +19,12 @@ def solve_batch(
     rows: _Side,
     cols: _Side,
     start: _Matrix,
-    method: str,
-    max_iter: int,
-    tol: float,
+    solver: _Solver,
     want_plan: bool,
 ) -> tuple[Any, ...]: ...
-def implicit_gradient(plan: NDArray[Any], cost: NDArray[Any], reg: list[float]) -> NDArray[Any]: ...
+def implicit_gradient(
+    plan: NDArray[Any], cost: NDArray[Any], reg: list[float], reg_m: tuple[float, float]
+) -> NDArray[Any]: ...
 def align_batch(
     x: NDArray[Any],
     y: NDArray[Any],
@@ -34,9 +35,7 @@ def align_batch(
     reg: float,
     relative: bool,
     implicit: bool,
-    method: str,
-    max_iter: int,
-    tol: float,
+    solver: _Solver,
     want_x: bool,
     want_y: bool,
 ) -> tuple[Any, ...]: ...

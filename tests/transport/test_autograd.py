@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from optical_rs.transport import autograd, torch_solver  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
+HARD = [float("inf")] * 2
 EXACT = {"max_iter": 20_000, "tol": 1e-13}
 
 
@@ -87,7 +88,7 @@ def test_fused_alignment_equals_its_parts(tokens, grad, scale):
     fused_slopes = torch.autograd.grad(fused.sum(), (x, y))
     plain = torch_solver.align(
         x.detach(), y.detach(), x_mask, y_mask, a, None, reg, scale == "spread", grad == "implicit", "log",
-        500, 1e-10, True, True,
+        500, 1e-10, HARD, True, True, True,
     )  # fmt: skip
     torch.testing.assert_close(fused, plain[0], atol=1e-8, rtol=0)
     torch.testing.assert_close(fused_slopes[0], plain[1], atol=1e-7, rtol=0)
@@ -134,10 +135,10 @@ def test_operators_pass_opcheck(cost, tokens):
     reg = torch.tensor([0.3], dtype=torch.float64)
     mask = torch.ones(2, 4, dtype=torch.bool)
     ops = torch.ops.optical_rs
-    torch.library.opcheck(ops.solve.default, (c, reg, None, None, mask, None, None, "auto", 50, 1e-4))
-    torch.library.opcheck(ops.implicit_gradient.default, (c, c, reg))
+    torch.library.opcheck(ops.solve.default, (c, reg, None, None, mask, None, None, "auto", 50, 1e-4, HARD, True))
+    torch.library.opcheck(ops.implicit_gradient.default, (c, c, reg, HARD))
     for wanted in ((True, True), (True, False), (False, False)):
-        arguments = (x, y, mask, None, None, None, 0.3, False, False, "auto", 50, 1e-4, *wanted)
+        arguments = (x, y, mask, None, None, None, 0.3, False, False, "auto", 50, 1e-4, HARD, True, *wanted)
         torch.library.opcheck(ops.align.default, arguments)
 
 
@@ -163,6 +164,7 @@ def test_the_device_chooses_the_implementation():
         torch.empty(2, 3, 4, device="meta"),
         torch.empty(2, 3, 4, device="meta"),
         torch.empty(1, device="meta"),
+        HARD,
     )
     assert out.shape == (2, 3, 4)
     cpu = torch._C._dispatch_has_kernel_for_dispatch_key("optical_rs::solve", "CPU")

@@ -14,6 +14,8 @@ from scipy.special import logsumexp
 
 torch = pytest.importorskip("torch")
 
+HARD = (np.inf, np.inf)
+
 
 def oracle(cost, reg, a, b, iterations):
     """The plan of one problem after so many log-domain steps, by scipy in float64."""
@@ -155,6 +157,8 @@ def test_torch_solver_agrees(problem, reg):
         "log",
         40,
         0.0,
+        HARD,
+        True,
     )
     for mine, other, tolerance in ((native.plan, plain[0], 1e-9), (native.value, plain[3], 1e-7)):
         np.testing.assert_allclose(mine, other.numpy(), atol=tolerance)
@@ -167,7 +171,8 @@ def test_ipot_is_the_same_in_rust_and_torch():
     cost = np.random.default_rng(0).random((3, 10, 14))
     native = solve_batch(cost, 0.3, method="ipot", max_iter=60, tol=0)
     plain = torch_solver.solve(
-        torch.from_numpy(cost), torch.tensor([0.3]).double(), None, None, None, None, None, "ipot", 60, 0.0
+        torch.from_numpy(cost), torch.tensor([0.3]).double(), None, None, None, None, None, "ipot", 60, 0.0,
+        HARD, True,
     )
     np.testing.assert_allclose(native.plan, plain[0].numpy(), atol=1e-9)
 

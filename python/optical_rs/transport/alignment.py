@@ -23,9 +23,11 @@ def alignment_loss(
     a: Any = None,
     b: Any = None,
     reg_scale: str = "absolute",
+    reg_m: float | tuple[float | None, float | None] | None = None,
     method: str = "auto",
     max_iter: int = 200,
     tol: float = 1e-3,
+    accelerate: bool = True,
     grad: str = "envelope",
     reduction: str = "mean",
 ) -> Any:
@@ -54,9 +56,12 @@ def alignment_loss(
     a, b : (B, n) and (B, m) float arrays, optional
         Weights of the tokens; of equal mass per pair. Uniform by default.
     reg_scale : {"absolute", "spread"}
-        The unit of ``reg``. Cosines of raw transformer tokens can all lie within .1 of each other;
+        The unit of ``reg`` and ``reg_m``. Cosines of raw transformer tokens can all lie within .1 of each other;
         a relative ``reg`` adapts to that. (It is a constant for the gradient.)
-    method, max_iter, tol
+    reg_m
+        Relaxed marginals, as in :func:`~optical_rs.transport.solve_batch`: a token without a
+        counterpart may stay (partly) unmatched.
+    method, max_iter, tol, accelerate
         As in :func:`~optical_rs.transport.solve_batch`, with defaults for training.
     grad : {"envelope", "implicit", "detach"}
         ``"envelope"`` holds the plan fixed; ``"implicit"`` differentiates through it.
@@ -86,7 +91,7 @@ def alignment_loss(
     >>> round(float(alignment_loss(tokens, tokens[:, ::-1], reg=0.01)), 6)
     0.0
     """
-    arguments.check_options(method, grad, max_iter, tol)
+    solver = arguments.solver(method, max_iter, tol, reg_m, accelerate, grad)
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if reg_scale not in REG_SCALES:
@@ -98,7 +103,7 @@ def alignment_loss(
         from . import autograd
 
         losses = autograd.alignment_losses(
-            x, y, x_mask, y_mask, reg, a, b, relative, method, int(max_iter), float(tol), grad
+            x, y, x_mask, y_mask, reg, a, b, relative, solver, grad
         )
     else:
         x = arguments.floats("x", x)
@@ -114,13 +119,11 @@ def alignment_loss(
             float(reg),
             relative,
             False,
-            method,
-            int(max_iter),
-            float(tol),
+            solver,
             False,
             False,
         )
-        warn_unless_converged(converged, error, max_iter, tol)
+        warn_unless_converged(converged, error, solver)
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,18 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def check_options(method: str, grad: str, max_iter: int, tol: float) -> None:
-    """Raise :class:`InputError` for options outside their range."""
+class Solver(NamedTuple):
+    """The options of a solve, checked; in the order in which the native core takes them."""
+
+    method: str
+    max_iter: int
+    tol: float
+    reg_m: tuple[float, float]
+    accelerate: bool
+
+
+def solver(method: str, max_iter: int, tol: float, reg_m: Any, accelerate: bool, grad: str) -> Solver:
+    """Options as given, or :class:`InputError` for one outside its range."""
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if grad not in GRADS:
@@ -28,6 +38,15 @@ def check_options(method: str, grad: str, max_iter: int, tol: float) -> None:
         raise InputError(f"max_iter: expected an integer >= 0, got {max_iter!r}")
     if not (tol >= 0 and math.isfinite(tol)):
         raise InputError(f"tol: expected a finite number >= 0, got {tol!r}")
+    sides = (math.inf, math.inf) if reg_m is None else reg_m
+    if isinstance(sides, int | float):
+        sides = (sides, sides)
+    sides = tuple(math.inf if side is None else float(side) for side in sides)
+    if len(sides) != 2 or not all(side > 0 for side in sides):
+        raise InputError(f"reg_m: expected one number > 0, or one for rows and one for columns, got {reg_m!r}")
+    if method == "ipot" and min(sides) < math.inf:
+        raise InputError("reg_m: expected None with method='ipot', which has hard marginals")
+    return Solver(method, int(max_iter), float(tol), sides, bool(accelerate))
 
 
 def check_ndim(name: str, x: Any, ndim: int, shape: str) -> None:

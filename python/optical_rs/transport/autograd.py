@@ -4,6 +4,7 @@ Each operator has two implementations, chosen by the dispatcher from the tensors
 core for CPU tensors (numpy views, no copy when contiguous) and :mod:`.torch_solver` for all others.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ STATUS = ("linear", "stabilised", "log", "ipot", "empty")
 _library = torch.library.Library("optical_rs", "DEF")
 _library.define(
     "solve(Tensor cost, Tensor reg, Tensor? a, Tensor? b, Tensor? row_mask, Tensor? col_mask, "
-    "Tensor? start, str method, int max_iter, float tol) -> "
+    "Tensor? start, str method, int max_iter, float tol, float[] reg_m, bool accelerate) -> "
     "(Tensor plan, Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor marginal_error, "
     "Tensor n_iter, Tensor converged, Tensor status)"
 )
-_library.define("implicit_gradient(Tensor plan, Tensor cost, Tensor reg) -> Tensor")
+_library.define("implicit_gradient(Tensor plan, Tensor cost, Tensor reg, float[] reg_m) -> Tensor")
 _library.define(
     "align(Tensor x, Tensor y, Tensor? x_mask, Tensor? y_mask, Tensor? a, Tensor? b, float reg, "
-    "bool relative, bool implicit, str method, int max_iter, float tol, bool want_x, bool want_y) -> "
+    "bool relative, bool implicit, str method, int max_iter, float tol, float[] reg_m, bool accelerate, bool want_x, bool want_y) -> "
     "(Tensor loss, Tensor grad_x, Tensor grad_y, Tensor marginal_error, Tensor converged)"
 )
 
@@ -39,7 +40,7 @@ def _numpy(x: Tensor | None, dtype: torch.dtype | None = None) -> np.ndarray | N
     return x.detach().to(dtype=dtype or x.dtype).contiguous().numpy()
 
 
-def _solve_native(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
+def _solve_native(cost, reg, a, b, row_mask, col_mask, start, *solver):
     dtype = cost.dtype
     plan, f, g, *scalars, status = _core.solve_batch(
         _numpy(cost),
@@ -49,9 +50,7 @@ def _solve_native(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, 
         _numpy(row_mask),
         _numpy(col_mask),
         _numpy(start, dtype),
-        method,
-        max_iter,
-        tol,
+        _native(*solver),
         True,
     )
     value, linear, error, n_iter, converged = (torch.from_numpy(s) for s in scalars)
@@ -69,11 +68,18 @@ def _solve_native(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, 
     )
 
 
-def _implicit_native(plan, cost, reg):
-    return torch.from_numpy(_core.implicit_gradient(_numpy(plan), _numpy(cost, plan.dtype), reg.tolist()))
+def _native(method, max_iter, tol, reg_m, accelerate) -> arguments.Solver:
+    return arguments.Solver(method, max_iter, tol, tuple(reg_m), accelerate)
 
 
-def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+def _implicit_native(plan, cost, reg, reg_m):
+    return torch.from_numpy(
+        _core.implicit_gradient(_numpy(plan), _numpy(cost, plan.dtype), reg.tolist(), tuple(reg_m))
+    )
+
+
+def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, *rest):
+    *solver, want_x, want_y = rest
     dtype = x.dtype
     grad_x, grad_y, _, loss, error, _, converged, _ = _core.align_batch(
         _numpy(x),
@@ -85,9 +91,7 @@ def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, m
         reg,
         relative,
         implicit,
-        method,
-        max_iter,
-        tol,
+        _native(*solver),
         want_x,
         want_y,
     )
@@ -109,7 +113,7 @@ _library.impl("align", torch_solver.align, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("optical_rs::solve")
-def _(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
+def _(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate):
     batch, n, m = cost.shape
     scalar = cost.new_empty(batch)
     return (
@@ -126,12 +130,14 @@ def _(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
 
 
 @torch.library.register_fake("optical_rs::implicit_gradient")
-def _(plan, cost, reg):
+def _(plan, cost, reg, reg_m):
     return torch.empty_like(plan, memory_format=torch.contiguous_format)
 
 
 @torch.library.register_fake("optical_rs::align")
-def _(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+def _(
+    x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, reg_m, accelerate, want_x, want_y
+):
     batch = x.shape[0]
     whole = {"memory_format": torch.contiguous_format}
     return (
@@ -143,9 +149,13 @@ def _(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol
     )
 
 
-def _finite(potential: Tensor) -> Tensor:
-    """Potentials as gradients: the −∞ of an entry without mass has no finite slope, and becomes 0."""
-    return torch.where(torch.isfinite(potential), potential, 0.0)
+def _of_marginal(potential: Tensor, reg_m: float) -> Tensor:
+    """The slope of ``value`` in a marginal: its potential, or ``reg_m (1 − exp(−f / reg_m))`` if relaxed.
+
+    The −∞ of an entry without mass has no finite slope, and becomes 0.
+    """
+    slope = potential if math.isinf(reg_m) else -reg_m * torch.expm1(-potential / reg_m)
+    return torch.where(torch.isfinite(slope), slope, 0.0)
 
 
 def _refuse_second_derivatives() -> None:
@@ -158,13 +168,11 @@ class Transport(torch.autograd.Function):
     """``solve`` with gradients for ``value`` (true) and ``value_linear`` (envelope or implicit)."""
 
     @staticmethod
-    def forward(ctx, cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, grad):
-        outputs = torch.ops.optical_rs.solve(
-            cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol
-        )
+    def forward(ctx, cost, reg, a, b, row_mask, col_mask, start, solver, grad):
+        outputs = torch.ops.optical_rs.solve(cost, reg, a, b, row_mask, col_mask, start, *solver)
         plan, f, g = outputs[:3]
         ctx.save_for_backward(plan, f, g, cost, reg)
-        ctx.grad = grad
+        ctx.grad, ctx.reg_m = grad, solver.reg_m
         ctx.mark_non_differentiable(plan, f, g, *outputs[5:])
         return outputs
 
@@ -176,24 +184,25 @@ class Transport(torch.autograd.Function):
         grad_cost = grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
             linear = (
-                torch.ops.optical_rs.implicit_gradient(plan, cost, reg) if ctx.grad == "implicit" else plan
+                torch.ops.optical_rs.implicit_gradient(plan, cost, reg, list(ctx.reg_m))
+                if ctx.grad == "implicit"
+                else plan
             )
             grad_cost = plan * of_value + linear * of_linear
         if ctx.needs_input_grad[2]:
-            grad_a = _finite(f) * of_value[:, 0]
+            grad_a = _of_marginal(f, ctx.reg_m[0]) * of_value[:, 0]
         if ctx.needs_input_grad[3]:
-            grad_b = _finite(g) * of_value[:, 0]
-        return grad_cost, None, grad_a, grad_b, *([None] * 7)
+            grad_b = _of_marginal(g, ctx.reg_m[1]) * of_value[:, 0]
+        return grad_cost, None, grad_a, grad_b, *([None] * 5)
 
 
 class Alignment(torch.autograd.Function):
     """``align``: the gradient is computed with the loss, so backward is one multiplication."""
 
     @staticmethod
-    def forward(ctx, x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, grads):
-        want_x, want_y = grads
+    def forward(ctx, x, y, x_mask, y_mask, a, b, reg, relative, implicit, solver, grads):
         loss, grad_x, grad_y, error, converged = torch.ops.optical_rs.align(
-            x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y
+            x, y, x_mask, y_mask, a, b, reg, relative, implicit, *solver, *grads
         )
         ctx.save_for_backward(grad_x, grad_y)
         ctx.mark_non_differentiable(error, converged)
@@ -207,7 +216,7 @@ class Alignment(torch.autograd.Function):
         return (
             grad_x * scale if ctx.needs_input_grad[0] else None,
             grad_y * scale if ctx.needs_input_grad[1] else None,
-            *([None] * 11),
+            *([None] * 9),
         )
 
 
@@ -244,7 +253,7 @@ def _may_warn(x: Tensor) -> bool:
 
 
 def solve_batch(
-    cost, reg, a, b, *, row_lengths, row_mask, col_lengths, col_mask, method, max_iter, tol, potentials, grad
+    cost, reg, a, b, *, row_lengths, row_mask, col_lengths, col_mask, solver, potentials, grad
 ) -> TransportResult:
     """The tensor side of :func:`optical_rs.transport.solve_batch`, which checks the options."""
     arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
@@ -262,18 +271,15 @@ def solve_batch(
         _mask("row", row_lengths, row_mask, cost, batch, n),
         _mask("col", col_lengths, col_mask, cost, batch, m),
         start,
-        method,
-        int(max_iter),
-        float(tol),
     )
     if grad == "detach":
         with torch.no_grad():
-            outputs = torch.ops.optical_rs.solve(*inputs)
+            outputs = torch.ops.optical_rs.solve(*inputs, *solver)
     else:
-        outputs = Transport.apply(*inputs, grad)
+        outputs = Transport.apply(*inputs, solver, grad)
     plan, f, g, value, linear, error, n_iter, converged, codes = outputs
     if _may_warn(cost):
-        warn_unless_converged(converged, error, max_iter, tol)
+        warn_unless_converged(converged, error, solver)
     if torch.compiler.is_compiling():
         status: Any = codes
     else:
@@ -281,7 +287,7 @@ def solve_batch(
     return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
 
 
-def alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, method, max_iter, tol, grad) -> Tensor:
+def alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad) -> Tensor:
     """The tensor side of :func:`optical_rs.transport.alignment_loss`: one loss per pair."""
     if not isinstance(y, Tensor):
         raise InputError(f"y: expected a tensor, as x is, got {type(y).__name__}")
@@ -307,11 +313,9 @@ def alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, method, max_iter
         float(reg),
         relative,
         grad == "implicit",
-        method,
-        max_iter,
-        tol,
+        solver,
         grads,
     )
     if _may_warn(x):
-        warn_unless_converged(converged, error, max_iter, tol)
+        warn_unless_converged(converged, error, solver)
     return losses

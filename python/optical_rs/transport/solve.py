@@ -25,7 +25,8 @@ class TransportResult:
         Dual potentials ``(f, g)`` in the units of the cost: ``plan = exp((f ⊕ g − C) / reg)``. For
         ``method="ipot"`` after t steps, ``reg`` is ``reg / t`` in this formula.
     value : (B,) float array
-        ``<T, C> + reg · Σ T (log T − 1)``; for IPOT ``<T, C>``.
+        ``<T, C> + reg · Σ T (log T − 1)``, plus the divergences of relaxed marginals; for IPOT
+        ``<T, C>``.
     value_linear : (B,) float array
         ``<T, C>``.
     n_iter : (B,) int array
@@ -33,7 +34,8 @@ class TransportResult:
     converged : (B,) bool array
         Whether ``marginal_error <= tol``.
     marginal_error : (B,) float array
-        The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``.
+        The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``. For a relaxed marginal
+        the distance to ``a · exp(−f / reg_m)``, which T 1 equals at the optimum.
     status : list of str
         How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"`` or ``"empty"``.
     """
@@ -58,9 +60,11 @@ def solve_batch(
     row_mask: Any = None,
     col_lengths: Any = None,
     col_mask: Any = None,
+    reg_m: float | tuple[float | None, float | None] | None = None,
     method: str = "auto",
     max_iter: int = 1000,
     tol: float = 1e-4,
+    accelerate: bool = True,
     potentials: tuple[Any, Any] | None = None,
     grad: str = "envelope",
     return_plan: bool = True,
@@ -92,6 +96,11 @@ def solve_batch(
         Only the first ``lengths[i]`` rows (columns) of problem i are real.
     row_mask, col_mask : (B, n) and (B, m) bools, optional
         Which rows (columns) are real, instead of lengths.
+    reg_m : float or pair of floats, optional
+        Relaxed ("unbalanced") marginals: instead of holding exactly, they cost
+        ``reg_m · KL(T 1 | a)`` and ``reg_m · KL(Tᵀ 1 | b)``, with KL(x | y) = Σ x log(x/y) − x + y
+        [4]_. One value for both sides, or one each, where None (or ``inf``) is hard. Masses may
+        differ then, and a row without an edge keeps its mass.
     method : {"auto", "linear", "log", "ipot"}
         ``"auto"`` and ``"linear"`` choose the domain by the problem and say which in ``status``;
         ``"log"`` stays in the log domain throughout.
@@ -99,6 +108,9 @@ def solve_batch(
         Iterations at most.
     tol : float
         Stop when the relative L1 error of the row marginal is at most this. 0 runs ``max_iter``.
+    accelerate : bool
+        Over-relax once the rate of convergence is known (hard marginals in the linear domains, with
+        ``tol > 0``): fewer iterations to the same solution [5]_.
     potentials : pair of (B, n) and (B, m) arrays, optional
         Start from these, as returned for a similar batch.
     grad : {"envelope", "implicit", "detach"}
@@ -133,6 +145,10 @@ def solve_batch(
        problems. SIAM J. Sci. Comput. 41(3), 2019.
     .. [3] Y. Xie, X. Wang, R. Wang, H. Zha. A fast proximal point method for computing exact
        Wasserstein distance. UAI 2019.
+    .. [4] L. Chizat, G. Peyré, B. Schmitzer, F.-X. Vialard. Scaling algorithms for unbalanced optimal
+       transport problems. Mathematics of Computation 87, 2018.
+    .. [5] T. Lehmann, M.-K. von Renesse, A. Sambale, A. Uschmajew. A note on overrelaxation in the
+       Sinkhorn algorithm. Optimization Letters 16, 2022.
 
     Examples
     --------
@@ -145,7 +161,7 @@ def solve_batch(
     >>> result.status, result.converged
     (['linear'], array([ True]))
     """
-    arguments.check_options(method, grad, max_iter, tol)
+    solver = arguments.solver(method, max_iter, tol, reg_m, accelerate, grad)
     if arguments.is_tensor(cost):
         from . import autograd
 
@@ -158,9 +174,7 @@ def solve_batch(
             row_mask=row_mask,
             col_lengths=col_lengths,
             col_mask=col_mask,
-            method=method,
-            max_iter=max_iter,
-            tol=tol,
+            solver=solver,
             potentials=potentials,
             grad=grad,
         )
@@ -186,22 +200,20 @@ def solve_batch(
         arguments.side("row", row_lengths, row_mask, batch, n),
         arguments.side("col", col_lengths, col_mask, batch, m),
         start,
-        method,
-        int(max_iter),
-        float(tol),
+        solver,
         return_plan,
     )
-    warn_unless_converged(converged, error, max_iter, tol)
+    warn_unless_converged(converged, error, solver)
     return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
 
 
-def warn_unless_converged(converged: Any, error: Any, max_iter: int, tol: float) -> None:
+def warn_unless_converged(converged: Any, error: Any, solver: arguments.Solver) -> None:
     """One :class:`ConvergenceWarning` for a batch, if it is due (``tol=0`` asks for no convergence)."""
-    if tol > 0 and not bool(converged.all()):
+    if solver.tol > 0 and not bool(converged.all()):
         count = int((~converged).sum())
         warnings.warn(
-            f"{count} of {len(converged)} transport problems stopped at max_iter={max_iter} before "
-            f"tol={tol:g}; the largest marginal error is {float(error.max()):.2g}",
+            f"{count} of {len(converged)} transport problems stopped at max_iter={solver.max_iter} before "
+            f"tol={solver.tol:g}; the largest marginal error is {float(error.max()):.2g}",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -4,6 +4,8 @@ Log domain throughout, masked exactly, with per-problem stopping. Also the reada
 the operators compute, and an oracle for their tests.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ def _marginal(x: Tensor | None, present: Tensor, empty: Tensor, dtype: torch.dty
     return torch.where(present & ~empty[:, None], x.to(dtype), 0.0)
 
 
-def _check(cost: Tensor, edges: Tensor, reg: Tensor, a: Tensor, b: Tensor, empty: Tensor) -> None:
+def _check(cost, edges, reg, a, b, empty, reg_m) -> tuple[Tensor, Tensor]:
+    """Refuse bad input; the marginals, without what relaxed ones leave behind for want of an edge."""
     if not bool((torch.isfinite(reg) & (reg > 0)).all()):
         raise InputError(f"reg: expected finite numbers > 0, got {reg.tolist()}")
     bad = edges & (torch.isnan(cost) | (cost == -torch.inf))
@@ -44,23 +47,26 @@ def _check(cost: Tensor, edges: Tensor, reg: Tensor, a: Tensor, b: Tensor, empty
             )
     mass_a, mass_b = a.double().sum(1), b.double().sum(1)
     tolerance = 1e-9 if cost.dtype == torch.float64 else 1e-4
+    hard = all(map(math.isinf, reg_m))
     bad = (mass_a - mass_b).abs() > tolerance * torch.maximum(mass_a, mass_b)
-    if bool(bad.any()):
+    if hard and bool(bad.any()):
         i = int(bad.nonzero()[0])
         raise InputError(
             f"a, b: problem {i} has masses {mass_a[i].item()} and {mass_b[i].item()}; expected equal masses"
         )
-    bad = (mass_a == 0) & ~empty
-    if bool(bad.any()):
-        raise InputError(f"a: problem {int(bad.nonzero()[0])} has no mass")
-    allowed = edges & (cost != torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
-    for side, weights, dim in (("row", a, 2), ("column", b, 1)):
-        bad = (weights > 0) & ~allowed.any(dim)
+    for name, mass in (("a", mass_a), ("b", mass_b)):
+        bad = (mass == 0) & ~empty
         if bool(bad.any()):
+            raise InputError(f"{name}: problem {int(bad.nonzero()[0])} has no mass")
+    allowed = edges & (cost != torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    lonely = [(x > 0) & ~allowed.any(dim) for x, dim in ((a, 2), (b, 1))]
+    for side, bad, rho in zip(("row", "column"), lonely, reg_m, strict=True):
+        if math.isinf(rho) and bool(bad.any()):
             problem, index = bad.nonzero()[0].tolist()
             raise InputError(
                 f"cost: problem {problem} is infeasible: {side} {index} has mass but only +inf costs"
             )
+    return torch.where(lonely[0], 0.0, a), torch.where(lonely[1], 0.0, b)
 
 
 def _log_sum_exp(x: Tensor, dim: int) -> Tensor:
@@ -70,22 +76,39 @@ def _log_sum_exp(x: Tensor, dim: int) -> Tensor:
     return (x - top).exp().sum(dim).log() + top.squeeze(dim)
 
 
-def _update(log_weight: Tensor, log_sum: Tensor, reg: Tensor) -> Tensor:
-    return torch.where(log_weight == -torch.inf, log_weight, reg * (log_weight - log_sum))
+def _update(log_weight: Tensor, log_sum: Tensor, reg: Tensor, tau: Tensor) -> Tensor:
+    return torch.where(log_weight == -torch.inf, log_weight, tau * reg * (log_weight - log_sum))
 
 
-def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
-    """The operator ``optical_rs::solve``; shapes and meaning as in ``solve_batch``."""
+def _kept(sums: Tensor, weights: Tensor, potential: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of a plan's sums from what its marginal wants, and the price of that if it is relaxed."""
+    wanted = torch.where(weights > 0, weights * (-potential / rho).exp(), 0.0)
+    divergence = (torch.xlogy(sums, sums / weights.clamp(min=1e-30)) - sums + weights).sum(1)
+    price = torch.where(torch.isfinite(rho[:, 0]), rho[:, 0] * divergence, 0.0)
+    return (sums - wanted).abs().sum(1), price
+
+
+def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate, unit=None):
+    """The operator ``optical_rs::solve``; shapes and meaning as in ``solve_batch``.
+
+    ``accelerate`` has no effect here. ``unit`` (B,) multiplies ``reg_m``.
+    """
     batch, n, m = cost.shape
     device, dtype = cost.device, cost.dtype
     rows, cols = _present(row_mask, batch, n, device), _present(col_mask, batch, m, device)
     empty = ~(rows.any(1) & cols.any(1))
     edges = rows[:, :, None] & cols[:, None, :]
     a, b = _marginal(a, rows, empty, dtype), _marginal(b, cols, empty, dtype)
-    _check(cost, edges, reg, a, b, empty)
-    mass = a.double().sum(1)
-    b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
+    given = a, b
+    a, b = _check(cost, edges, reg, a, b, empty, reg_m)
+    mass = given[0].double().sum(1)
+    if all(map(math.isinf, reg_m)):
+        b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
+        given = a, b
     step = reg.to(dtype).expand(batch)[:, None]
+    unit = torch.ones_like(step) if unit is None else unit.to(dtype)[:, None]
+    rho_a, rho_b = (rho * unit for rho in reg_m)
+    tau_a, tau_b = 1 / (1 + step / rho_a), 1 / (1 + step / rho_b)
     # Padding costs +inf: exp turns it into an exact 0.
     cost = torch.where(edges, cost, torch.inf)
     log_a, log_b = a.log(), b.log()
@@ -106,8 +129,8 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
         t = iteration + 1 if proximal else 1
         scaled = t * cost
         from_g = torch.where(torch.isfinite(g), 2 * g - before, g) if proximal else g
-        new_f = _update(log_a, _log_sum_exp((from_g[:, None, :] - scaled) / step[:, :, None], 2), step)
-        new_g = _update(log_b, _log_sum_exp((new_f[:, :, None] - scaled) / step[:, :, None], 1), step)
+        new_f = _update(log_a, _log_sum_exp((from_g[:, None, :] - scaled) / step[:, :, None], 2), step, tau_a)
+        new_g = _update(log_b, _log_sum_exp((new_f[:, :, None] - scaled) / step[:, :, None], 1), step, tau_b)
         if proximal:
             plan = ((new_f[:, :, None] + new_g[:, None, :] - scaled) / step[:, :, None]).exp()
             error = (plan.sum(2) - a).abs().sum(1)
@@ -115,8 +138,10 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
             done = (error <= tol * mass) & ((value - last).abs() <= 0.1 * tol * value.abs())
             last = value
         else:
+            # a · u_old / u_new are the row sums before the step, for hard marginals; their change, else.
+            sums = torch.where(a > 0, a * (-new_f / rho_a).exp(), 0.0)
             ratio = torch.where(a > 0, (f - new_f) / step, 0.0).exp()
-            done = (a * (ratio - 1).abs()).sum(1) <= tol * mass
+            done = torch.where(a > 0, sums * (ratio - 1).abs(), 0.0).sum(1) <= tol * mass
             if iteration == 0:
                 done = torch.zeros_like(done)
         before = g
@@ -133,11 +158,14 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
     supported = edges & (a > 0)[:, :, None] & (b > 0)[:, None, :]
     plan = torch.where(supported, plan, 0.0)
     sums_a, sums_b = plan.sum(2), plan.sum(1)
-    off = torch.maximum((sums_a - a).abs().sum(1), (sums_b - b).abs().sum(1))
+    finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
+    off_a, price_a = _kept(sums_a, given[0], finite_f, rho_a)
+    off_b, price_b = _kept(sums_b, given[1], finite_g, rho_b)
+    off = torch.maximum(off_a, off_b)
     error = torch.where(empty, 0.0, off / mass.clamp(min=1e-300).to(dtype))
     linear = (plan * finite_cost).sum((1, 2))
-    finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
     entropic = (finite_f * sums_a).sum(1) + (finite_g * sums_b).sum(1) - step[:, 0] * sums_a.sum(1)
+    entropic = entropic + price_a + price_b
     f = torch.where(rows & ~empty[:, None], f, 0.0)
     g = torch.where(cols & ~empty[:, None], g, 0.0)
     # Codes as in autograd.STATUS: this solver is always in the log domain.
@@ -146,12 +174,15 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol):
     return plan, f, g, value, linear, error, n_iter, error <= tol, status
 
 
-def implicit_gradient(plan, cost, reg):
+def implicit_gradient(plan, cost, reg, reg_m):
     """The operator ``optical_rs::implicit_gradient``: ``T ⊙ (1 − (C − Π C) / reg)`` in float64."""
     t = plan.double()
     c = torch.where(plan > 0, cost.double(), 0.0)
     rows, cols = t.sum(2), t.sum(1)
     row_c, col_c = (t * c).sum(2), (t * c).sum(1)
+    scale = reg.double().expand(t.shape[0])[:, None]
+    # Relaxed marginals make the diagonal larger; `reg_m` may be two numbers or two (B, 1) tensors.
+    rows, cols = rows * (1 + scale / reg_m[0]), cols * (1 + scale / reg_m[1])
     inverse = torch.where(rows > 0, 1 / rows, 0.0)
     ridge = 1e-13 * cols.sum(1, keepdim=True).clamp(min=1e-300) / max(cols.shape[1], 1)
     diagonal = torch.where(cols > 0, cols + ridge, 1.0)
@@ -160,11 +191,12 @@ def implicit_gradient(plan, cost, reg):
     right = col_c - (t * (row_c * inverse)[:, :, None]).sum(1)
     beta = torch.linalg.solve(system, right[:, :, None]).squeeze(2)
     alpha = (row_c - (t * beta[:, None, :]).sum(2)) * inverse
-    scale = reg.double().expand(t.shape[0])[:, None, None]
-    return (t * (1 - (c - alpha[:, :, None] - beta[:, None, :]) / scale)).to(plan.dtype)
+    return (t * (1 - (c - alpha[:, :, None] - beta[:, None, :]) / scale[:, :, None])).to(plan.dtype)
 
 
-def align(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, want_x, want_y):
+def align(
+    x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, reg_m, accelerate, want_x, want_y
+):
     """The operator ``optical_rs::align``; meaning as in ``alignment_loss``."""
     batch = x.shape[0]
     rows, cols = _present(x_mask, *x.shape[:2], x.device), _present(y_mask, *y.shape[:2], x.device)
@@ -174,15 +206,19 @@ def align(x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter,
     unit_x, unit_y = x / norm_x, y / norm_y
     cost = (1 - unit_x @ unit_y.mT).clamp(min=0)
     regs = torch.full((batch,), float(reg), dtype=torch.float64, device=x.device)
+    unit = torch.ones_like(regs)
     if relative:
         count = edges.sum((1, 2)).clamp(min=1)
         mean = torch.where(edges, cost, 0.0).double().sum((1, 2)) / count
         squares = torch.where(edges, (cost.double() - mean[:, None, None]) ** 2, 0.0)
-        regs = regs * (squares.sum((1, 2)) / count).sqrt().clamp(min=1e-6)
+        unit = (squares.sum((1, 2)) / count).sqrt().clamp(min=1e-6)
+        regs = regs * unit
     plan, _, _, _, loss, error, _, converged, _ = solve(
-        cost, regs, a, b, rows, cols, None, method, max_iter, tol
+        cost, regs, a, b, rows, cols, None, method, max_iter, tol, reg_m, accelerate, unit
     )
-    slope = implicit_gradient(plan, cost, regs) if implicit else plan
+    slope = plan
+    if implicit:
+        slope = implicit_gradient(plan, cost, regs, [rho * unit[:, None] for rho in reg_m])
 
     def backward(of_unit: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
         return (of_unit - (of_unit * unit).sum(2, keepdim=True) * unit) / norm

@@ -1,7 +1,8 @@
 //! `optical_core::transport` for numpy arrays.
 
 use numpy::{
-    Element, IntoPyArray, PyArray1, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
+    Element, IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
+    PyUntypedArrayMethods,
 };
 use optical_core::simd::Float;
 use optical_core::transport::{
@@ -23,6 +24,21 @@ fn method(name: &str) -> PyResult<Method> {
             "method: expected 'auto', 'linear', 'log' or 'ipot', got '{name}'"
         ))),
     }
+}
+
+/// (method, max_iter, tol, reg_m, accelerate), as `optical_rs.transport.arguments.Solver`.
+type Solver = (String, usize, f64, [f64; 2], bool);
+
+fn options(solver: &Solver) -> PyResult<Options<'static>> {
+    let (name, max_iter, tol, reg_m, accelerate) = solver;
+    Ok(Options {
+        method: method(name)?,
+        max_iter: *max_iter,
+        tol: *tol,
+        reg_m: *reg_m,
+        accelerate: *accelerate,
+        cancel: None,
+    })
 }
 
 /// The real entries of a side, as given from Python.
@@ -68,7 +84,7 @@ fn scalars<'py>(py: Python<'py>, reports: &[Report]) -> Scalars<'py> {
 ///
 /// Returns (plan or None, f, g, value, value_linear, marginal_error, n_iter, converged, status).
 #[pyfunction]
-#[pyo3(signature = (cost, reg, a, b, rows, cols, start, method, max_iter, tol, want_plan))]
+#[pyo3(signature = (cost, reg, a, b, rows, cols, start, solver, want_plan))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn solve_batch<'py>(
     py: Python<'py>,
@@ -79,12 +95,10 @@ pub(crate) fn solve_batch<'py>(
     rows: Option<Side<'py>>,
     cols: Option<Side<'py>>,
     start: Option<Bound<'py, PyAny>>,
-    method: &str,
-    max_iter: usize,
-    tol: f64,
+    solver: Solver,
     want_plan: bool,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let options = Options { method: self::method(method)?, max_iter, tol, cancel: None };
+    let options = options(&solver)?;
     if cost.cast::<PyArray3<f64>>().is_ok() {
         solve::<f64>(py, cost, &reg, a, b, &rows, &cols, start, options, want_plan)
     } else {
@@ -108,9 +122,9 @@ fn solve<'py, T: Float + Element>(
     let cost: PyReadonlyArray3<'py, T> = cost.extract()?;
     let (a, b, start) = (matrix::<T>(a)?, matrix::<T>(b)?, matrix::<T>(start)?);
     let [count, n, m] = [cost.shape()[0], cost.shape()[1], cost.shape()[2]];
-    let mut plan = want_plan.then(|| ndarray::Array3::from_elem((count, n, m), T::ZERO));
-    let mut f = ndarray::Array2::from_elem((count, n), T::ZERO);
-    let mut g = ndarray::Array2::from_elem((count, m), T::ZERO);
+    // Numpy's own memory: it asks the system for huge pages, and so saves most page faults.
+    let plan = want_plan.then(|| PyArray3::<T>::zeros(py, [count, n, m], false));
+    let (f, g) = (PyArray2::<T>::zeros(py, [count, n], false), PyArray2::<T>::zeros(py, [count, m], false));
     let batch = Batch {
         cost: cost.as_array(),
         reg,
@@ -121,14 +135,18 @@ fn solve<'py, T: Float + Element>(
         start: start.as_ref().map(|x| x.as_array()),
     };
     let work = (count * n * m) as f64 * 2.0 * options.max_iter as f64;
-    let output = Output { plan: plan.as_mut().map(|p| p.view_mut()), f: f.view_mut(), g: g.view_mut() };
+    let mut plan_access = plan.as_ref().map(|p| p.try_readwrite()).transpose()?;
+    let (mut f_access, mut g_access) = (f.try_readwrite()?, g.try_readwrite()?);
+    let output = Output {
+        plan: plan_access.as_mut().map(|p| p.as_array_mut()),
+        f: f_access.as_array_mut(),
+        g: g_access.as_array_mut(),
+    };
     let reports = enter(py, work, move |cancel| {
         core::solve_batch(&batch, &Options { cancel: Some(cancel), ..options }, output)
     })?;
     let (value, linear, error, n_iter, converged, status) = scalars(py, &reports);
-    let plan = plan.map(|p| p.into_pyarray(py));
-    (plan, f.into_pyarray(py), g.into_pyarray(py), value, linear, error, n_iter, converged, status)
-        .into_pyobject(py)
+    (plan.clone(), f.clone(), g.clone(), value, linear, error, n_iter, converged, status).into_pyobject(py)
 }
 
 fn matrix<T: Element>(array: Option<Bound<'_, PyAny>>) -> PyResult<Option<PyReadonlyArray2<'_, T>>> {
@@ -142,12 +160,14 @@ pub(crate) fn implicit_gradient<'py>(
     plan: &Bound<'py, PyAny>,
     cost: &Bound<'py, PyAny>,
     reg: Vec<f64>,
+    reg_m: [f64; 2],
 ) -> PyResult<Bound<'py, PyAny>> {
     fn of<'py, T: Float + Element>(
         py: Python<'py>,
         plan: &Bound<'py, PyAny>,
         cost: &Bound<'py, PyAny>,
         reg: &[f64],
+        reg_m: [f64; 2],
     ) -> PyResult<Bound<'py, PyAny>> {
         let (plan, cost): (PyReadonlyArray3<'py, T>, PyReadonlyArray3<'py, T>) =
             (plan.extract()?, cost.extract()?);
@@ -156,13 +176,13 @@ pub(crate) fn implicit_gradient<'py>(
         let view = out.view_mut();
         let side = plan.dim().1.min(plan.dim().2);
         let work = (plan.len() * side) as f64;
-        enter(py, work, move |_| core::implicit_gradient(plan, cost, reg, view))?;
+        enter(py, work, move |_| core::implicit_gradient(plan, cost, reg, reg_m, view))?;
         Ok(out.into_pyarray(py).into_any())
     }
     if plan.cast::<PyArray3<f64>>().is_ok() {
-        of::<f64>(py, plan, cost, &reg)
+        of::<f64>(py, plan, cost, &reg, reg_m)
     } else {
-        of::<f32>(py, plan, cost, &reg)
+        of::<f32>(py, plan, cost, &reg, reg_m)
     }
 }
 
@@ -171,7 +191,7 @@ pub(crate) fn implicit_gradient<'py>(
 /// Returns (grad_x or None, grad_y or None, value, value_linear, marginal_error, n_iter, converged,
 /// status); the loss is `value_linear`.
 #[pyfunction]
-#[pyo3(signature = (x, y, a, b, rows, cols, reg, relative, implicit, method, max_iter, tol, want_x, want_y))]
+#[pyo3(signature = (x, y, a, b, rows, cols, reg, relative, implicit, solver, want_x, want_y))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn align_batch<'py>(
     py: Python<'py>,
@@ -184,14 +204,11 @@ pub(crate) fn align_batch<'py>(
     reg: f64,
     relative: bool,
     implicit: bool,
-    method: &str,
-    max_iter: usize,
-    tol: f64,
+    solver: Solver,
     want_x: bool,
     want_y: bool,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let solver = Options { method: self::method(method)?, max_iter, tol, cancel: None };
-    let options = AlignmentOptions { solver, reg, relative, implicit };
+    let options = AlignmentOptions { solver: options(&solver)?, reg, relative, implicit };
     if x.cast::<PyArray3<f64>>().is_ok() {
         align::<f64>(py, x, y, a, b, &rows, &cols, options, want_x, want_y)
     } else {

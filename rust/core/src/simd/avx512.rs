@@ -81,9 +81,29 @@ unsafe impl Vector for F32x16 {
         }
     }
     #[inline(always)]
+    unsafe fn split(self) -> (Self, Self) {
+        // SAFETY: as above.
+        unsafe {
+            (
+                F32x16(_mm512_getexp_ps(self.0)),
+                F32x16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self.0)),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
         // SAFETY: as above.
         unsafe { F32x16(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x.0, bound.0), self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn smallest(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_min_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_ps(self.0) }
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -111,6 +131,42 @@ unsafe impl Vector for F32x16 {
                 _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b00_00_10_00>(z, z)),
                 _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b00_00_11_01>(z, z)),
             ))
+        }
+    }
+    /// Four rounds that each put together pairs twice as far apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: sixteen rows of sixteen elements on both sides.
+        unsafe {
+            let mut r: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_stride)));
+            let mut t = r;
+            for i in (0..16).step_by(2) {
+                t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+                t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+            }
+            // Now columns 4k + j of rows 4i.. in r[4i + j], k in the 128-bit lanes.
+            for i in (0..16).step_by(4) {
+                r[i] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i], t[i + 2]);
+                r[i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i], t[i + 2]);
+                r[i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(t[i + 1], t[i + 3]);
+                r[i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(t[i + 1], t[i + 3]);
+            }
+            // The 4 × 4 matrix of 128-bit lanes, transposed.
+            for j in 0..4 {
+                let (a, b) = (r[j], r[j + 4]);
+                let (c, d) = (r[j + 8], r[j + 12]);
+                let (even_ab, odd_ab) =
+                    (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+                let (even_cd, odd_cd) =
+                    (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
+                t[j] = _mm512_shuffle_f32x4::<0x88>(even_ab, even_cd);
+                t[j + 4] = _mm512_shuffle_f32x4::<0x88>(odd_ab, odd_cd);
+                t[j + 8] = _mm512_shuffle_f32x4::<0xDD>(even_ab, even_cd);
+                t[j + 12] = _mm512_shuffle_f32x4::<0xDD>(odd_ab, odd_cd);
+            }
+            for (i, row) in t.into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(i * to_stride), row);
+            }
         }
     }
 }
@@ -184,9 +240,29 @@ unsafe impl Vector for F64x8 {
         }
     }
     #[inline(always)]
+    unsafe fn split(self) -> (Self, Self) {
+        // SAFETY: as above.
+        unsafe {
+            (
+                F64x8(_mm512_getexp_pd(self.0)),
+                F64x8(_mm512_getmant_pd::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self.0)),
+            )
+        }
+    }
+    #[inline(always)]
     unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
         // SAFETY: as above.
         unsafe { F64x8(_mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GE_OQ>(x.0, bound.0), self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn smallest(self) -> f64 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_min_pd(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f64 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_pd(self.0) }
     }
     #[inline(always)]
     unsafe fn sum(self) -> f64 {

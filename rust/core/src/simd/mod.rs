@@ -142,6 +142,8 @@ pub trait Float:
     const INFINITY: Self;
     /// −∞
     const NEG_INFINITY: Self;
+    /// The lowest finite number.
+    const LOWEST: Self;
     /// Divisors are kept above this, so that 0/0 is 0.
     const TINY: Self;
     /// Linear-domain scalings outside `1/LARGE ..= LARGE` end the linear domain.
@@ -184,6 +186,7 @@ macro_rules! float {
             const ONE: Self = 1.0;
             const INFINITY: Self = <$t>::INFINITY;
             const NEG_INFINITY: Self = <$t>::NEG_INFINITY;
+            const LOWEST: Self = <$t>::MIN;
             const TINY: Self = $tiny;
             const LARGE: Self = $large;
             const MAX_EXPONENT: Self = $exponent;
@@ -273,8 +276,14 @@ pub unsafe trait Vector: Copy {
     unsafe fn round(self) -> Self;
     /// 2 to the power of an integral `self` inside the normal exponent range.
     unsafe fn pow2(self) -> Self;
+    /// Exponent and mantissa in [1, 2) of positive normal lanes, both as floats.
+    unsafe fn split(self) -> (Self, Self);
     /// Lanes of `self` where `x >= bound`, 0 elsewhere (also where x is NaN).
     unsafe fn keep_ge(self, x: Self, bound: Self) -> Self;
+    /// The smallest lane; NaN lanes may be passed over.
+    unsafe fn smallest(self) -> Self::Elem;
+    /// The largest lane; NaN lanes may be passed over.
+    unsafe fn largest(self) -> Self::Elem;
     /// Sum of the lanes.
     unsafe fn sum(self) -> Self::Elem;
     /// The sums of eight vectors.
@@ -303,6 +312,56 @@ pub unsafe trait Vector: Copy {
                 p = p.fma(r, f(INVERSE_FACTORIAL[k]));
             }
             p.mul(n.pow2()).keep_ge(self, f(low))
+        }
+    }
+
+    /// Lane-wise natural logarithm, within 2 ulp (float32: of every number above 0); `ln 0` is −∞.
+    /// Negative lanes have no meaning.
+    ///
+    /// `x = 2ᵏ · y` with y around 1, and `ln y = 2 artanh s` with `s = (y − 1) / (y + 1)`.
+    #[inline(always)]
+    unsafe fn ln(self) -> Self {
+        // SAFETY: the caller upholds the trait's contract for every call below.
+        unsafe {
+            let f = |x: f64| Self::splat(Self::Elem::of(x));
+            let (normal, greatest, terms, ln2_hi, ln2_lo) = if size_of::<Self::Elem>() == 4 {
+                (f32::MIN_POSITIVE.into(), f32::MAX.into(), 5, 0.693_359_375, -2.121_944_400_546_905_8e-4)
+            } else {
+                (f64::MIN_POSITIVE, f64::MAX, 12, 0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10)
+            };
+            let (zero, one, normal) = (f(0.0), f(1.0), f(normal));
+            let x = self.min(f(greatest));
+            // Subnormal lanes are scaled up by 2⁶⁰ first.
+            let plain = x.keep_ge(x, normal);
+            let scaled = plain.add(x.sub(plain).mul(f(2f64.powi(60))));
+            let shift = f(60.0).sub(f(60.0).keep_ge(x, normal));
+            let (exponent, mantissa) = scaled.split();
+            let above = one.keep_ge(mantissa, f(std::f64::consts::SQRT_2));
+            let t = mantissa.sub(mantissa.mul(f(0.5)).keep_ge(above, one)).sub(one);
+            let k = exponent.add(above).sub(shift);
+            let s = t.div(t.add(f(2.0)));
+            let square = s.mul(s);
+            let mut p = f(2.0 / f64::from(2 * terms - 1));
+            for i in (1..terms - 1).rev() {
+                p = p.fma(square, f(2.0 / f64::from(2 * i + 1)));
+            }
+            // ln y = t − s·(t − s²·p): t is exact, so only the last rounding is large.
+            let series = t.sub(s.mul(t.sub(square.mul(p))));
+            let all = k.fma(f(ln2_hi), k.fma(f(ln2_lo), series));
+            let at_zero = f(f64::NEG_INFINITY).keep_ge(zero, self);
+            let at_infinity = f(f64::INFINITY).keep_ge(self, f(f64::INFINITY));
+            all.sub(all.keep_ge(zero, self)).add(at_zero).add(at_infinity)
+        }
+    }
+
+    /// `to[j][i] = from[i][j]` for a square of `LANES` rows and columns.
+    #[inline(always)]
+    unsafe fn transpose(from: *const Self::Elem, from_stride: usize, to: *mut Self::Elem, to_stride: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller gives LANES rows of LANES elements on both sides.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
         }
     }
 }

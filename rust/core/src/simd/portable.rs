@@ -6,10 +6,12 @@ use super::{Float, ROWS, Vector};
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes<T, const N: usize>([T; N]);
 
-/// What [`Vector::round`] and [`Vector::pow2`] need of a scalar beyond arithmetic.
+/// What [`Vector::round`], [`Vector::pow2`] and [`Vector::split`] need of a scalar beyond arithmetic.
 trait Bits: Float {
     fn nearest(self) -> Self;
     fn two_to(self) -> Self;
+    fn exponent(self) -> Self;
+    fn mantissa(self) -> Self;
 }
 
 impl Bits for f32 {
@@ -22,6 +24,14 @@ impl Bits for f32 {
     fn two_to(self) -> Self {
         f32::from_bits((((self as i32) + 127) << 23) as u32)
     }
+    #[inline(always)]
+    fn exponent(self) -> Self {
+        ((self.to_bits() >> 23) as i32 - 127) as f32
+    }
+    #[inline(always)]
+    fn mantissa(self) -> Self {
+        f32::from_bits(self.to_bits() & 0x007f_ffff | 0x3f80_0000)
+    }
 }
 
 impl Bits for f64 {
@@ -32,6 +42,14 @@ impl Bits for f64 {
     #[inline(always)]
     fn two_to(self) -> Self {
         f64::from_bits((((self as i64) + 1023) << 52) as u64)
+    }
+    #[inline(always)]
+    fn exponent(self) -> Self {
+        ((self.to_bits() >> 52) as i64 - 1023) as f64
+    }
+    #[inline(always)]
+    fn mantissa(self) -> Self {
+        f64::from_bits(self.to_bits() & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000)
     }
 }
 
@@ -99,8 +117,20 @@ unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
         Lanes(self.0.map(Bits::two_to))
     }
     #[inline(always)]
+    unsafe fn split(self) -> (Self, Self) {
+        (Lanes(self.0.map(Bits::exponent)), Lanes(self.0.map(Bits::mantissa)))
+    }
+    #[inline(always)]
     unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
         Lanes(std::array::from_fn(|i| if x.0[i] >= bound.0[i] { self.0[i] } else { T::ZERO }))
+    }
+    #[inline(always)]
+    unsafe fn smallest(self) -> T {
+        self.0.into_iter().fold(T::INFINITY, |x, y| if y < x { y } else { x })
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> T {
+        self.0.into_iter().fold(T::NEG_INFINITY, |x, y| if y > x { y } else { x })
     }
     #[inline(always)]
     unsafe fn sum(self) -> T {

@@ -31,7 +31,7 @@ pub struct AlignmentOptions<'a> {
     pub solver: Options<'a>,
     /// Regularisation, in cost units or, if `relative`, in standard deviations of the pair's costs.
     pub reg: f64,
-    /// Whether `reg` is relative to the spread of the costs.
+    /// Whether `reg` and `reg_m` are relative to the spread of the costs.
     pub relative: bool,
     /// Differentiate through the plan, too.
     pub implicit: bool,
@@ -67,6 +67,7 @@ pub fn align_batch<T: Float>(
         )));
     }
     super::check_reg(&[options.reg], 1)?;
+    options.solver.check()?;
     pairs.rows.check("row", batch, n)?;
     pairs.cols.check("col", batch, m)?;
     for (name, given, side) in [("a", pairs.a, n), ("b", pairs.b, m)] {
@@ -87,7 +88,7 @@ pub fn align_batch<T: Float>(
             .par_iter_mut()
             .enumerate()
             .map_init(Pair::default, |pair, (i, (grad_x, grad_y))| {
-                pair.load(pairs, i, level)?;
+                pair.load(pairs, &options.solver, i, level)?;
                 let report = pair.solve(options, level, i)?;
                 pair.differentiate(options, level, &report, grad_x.as_mut(), grad_y.as_mut());
                 Ok(report)
@@ -119,6 +120,7 @@ struct Pair<T> {
     transposed: Buffer<T>,
     product: Buffer<T>,
     reg: f64,
+    reg_m: [f64; 2],
 }
 
 /// The compacted, normalised tokens of one side.
@@ -172,7 +174,7 @@ fn transpose<T: Float>(
 }
 
 impl<T: Float> Pair<T> {
-    fn load(&mut self, pairs: &Alignment<'_, T>, i: usize, level: Level) -> Result<()> {
+    fn load(&mut self, pairs: &Alignment<'_, T>, solver: &Options<'_>, i: usize, level: Level) -> Result<()> {
         let (_, n, dim) = pairs.x.dim();
         let m = pairs.y.dim().1;
         pairs.rows.indices(i, n, &mut self.problem.rows);
@@ -212,15 +214,15 @@ impl<T: Float> Pair<T> {
                 row.fill(T::INFINITY);
             }
         }
-        p.marginals(pairs.a, pairs.b, i)
+        p.marginals(pairs.a, pairs.b, solver, i)
     }
 
     fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level, i: usize) -> Result<Report> {
-        self.reg = options.reg;
-        if options.relative {
-            self.reg *= self.spread().max(LEAST_SPREAD);
-        }
-        self.problem.solve(self.reg, &options.solver, level, i)
+        let unit = if options.relative { self.spread().max(LEAST_SPREAD) } else { 1.0 };
+        self.reg = options.reg * unit;
+        self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
+        let solver = Options { reg_m: self.reg_m, ..options.solver };
+        self.problem.solve(self.reg, &solver, level, i)
     }
 
     /// Standard deviation of the pair's costs.
@@ -295,7 +297,7 @@ impl<T: Float> Pair<T> {
         };
         let plan = dense(&p.kernel);
         let mut cost = dense(&p.cost);
-        gradient::one(n, m, &plan, &mut cost, self.reg);
+        gradient::one(n, m, &plan, &mut cost, self.reg, self.reg_m);
         for i in 0..n {
             let row = &mut p.kernel[i * p.stride..][..m];
             row.iter_mut().zip(&cost[i * m..]).for_each(|(k, g)| *k = T::of(*g));

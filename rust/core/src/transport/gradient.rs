@@ -15,7 +15,8 @@ const DIRECT: usize = 384;
 ///
 /// Differentiating the optimality conditions of entropic transport gives
 /// dT = −T ⊙ (dC − Π dC) / reg, and Π is self-adjoint in the T-weighted inner product. Rows of the
-/// result sum to `a`, columns to `b`. `plan`, `cost` and `out` have shape (batch, n, m); entries with
+/// result sum to `a`, columns to `b`. Relaxed marginals (finite `reg_m`) add reg / reg_m times the
+/// row (column) sums to the diagonal of the normal equations of Π. `plan`, `cost` and `out` have shape (batch, n, m); entries with
 /// plan 0 (padding, forbidden edges) get 0. Computed in double precision.
 ///
 /// # Errors
@@ -24,6 +25,7 @@ pub fn implicit_gradient<T: Float>(
     plan: ArrayView3<'_, T>,
     cost: ArrayView3<'_, T>,
     reg: &[f64],
+    reg_m: [f64; 2],
     mut out: ArrayViewMut3<'_, T>,
 ) -> Result<()> {
     if plan.dim() != cost.dim() || plan.dim() != out.dim() {
@@ -44,7 +46,7 @@ pub fn implicit_gradient<T: Float>(
                 t.push(p.double());
                 c.push(if *p > T::ZERO { x.double() } else { 0.0 });
             });
-            one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)]);
+            one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)], reg_m);
             out.iter_mut().zip(&c).for_each(|(o, g)| *o = T::of(*g));
         });
     });
@@ -52,8 +54,8 @@ pub fn implicit_gradient<T: Float>(
 }
 
 /// The gradient of one row-major n × m problem, written over the cost.
-pub(super) fn one(n: usize, m: usize, plan: &[f64], cost: &mut [f64], reg: f64) {
-    let (alpha, beta) = projection(n, m, plan, cost);
+pub(super) fn one(n: usize, m: usize, plan: &[f64], cost: &mut [f64], reg: f64, reg_m: [f64; 2]) {
+    let (alpha, beta) = projection(n, m, plan, cost, reg_m.map(|rho| 1.0 + reg / rho));
     for i in 0..n {
         for j in 0..m {
             let k = i * m + j;
@@ -62,11 +64,12 @@ pub(super) fn one(n: usize, m: usize, plan: &[f64], cost: &mut [f64], reg: f64) 
     }
 }
 
-/// α, β minimising Σ T (L − α ⊕ β)²: the normal equations, with the longer side eliminated.
-fn projection(n: usize, m: usize, plan: &[f64], l: &[f64]) -> (Vec<f64>, Vec<f64>) {
+/// α, β minimising Σ T (L − α ⊕ β)²: the normal equations, with the longer side eliminated. Their
+/// diagonal is multiplied by `grow` (1 for hard marginals).
+fn projection(n: usize, m: usize, plan: &[f64], l: &[f64], grow: [f64; 2]) -> (Vec<f64>, Vec<f64>) {
     if n < m {
         let transposed = |x: &[f64]| (0..n * m).map(|k| x[(k % n) * m + k / n]).collect::<Vec<_>>();
-        let (beta, alpha) = projection(m, n, &transposed(plan), &transposed(l));
+        let (beta, alpha) = projection(m, n, &transposed(plan), &transposed(l), [grow[1], grow[0]]);
         return (alpha, beta);
     }
     let (mut rows, mut cols) = (vec![0.0; n], vec![0.0; m]);
@@ -80,6 +83,8 @@ fn projection(n: usize, m: usize, plan: &[f64], l: &[f64]) -> (Vec<f64>, Vec<f64
             col_l[j] += x;
         }
     }
+    rows.iter_mut().for_each(|r| *r *= grow[0]);
+    cols.iter_mut().for_each(|c| *c *= grow[1]);
     let inverse: Vec<f64> = rows.iter().map(|r| if *r > 0.0 { 1.0 / r } else { 0.0 }).collect();
     // (diag(cols) − Tᵀ diag(1/rows) T) β = col_l − Tᵀ (row_l / rows). The constants are in the kernel
     // of the matrix (and more is, where the plan falls apart into blocks); they do not change α ⊕ β

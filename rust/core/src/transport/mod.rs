@@ -25,10 +25,13 @@
 mod alignment;
 mod buffer;
 mod gradient;
+mod iterate;
 mod kernel;
 pub mod reference;
+mod relaxation;
+mod scratch;
+mod sweep;
 
-use std::cmp::Ordering::{Equal, Less};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
@@ -36,8 +39,7 @@ use rayon::prelude::*;
 
 use crate::simd::{self, Float, Level};
 use crate::{Error, Result, pool};
-use buffer::Buffer;
-use kernel::Sweep;
+use scratch::Scratch;
 
 pub use alignment::{Alignment, AlignmentOptions, AlignmentOutput, align_batch};
 pub use gradient::implicit_gradient;
@@ -94,17 +96,46 @@ pub struct Options<'a> {
     /// Stop once the relative L1 error of the row marginal, Σ|T1 − a| / Σa, is at most this;
     /// 0 runs exactly `max_iter` iterations.
     pub tol: f64,
+    /// How strictly rows and columns keep to `a` and `b`: ∞ makes them hard constraints, a finite
+    /// value (in cost units) adds reg_m · KL(T1 | a), or reg_m · KL(Tᵀ1 | b), to the objective
+    /// instead (Chizat, Peyré, Schmitzer, Vialard, Math. Comp. 2018).
+    pub reg_m: [f64; 2],
+    /// Whether over-relaxation may be used on the way to `tol`.
+    pub accelerate: bool,
     /// Set by another thread to stop early with [`Error::Interrupted`].
     pub cancel: Option<&'a AtomicBool>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { method: Method::Auto, max_iter: 1000, tol: 1e-4, cancel: None }
+        Options {
+            method: Method::Auto,
+            max_iter: 1000,
+            tol: 1e-4,
+            reg_m: [f64::INFINITY; 2],
+            accelerate: true,
+            cancel: None,
+        }
     }
 }
 
 impl Options<'_> {
+    fn is_unbalanced(&self) -> bool {
+        self.reg_m.iter().any(|rho| rho.is_finite())
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(rho) = self.reg_m.iter().find(|rho| rho.is_nan() || **rho <= 0.0) {
+            return Err(Error::Argument(format!("reg_m: expected a number > 0 or infinity, got {rho}")));
+        }
+        if self.is_unbalanced() && self.method == Method::Ipot {
+            return Err(Error::Argument(
+                "reg_m: relaxed marginals are not possible with method 'ipot'".into(),
+            ));
+        }
+        Ok(())
+    }
+
     fn cancelled(&self) -> bool {
         self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
@@ -233,11 +264,12 @@ pub struct Output<'a, T> {
 /// The scalars of one solved problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
-    /// <T, C> + reg · Σ T (log T − 1); for IPOT the same as `value_linear`.
+    /// <T, C> + reg · Σ T (log T − 1), plus reg_m times the divergences of relaxed marginals; for IPOT the same as `value_linear`.
     pub value: f64,
     /// <T, C>.
     pub value_linear: f64,
-    /// The larger of Σ|T1 − a| and Σ|Tᵀ1 − b|, relative to Σa, of the returned plan.
+    /// The larger of Σ|T1 − a| and Σ|Tᵀ1 − b|, relative to Σa, of the returned plan. With relaxed
+    /// marginals, the distance from what the optimum satisfies: T1 = a exp(−f / reg_m).
     pub marginal_error: f64,
     /// Iterations run.
     pub n_iter: usize,
@@ -271,6 +303,7 @@ pub fn solve_batch<T: Float>(
     output: Output<'_, T>,
 ) -> Result<Vec<Report>> {
     batch.check()?;
+    options.check()?;
     let (count, n, m) = batch.cost.dim();
     let Output { plan, mut f, mut g } = output;
     let plan_shape = plan.as_ref().map(|p| p.dim());
@@ -282,8 +315,9 @@ pub fn solve_batch<T: Float>(
         None => (0..count).map(|_| None).collect(),
     };
     let level = simd::level();
+    let few = count < pool::threads();
     let one = |scratch: &mut Scratch<T>, i: usize, plan: &mut Option<_>, f, g| {
-        scratch.load(batch, i)?;
+        scratch.load(batch, options, i)?;
         let report = scratch.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level, i)?;
         scratch.write(plan, f, g);
         Ok(report)
@@ -294,536 +328,14 @@ pub fn solve_batch<T: Float>(
             .zip(f.axis_iter_mut(Axis(0)).into_par_iter())
             .zip(g.axis_iter_mut(Axis(0)).into_par_iter())
             .enumerate()
-            .map_init(Scratch::default, |scratch, (i, ((plan, f), g))| one(scratch, i, plan, f, g))
+            .map_init(
+                || Scratch::shared_by_threads(few),
+                |scratch, (i, ((plan, f), g))| one(scratch, i, plan, f, g),
+            )
             .collect::<Vec<Result<Report>>>()
     })
     .into_iter()
     .collect()
-}
-
-/// One thread's working memory: a compacted problem and its iterates.
-///
-/// Matrices have `stride` columns, a multiple of the widest vector, and a multiple of eight rows;
-/// padding costs +∞ (kernel 0) and has marginal 0, so no loop needs a tail.
-#[derive(Default)]
-pub(crate) struct Scratch<T> {
-    rows: Vec<usize>,
-    cols: Vec<usize>,
-    stride: usize,
-    height: usize,
-    cost: Buffer<T>,
-    kernel: Buffer<T>,
-    step: Buffer<T>,
-    a: Buffer<T>,
-    b: Buffer<T>,
-    f: Buffer<T>,
-    g: Buffer<T>,
-    u: Buffer<T>,
-    v: Buffer<T>,
-    t: Buffer<T>,
-}
-
-impl<T: Float> Scratch<T> {
-    fn n(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn m(&self) -> usize {
-        self.cols.len()
-    }
-
-    /// Make room for an n × m problem; `rows` and `cols` are set by the caller.
-    fn reserve(&mut self) {
-        self.stride = self.m().next_multiple_of(buffer::ALIGN / size_of::<T>());
-        self.height = self.n().next_multiple_of(simd::ROWS);
-        let (h, s) = (self.height, self.stride);
-        let (n, m) = (self.n(), self.m());
-        self.cost.resize(h * s, T::INFINITY);
-        self.kernel.resize(h * s, T::ZERO);
-        // Only padding needs values: the rest is written before it is read.
-        self.cost[n * s..].fill(T::INFINITY);
-        self.kernel[n * s..].fill(T::ZERO);
-        if m < s {
-            self.cost.chunks_exact_mut(s).for_each(|row| row[m..].fill(T::INFINITY));
-        }
-        for rows in [&mut self.a, &mut self.f, &mut self.u] {
-            rows.reset(h, T::ZERO);
-        }
-        for cols in [&mut self.b, &mut self.g, &mut self.v, &mut self.t] {
-            cols.reset(s, T::ZERO);
-        }
-    }
-
-    fn load(&mut self, batch: &Batch<'_, T>, i: usize) -> Result<()> {
-        let (_, n, m) = batch.cost.dim();
-        batch.rows.indices(i, n, &mut self.rows);
-        batch.cols.indices(i, m, &mut self.cols);
-        self.reserve();
-        let cost = batch.cost.index_axis(Axis(0), i);
-        // Real columns are nearly always a prefix: then rows are copied whole.
-        let prefix = self.cols.last().is_none_or(|&last| last + 1 == self.m());
-        for (to, &from) in self.rows.iter().enumerate() {
-            let target = &mut self.cost[to * self.stride..][..self.cols.len()];
-            let source = cost.row(from);
-            match source.as_slice() {
-                Some(row) if prefix => target.copy_from_slice(&row[..self.cols.len()]),
-                _ => self.cols.iter().zip(target).for_each(|(&c, t)| *t = source[c]),
-            }
-        }
-        self.marginals(batch.a, batch.b, i)?;
-        if let Some(start) = batch.start {
-            let start = start.row(i);
-            for (k, &c) in self.cols.iter().enumerate() {
-                // −∞ is the potential of a column without mass; any finite value serves there.
-                self.g[k] = if start[c].is_finite() { start[c] } else { T::ZERO };
-            }
-        }
-        Ok(())
-    }
-
-    fn marginals(
-        &mut self,
-        a: Option<ArrayView2<'_, T>>,
-        b: Option<ArrayView2<'_, T>>,
-        problem: usize,
-    ) -> Result<()> {
-        if self.rows.is_empty() || self.cols.is_empty() {
-            return Ok(());
-        }
-        let mass_a = fill_marginal("a", &mut self.a, &self.rows, a, problem)?;
-        let mass_b = fill_marginal("b", &mut self.b, &self.cols, b, problem)?;
-        let tolerance = if size_of::<T>() == 4 { 1e-4 } else { 1e-9 };
-        if (mass_a - mass_b).abs() > tolerance * mass_a.max(mass_b) {
-            return Err(Error::UnequalMass { problem, a: mass_a, b: mass_b });
-        }
-        if mass_a == 0.0 {
-            return Err(Error::Argument(format!("a: problem {problem} has no mass")));
-        }
-        // What is left is rounding; without this it would be a floor under the marginal error.
-        let m = self.cols.len();
-        let ratio = T::of(mass_a / mass_b);
-        self.b[..m].iter_mut().for_each(|x| *x = *x * ratio);
-        Ok(())
-    }
-
-    /// Solve the loaded problem; afterwards `kernel` holds the plan and `f`, `g` the potentials.
-    fn solve(&mut self, reg: f64, options: &Options<'_>, level: Level, problem: usize) -> Result<Report> {
-        if self.rows.is_empty() || self.cols.is_empty() {
-            return Ok(Report::EMPTY);
-        }
-        if options.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let reg_t = T::of(reg);
-        // SAFETY: `level` comes from simd::level(), so it is supported; every buffer has the padded
-        // size that `reserve` gave it (tested on all levels by `shells_agree_with_the_reference`).
-        let look = unsafe {
-            let (n, m) = (self.n(), self.m());
-            kernel::run_row_minima(level, n, m, self.stride, &self.cost, &self.g, &mut self.f)
-        };
-        let Some(look) = look else { return Err(self.bad_cost(problem)) };
-        self.check_feasible(look.forbidden, problem)?;
-        let linear_is_safe = look.spread <= T::MAX_EXPONENT * reg_t;
-        let mut loop_ = Iteration { scratch: self, reg: reg_t, options, level, n_iter: 0 };
-        let status = match options.method {
-            Method::Ipot => loop_.ipot()?,
-            Method::Log => loop_.log()?,
-            _ if linear_is_safe && loop_.linear()? => Status::Linear,
-            _ => loop_.stabilised()?,
-        };
-        let n_iter = loop_.n_iter;
-        Ok(self.finish(reg, options, level, n_iter, status))
-    }
-
-    fn bad_cost(&self, problem: usize) -> Error {
-        for i in 0..self.n() {
-            for j in 0..self.m() {
-                let value = self.cost[i * self.stride + j].double();
-                if value.is_nan() || value == f64::NEG_INFINITY {
-                    return Error::Cost { problem, row: self.rows[i], col: self.cols[j], value };
-                }
-            }
-        }
-        Error::Argument(format!("cost: problem {problem} overflows"))
-    }
-
-    /// Every row and column with mass needs an edge. `f` holds row minima at this point.
-    fn check_feasible(&mut self, forbidden: bool, problem: usize) -> Result<()> {
-        let (n, m, stride) = (self.n(), self.m(), self.stride);
-        for i in 0..n {
-            if !self.f[i].is_finite() {
-                if self.a[i] > T::ZERO {
-                    return Err(Error::Infeasible { problem, side: "row", index: self.rows[i] });
-                }
-                self.f[i] = T::ZERO;
-            }
-        }
-        if forbidden {
-            for j in 0..m {
-                let blocked =
-                    (0..n).all(|i| self.cost[i * stride + j] == T::INFINITY || self.a[i] == T::ZERO);
-                if blocked && self.b[j] > T::ZERO {
-                    return Err(Error::Infeasible { problem, side: "column", index: self.cols[j] });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Turn kernel and scalings into the plan (in place), and measure it.
-    fn finish(
-        &mut self,
-        reg: f64,
-        options: &Options<'_>,
-        level: Level,
-        n_iter: usize,
-        status: Status,
-    ) -> Report {
-        let (n, m) = (self.n(), self.m());
-        // SAFETY: as in `solve`. `t` receives column sums, `u` row sums.
-        let value_linear = unsafe {
-            kernel::run_plan(
-                level,
-                n,
-                self.stride,
-                &self.cost,
-                &mut self.kernel,
-                &mut self.u,
-                &self.v,
-                &mut self.t,
-            )
-        };
-        let mass: f64 = self.a[..n].iter().map(|x| x.double()).sum();
-        let off = |sums: &[T], wanted: &[T]| -> f64 {
-            sums.iter().zip(wanted).map(|(s, w)| (s.double() - w.double()).abs()).sum::<f64>() / mass
-        };
-        let marginal_error = off(&self.u[..n], &self.a[..n]).max(off(&self.t[..m], &self.b[..m]));
-        let dot = |sums: &[T], potential: &[T]| -> f64 {
-            sums.iter()
-                .zip(potential)
-                .filter(|(s, _)| **s > T::ZERO)
-                .map(|(s, p)| s.double() * p.double())
-                .sum()
-        };
-        let total: f64 = self.u[..n].iter().map(|x| x.double()).sum();
-        let value = if status == Status::Ipot {
-            value_linear
-        } else {
-            // reg·log T = f + g − C on the support, so <T,C> + reg·ΣT(log T − 1) collapses to this.
-            dot(&self.u[..n], &self.f[..n]) + dot(&self.t[..m], &self.g[..m]) - reg * total
-        };
-        Report {
-            value,
-            value_linear,
-            marginal_error,
-            n_iter,
-            converged: marginal_error <= options.tol,
-            status,
-        }
-    }
-
-    fn write(
-        &self,
-        plan: &mut Option<ArrayViewMut2<'_, T>>,
-        mut f: ndarray::ArrayViewMut1<'_, T>,
-        mut g: ndarray::ArrayViewMut1<'_, T>,
-    ) {
-        f.fill(T::ZERO);
-        g.fill(T::ZERO);
-        if let Some(plan) = plan {
-            plan.fill(T::ZERO);
-        }
-        if self.rows.is_empty() || self.cols.is_empty() {
-            return;
-        }
-        self.rows.iter().zip(self.f.iter()).for_each(|(&r, x)| f[r] = *x);
-        self.cols.iter().zip(self.g.iter()).for_each(|(&c, x)| g[c] = *x);
-        if let Some(plan) = plan {
-            let prefix = self.cols.last().is_none_or(|&last| last + 1 == self.m());
-            for (i, &r) in self.rows.iter().enumerate() {
-                let source = &self.kernel[i * self.stride..][..self.cols.len()];
-                let mut target = plan.row_mut(r);
-                match target.as_slice_mut() {
-                    Some(row) if prefix => row[..source.len()].copy_from_slice(source),
-                    _ => self.cols.iter().zip(source).for_each(|(&c, x)| target[c] = *x),
-                }
-            }
-        }
-    }
-}
-
-fn fill_marginal<T: Float>(
-    side: &'static str,
-    into: &mut Buffer<T>,
-    indices: &[usize],
-    given: Option<ArrayView2<'_, T>>,
-    problem: usize,
-) -> Result<f64> {
-    let Some(given) = given else {
-        into[..indices.len()].fill(T::of(1.0 / indices.len() as f64));
-        return Ok(1.0);
-    };
-    let given = given.row(problem);
-    let mut mass = 0.0;
-    for (k, &i) in indices.iter().enumerate() {
-        if !(given[i].is_finite() && given[i] >= T::ZERO) {
-            return Err(Error::Marginal { side, problem, index: i, value: given[i].double() });
-        }
-        into[k] = given[i];
-        mass += given[i].double();
-    }
-    Ok(mass)
-}
-
-/// A problem being iterated on.
-struct Iteration<'s, 'o, T> {
-    scratch: &'s mut Scratch<T>,
-    reg: T,
-    options: &'s Options<'o>,
-    level: Level,
-    n_iter: usize,
-}
-
-/// Why a run of linear sweeps ended.
-#[derive(PartialEq)]
-enum Ended {
-    Done,
-    OutOfRange,
-}
-
-impl<T: Float> Iteration<'_, '_, T> {
-    fn left(&self) -> bool {
-        self.n_iter < self.options.max_iter
-    }
-
-    fn tolerance(&self) -> T {
-        let mass: f64 = self.scratch.a.iter().map(|x| x.double()).sum();
-        T::of(self.options.tol * mass)
-    }
-
-    /// kernel = exp((f + g − C) / reg); scalings 1.
-    fn build(&mut self) {
-        let s = &mut *self.scratch;
-        // SAFETY: as in `Scratch::solve`.
-        unsafe {
-            kernel::run_build(
-                self.level,
-                s.rows.len(),
-                s.stride,
-                T::ONE / self.reg,
-                &s.cost,
-                &s.f,
-                &s.g,
-                &mut s.kernel,
-            );
-        }
-        let (n, m) = (s.n(), s.m());
-        s.u.fill(T::ZERO);
-        s.u[..n].fill(T::ONE);
-        s.v.fill(T::ZERO);
-        s.v[..m].fill(T::ONE);
-    }
-
-    /// Sweeps in the linear domain until converged, exhausted or out of range.
-    fn sweeps(&mut self, large: T) -> Result<Ended> {
-        let tolerance = self.tolerance();
-        let stop_early = self.options.tol > 0.0;
-        let mut first = true;
-        while self.left() {
-            if self.n_iter.is_multiple_of(32) && self.options.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let s = &mut *self.scratch;
-            // SAFETY: as in `Scratch::solve`.
-            let Sweep { error, largest } = unsafe {
-                kernel::run_sweep(
-                    self.level, s.height, s.stride, &s.kernel, &s.a, &s.b, &mut s.u, &mut s.v, &mut s.t,
-                )
-            };
-            // NaN does not compare, and must end the domain too.
-            if !matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
-                return Ok(Ended::OutOfRange);
-            }
-            self.n_iter += 1;
-            // The error of a first sweep is that of the starting scalings, not of an iterate.
-            if stop_early && !first && error <= tolerance {
-                break;
-            }
-            first = false;
-        }
-        Ok(Ended::Done)
-    }
-
-    /// f += reg·log u, g += reg·log v: the scalings become part of the potentials.
-    fn absorb(&mut self) {
-        let s = &mut *self.scratch;
-        let (n, m) = (s.n(), s.m());
-        let reg = self.reg;
-        let add = |potential: &mut [T], scaling: &[T]| {
-            potential.iter_mut().zip(scaling).for_each(|(p, x)| *p += reg * x.ln());
-        };
-        add(&mut s.f[..n], &s.u[..n]);
-        add(&mut s.g[..m], &s.v[..m]);
-    }
-
-    /// One pass in plain linear domain; false if it left the range and must be done again.
-    fn linear(&mut self) -> Result<bool> {
-        self.build();
-        if self.sweeps(T::LARGE)? == Ended::OutOfRange {
-            let m = self.scratch.m();
-            self.scratch.g[..m].fill(T::ZERO);
-            self.n_iter = 0;
-            return Ok(false);
-        }
-        self.absorb();
-        Ok(true)
-    }
-
-    /// One full iteration in the log domain; the row error of the iterate before it.
-    fn log_sweep(&mut self) -> T {
-        let s = &mut *self.scratch;
-        // SAFETY: as in `Scratch::solve`.
-        let error = unsafe {
-            kernel::run_log_sweep(
-                self.level,
-                s.rows.len(),
-                s.cols.len(),
-                s.stride,
-                self.reg,
-                &s.cost,
-                &s.a,
-                &s.b,
-                &mut s.f,
-                &mut s.g,
-                &mut s.t,
-                &mut s.v,
-            )
-        };
-        self.n_iter += 1;
-        error
-    }
-
-    fn stabilised(&mut self) -> Result<Status> {
-        // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
-        let large = T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 });
-        // Log sweeps before each rebuild; doubled while rebuilding does not pay.
-        let mut warm_up = 1;
-        while self.left() {
-            for _ in 0..warm_up {
-                if self.left() {
-                    self.log_sweep();
-                }
-            }
-            if self.options.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            self.build();
-            let before = self.n_iter;
-            let kept = self.scratch.g.to_vec();
-            if self.sweeps(large)? == Ended::Done {
-                self.absorb();
-                // `finish` multiplies the kernel by the scalings, which it still lacks.
-                return Ok(Status::Stabilised);
-            }
-            if self.n_iter == before {
-                // Not one sweep stayed in range: scalings are garbage, the potentials still good.
-                self.scratch.g.copy_from_slice(&kept);
-                warm_up = (warm_up * 2).min(64);
-            } else {
-                self.absorb_in_range();
-            }
-        }
-        self.build();
-        Ok(Status::Stabilised)
-    }
-
-    /// Absorb scalings of which some have left the range: those are cut to it.
-    fn absorb_in_range(&mut self) {
-        let (low, high) = (T::TINY, T::ONE / T::TINY);
-        let s = &mut *self.scratch;
-        for x in s.u.iter_mut().chain(s.v.iter_mut()) {
-            *x = if x.is_finite() { x.max(low).min(high) } else { T::ONE };
-        }
-        self.absorb();
-    }
-
-    fn log(&mut self) -> Result<Status> {
-        let tolerance = self.tolerance();
-        let mut first = true;
-        while self.left() {
-            if self.n_iter.is_multiple_of(8) && self.options.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let error = self.log_sweep();
-            if self.options.tol > 0.0 && !first && error <= tolerance {
-                break;
-            }
-            first = false;
-        }
-        self.build();
-        Ok(Status::Log)
-    }
-
-    /// T ← diag(u) (G ⊙ T) diag(v) with G = exp(−C/β), one Sinkhorn step each: after t steps T is
-    /// the kernel exp(−C/(β/t)) scaled, so it tends to unregularised transport.
-    fn ipot(&mut self) -> Result<Status> {
-        self.scratch.g.fill(T::ZERO);
-        self.build();
-        let s = &mut *self.scratch;
-        s.step.reset(s.height * s.stride, T::ZERO);
-        for ((step, kernel), cost) in s.step.iter_mut().zip(s.kernel.iter()).zip(s.cost.iter()) {
-            // A step that underflows must not forbid an edge that the cost allows.
-            *step = if cost.is_finite() { kernel.max(T::TINY) } else { T::ZERO };
-        }
-        s.kernel.fill(T::ONE);
-        let (n, m) = (s.n(), s.m());
-        let (mut log_u, mut log_v) = (vec![0.0f64; n], vec![0.0f64; m]);
-        let tolerance = self.tolerance();
-        let mut last = f64::INFINITY;
-        // v carries over from step to step, as in the paper: restarted at 1 it would fit the columns
-        // to a plan whose rows do not, and settle there.
-        while self.left() {
-            if self.n_iter.is_multiple_of(32) && self.options.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let s = &mut *self.scratch;
-            // SAFETY: as in `Scratch::solve`.
-            let value = unsafe {
-                kernel::run_multiply(self.level, s.height, s.stride, &s.step, &mut s.kernel);
-                kernel::run_sweep(
-                    self.level, s.height, s.stride, &s.kernel, &s.a, &s.b, &mut s.u, &mut s.v, &mut s.t,
-                );
-                let grow = |log: &mut [f64], scaling: &[T]| {
-                    log.iter_mut().zip(scaling).for_each(|(l, x)| *l += x.double().ln());
-                };
-                grow(&mut log_u, &s.u[..n]);
-                grow(&mut log_v, &s.v[..m]);
-                kernel::run_plan(self.level, n, s.stride, &s.cost, &mut s.kernel, &mut s.u, &s.v, &mut s.t)
-            };
-            self.n_iter += 1;
-            // `plan` left the row sums of T in u; its column sums are exact after the step.
-            let s = &mut *self.scratch;
-            let error: T = s.u.iter().zip(s.a.iter()).map(|(x, y)| (*x - *y).abs()).sum();
-            let settled = (value - last).abs() <= 0.1 * self.options.tol * value.abs();
-            last = value;
-            if self.options.tol > 0.0 && settled && error <= tolerance {
-                break;
-            }
-        }
-        // T = exp((f + g − C) · t/β), with the row minima that the kernel was built with in f.
-        let steps = self.n_iter.max(1) as f64;
-        let reg = self.reg.double();
-        let s = &mut *self.scratch;
-        s.u[..n].fill(T::ONE);
-        s.v[..m].fill(T::ONE);
-        for (f, log) in s.f.iter_mut().zip(&log_u) {
-            *f = T::of(f.double() + reg * log / steps);
-        }
-        for (g, log) in s.g.iter_mut().zip(&log_v) {
-            *g = T::of(reg * log / steps);
-        }
-        Ok(Status::Ipot)
-    }
 }
 
 /// A small fixed problem solved with `level`; the shells' first-use check compares such answers.
@@ -836,7 +348,7 @@ pub(crate) fn self_check(level: Level) -> Vec<f32> {
             scratch.cost[i * scratch.stride + j] = ((7 * i + 3 * j + i * j) % 23) as f32 / 23.0;
         }
     }
-    if scratch.marginals(None, None, 0).is_err() {
+    if scratch.marginals(None, None, &Options::default(), 0).is_err() {
         return Vec::new();
     }
     let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };

@@ -16,6 +16,8 @@ fn costs<T: Float>(seed: u64, batch: usize, n: usize, m: usize) -> Array3<T> {
     Array3::from_shape_simple_fn((batch, n, m), || T::of(2.0 * numbers.next()))
 }
 
+const HARD: [f64; 2] = [f64::INFINITY; 2];
+
 struct Solved<T> {
     plan: Array3<T>,
     f: Array2<T>,
@@ -37,7 +39,7 @@ fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options
     let regs = [reg];
     let batch = Batch::new(cost.view(), &regs);
     let mut scratch = Scratch::default();
-    scratch.load(&batch, 0).unwrap_or_else(|e| panic!("{e}"));
+    scratch.load(&batch, options, 0).unwrap_or_else(|e| panic!("{e}"));
     let report = scratch.solve(reg, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
     let plan = (0..scratch.n())
         .flat_map(|i| scratch.kernel[i * scratch.stride..][..scratch.m()].to_vec())
@@ -250,7 +252,7 @@ fn the_implicit_gradient_is_that_of_finite_differences() {
     };
     let solved = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
     let mut gradient = Array3::zeros((1, n, m));
-    implicit_gradient(solved.plan.view(), cost.view(), &regs, gradient.view_mut())
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, gradient.view_mut())
         .unwrap_or_else(|e| panic!("{e}"));
     for i in 0..n {
         for j in 0..m {
@@ -278,7 +280,7 @@ fn direct_and_iterative_projections_agree() {
     let solved =
         solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let mut all = Array3::zeros((1, n, m));
-    implicit_gradient(solved.plan.view(), cost.view(), &regs, all.view_mut())
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, all.view_mut())
         .unwrap_or_else(|e| panic!("{e}"));
     // m > DIRECT above, so that was iterative; the property below is exact for the true projection.
     for i in 0..n {

@@ -1,0 +1,371 @@
+//! One Sinkhorn iteration in the scaling form: `u = a / (K v)`, then `v = b / (Kᵀ u)`.
+//!
+//! Two layouts. Where K and its transpose fit the innermost cache together, each half multiplies
+//! along columns, sixteen (or eight) sums to a vector, and no sum ever crosses lanes. Larger kernels
+//! are read once per iteration: a block of rows is reduced against v, divided, and at once scattered
+//! into the column sums while it is still in cache.
+
+use super::buffer::ALIGN;
+use crate::simd::{Float, ROWS, Vector, shells};
+
+/// How new scalings follow from the sums.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Rule<T> {
+    /// `u ← a / s`.
+    Plain,
+    /// `u ← u · (a / (u s))^ω`.
+    Relaxed(T),
+    /// `u ← (a / s)^τ · exp(offset)`, with one exponent for rows and one for columns.
+    Unbalanced(T, T),
+}
+
+const PLAIN: u8 = 0;
+const RELAXED: u8 = 1;
+const UNBALANCED: u8 = 2;
+
+/// Bytes of K and its transpose up to which both are kept: most of a 48 or 32 KiB first-level cache.
+const INNERMOST: usize = 40 * 1024;
+
+/// Whether a padded kernel is small enough to keep its transpose beside it.
+pub(super) fn fits_twice<T>(height: usize, stride: usize) -> bool {
+    2 * height * stride * size_of::<T>() <= INNERMOST
+}
+
+/// The operands of an iteration. Sizes are padded as [`Scratch::reserve`](super::Scratch) says.
+pub(super) struct Operands<'a, T> {
+    /// Rows and columns that are real.
+    pub(super) n: usize,
+    pub(super) m: usize,
+    /// Padded counts: `kernel` is height × stride, `turned` stride × height.
+    pub(super) height: usize,
+    pub(super) stride: usize,
+    pub(super) kernel: &'a [T],
+    /// The transpose of `kernel`; read by [`run_sweep`] only.
+    pub(super) turned: &'a [T],
+    pub(super) a: &'a [T],
+    pub(super) b: &'a [T],
+    /// log of the factors of [`Rule::Unbalanced`].
+    pub(super) row_offset: &'a [T],
+    pub(super) col_offset: &'a [T],
+}
+
+/// What one sweep tells about the scalings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep<T> {
+    /// Σ |T1 − a| of the plan *before* the sweep; the L1 change of T1, if unbalanced.
+    pub(super) error: T,
+    /// The largest of the new scalings.
+    pub(super) largest: T,
+}
+
+/// What is watched while scalings are renewed.
+#[derive(Clone, Copy)]
+struct Watch<V> {
+    error: V,
+    top: V,
+}
+
+impl<V: Vector> Watch<V> {
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        // SAFETY: by the caller's contract for the vector.
+        unsafe { Watch { error: V::splat(V::Elem::ZERO), top: V::splat(V::Elem::ZERO) } }
+    }
+}
+
+/// New scalings of one vector of rows (or columns).
+#[inline(always)]
+unsafe fn renew<V: Vector, const RULE: u8>(
+    sum: V,
+    wanted: V,
+    old: V,
+    offset: V,
+    power: V,
+    watch: &mut Watch<V>,
+) -> V {
+    // SAFETY: lane-wise arithmetic; the shell has the instructions.
+    unsafe {
+        let zero = V::splat(V::Elem::ZERO);
+        let tiny = V::splat(V::Elem::TINY);
+        let paid = old.mul(sum);
+        let (new, gap) = match RULE {
+            PLAIN => (wanted.div(sum.max(tiny)), paid.sub(wanted)),
+            RELAXED => {
+                let factor = wanted.div(paid.max(tiny)).ln().mul(power).exp();
+                (old.mul(factor).keep_ge(wanted, tiny), paid.sub(wanted))
+            }
+            _ => {
+                let log = wanted.div(sum.max(tiny)).ln().mul(power).add(offset);
+                let new = log.exp().keep_ge(wanted, tiny);
+                (new, paid.sub(new.mul(sum)))
+            }
+        };
+        watch.error = watch.error.add(gap.max(zero.sub(gap)));
+        watch.top = new.max(watch.top);
+        new
+    }
+}
+
+/// `out ← renew(matrixᵀ x)` for `T` vectors of columns from `at` on: sums in registers, `CHAINS` of
+/// them per vector so that additions overlap.
+#[inline(always)]
+unsafe fn columns<V: Vector, const RULE: u8, const T: usize, const CHAINS: usize>(
+    depth: usize,
+    stride: usize,
+    at: usize,
+    matrix: &[V::Elem],
+    x: &[V::Elem],
+    wanted: &[V::Elem],
+    offset: &[V::Elem],
+    power: V::Elem,
+    out: &mut [V::Elem],
+    watch: &mut Watch<V>,
+) {
+    // SAFETY: `depth` is a multiple of ROWS, hence of CHAINS; `at + T · LANES <= stride`; the slices
+    // have at least depth · stride, depth and stride elements.
+    unsafe {
+        let zero = V::splat(V::Elem::ZERO);
+        let mut sums = [[zero; T]; CHAINS];
+        let mut p = matrix.as_ptr().add(at);
+        for row in (0..depth).step_by(CHAINS) {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let xi = V::splat(*x.get_unchecked(row + k));
+                for c in 0..T {
+                    sum[c] = V::load(p.add(k * stride + c * V::LANES)).fma(xi, sum[c]);
+                }
+            }
+            p = p.add(CHAINS * stride);
+        }
+        let power = V::splat(power);
+        for c in 0..T {
+            let mut half = CHAINS / 2;
+            while half > 0 {
+                for k in 0..half {
+                    sums[k][c] = sums[k][c].add(sums[k + half][c]);
+                }
+                half /= 2;
+            }
+            let k = at + c * V::LANES;
+            let offset = if RULE == UNBALANCED { V::load(offset.as_ptr().add(k)) } else { zero };
+            let (wanted, old) = (V::load(wanted.as_ptr().add(k)), V::load(out.as_ptr().add(k)));
+            renew::<V, RULE>(sums[0][c], wanted, old, offset, power, watch).store(out.as_mut_ptr().add(k));
+        }
+    }
+}
+
+/// All columns of a half step.
+#[inline(always)]
+unsafe fn half<V: Vector, const RULE: u8>(
+    depth: usize,
+    stride: usize,
+    matrix: &[V::Elem],
+    x: &[V::Elem],
+    wanted: &[V::Elem],
+    offset: &[V::Elem],
+    power: V::Elem,
+    out: &mut [V::Elem],
+) -> Watch<V> {
+    debug_assert!(matrix.len() >= depth * stride && x.len() >= depth && depth.is_multiple_of(ROWS));
+    debug_assert!(wanted.len() >= stride && out.len() >= stride && stride.is_multiple_of(V::LANES));
+    debug_assert!(RULE != UNBALANCED || offset.len() >= stride);
+    // SAFETY: the sizes asserted above.
+    unsafe {
+        let mut watch = Watch::new();
+        let w = &mut watch;
+        let mut at = 0;
+        while at < stride {
+            match (stride - at) / V::LANES {
+                1 => columns::<V, RULE, 1, 8>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
+                2 => columns::<V, RULE, 2, 4>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
+                3 => columns::<V, RULE, 3, 4>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
+                _ => columns::<V, RULE, 4, 2>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
+            }
+            at += 4 * V::LANES;
+        }
+        watch
+    }
+}
+
+#[inline(always)]
+unsafe fn sweep<V: Vector>(
+    p: &Operands<'_, V::Elem>,
+    rule: Rule<V::Elem>,
+    u: &mut [V::Elem],
+    v: &mut [V::Elem],
+) -> Sweep<V::Elem> {
+    // SAFETY: the operands are padded as the module wants.
+    unsafe {
+        match rule {
+            Rule::Plain => both::<V, PLAIN>(p, V::Elem::ONE, V::Elem::ONE, u, v),
+            Rule::Relaxed(omega) => both::<V, RELAXED>(p, omega, omega, u, v),
+            Rule::Unbalanced(rows, cols) => both::<V, UNBALANCED>(p, rows, cols, u, v),
+        }
+    }
+}
+shells! {
+    /// One iteration on a kernel and its transpose.
+    pub(super) fn run_sweep(p: &Operands<'_, T>, rule: Rule<T>, u: &mut [T], v: &mut [T]) -> Sweep<T> = sweep
+}
+
+#[inline(always)]
+unsafe fn both<V: Vector, const RULE: u8>(
+    p: &Operands<'_, V::Elem>,
+    row_power: V::Elem,
+    col_power: V::Elem,
+    u: &mut [V::Elem],
+    v: &mut [V::Elem],
+) -> Sweep<V::Elem> {
+    let (rows, cols) = (p.n.next_multiple_of(ROWS), p.m.next_multiple_of(ROWS));
+    // SAFETY: as above.
+    unsafe {
+        let of_u = half::<V, RULE>(cols, p.height, p.turned, v, p.a, p.row_offset, row_power, u);
+        let of_v = half::<V, RULE>(rows, p.stride, p.kernel, u, p.b, p.col_offset, col_power, v);
+        Sweep { error: of_u.error.sum(), largest: of_u.top.max(of_v.top).largest() }
+    }
+}
+
+/// Rows of a kernel too large for two copies: `u` from v, and `t ← Kᵀ u` over these rows.
+///
+/// A block's sums take some eighty cycles from its last product to its new u. The products of the
+/// next block are issued before the scatter that waits for them, so that the two overlap.
+#[inline(always)]
+unsafe fn rows_rule<V: Vector, const RULE: u8>(
+    height: usize,
+    stride: usize,
+    kernel: &[V::Elem],
+    a: &[V::Elem],
+    offset: &[V::Elem],
+    power: V::Elem,
+    u: &mut [V::Elem],
+    v: &[V::Elem],
+    t: &mut [V::Elem],
+) -> Sweep<V::Elem> {
+    debug_assert!(height.is_multiple_of(ROWS) && kernel.len() >= height * stride);
+    debug_assert!(a.len() >= height && u.len() >= height && v.len() >= stride && t.len() >= stride);
+    debug_assert!(RULE != UNBALANCED || offset.len() >= height);
+    // SAFETY: the sizes asserted above.
+    unsafe {
+        t[..stride].fill(V::Elem::ZERO);
+        let zero = V::splat(V::Elem::ZERO);
+        let power = V::splat(power);
+        let mut watch = Watch::<V>::new();
+        let mut waiting = [V::Elem::ZERO; ROWS];
+        let mut row = 0;
+        while row <= height {
+            let mut dots = [zero; ROWS];
+            if row < height {
+                let k = kernel.as_ptr().add(row * stride);
+                let mut c = 0;
+                while c < stride {
+                    let x = V::load(v.as_ptr().add(c));
+                    for r in 0..ROWS {
+                        dots[r] = V::load(k.add(r * stride + c)).fma(x, dots[r]);
+                    }
+                    c += V::LANES;
+                }
+            }
+            if row > 0 {
+                let k = kernel.as_ptr().add((row - ROWS) * stride);
+                let mut us = [zero; ROWS];
+                for r in 0..ROWS {
+                    us[r] = V::splat(waiting[r]);
+                }
+                let mut c = 0;
+                while c < stride {
+                    let mut even = V::load(t.as_ptr().add(c));
+                    let mut odd = zero;
+                    for r in (0..ROWS).step_by(2) {
+                        even = V::load(k.add(r * stride + c)).fma(us[r], even);
+                        odd = V::load(k.add((r + 1) * stride + c)).fma(us[r + 1], odd);
+                    }
+                    even.add(odd).store(t.as_mut_ptr().add(c));
+                    c += V::LANES;
+                }
+            }
+            if row < height {
+                // A block is narrower than the widest vector: padded with what changes nothing.
+                let padded = |from: &[V::Elem]| {
+                    let mut all = [V::Elem::ZERO; WIDEST];
+                    all[..ROWS].copy_from_slice(from);
+                    all
+                };
+                let sums = padded(&V::sum8(dots));
+                let (wanted, mut new) = (padded(&a[row..row + ROWS]), padded(&u[row..row + ROWS]));
+                let shift = if RULE == UNBALANCED { padded(&offset[row..row + ROWS]) } else { sums };
+                for k in (0..ROWS).step_by(V::LANES) {
+                    let at = |all: &[V::Elem; WIDEST]| V::load(all.as_ptr().add(k));
+                    let (old, shift) = (at(&new), at(&shift));
+                    renew::<V, RULE>(at(&sums), at(&wanted), old, shift, power, &mut watch)
+                        .store(new.as_mut_ptr().add(k));
+                }
+                waiting.copy_from_slice(&new[..ROWS]);
+                u[row..row + ROWS].copy_from_slice(&waiting);
+            }
+            row += ROWS;
+        }
+        Sweep { error: watch.error.sum(), largest: watch.top.largest() }
+    }
+}
+
+/// Lanes of the widest vector.
+pub(super) const WIDEST: usize = ALIGN / size_of::<f32>();
+
+#[inline(always)]
+unsafe fn rows<V: Vector>(
+    height: usize,
+    stride: usize,
+    kernel: &[V::Elem],
+    a: &[V::Elem],
+    offset: &[V::Elem],
+    rule: Rule<V::Elem>,
+    u: &mut [V::Elem],
+    v: &[V::Elem],
+    t: &mut [V::Elem],
+) -> Sweep<V::Elem> {
+    // SAFETY: the caller's sizes.
+    unsafe {
+        match rule {
+            Rule::Plain => rows_rule::<V, PLAIN>(height, stride, kernel, a, offset, V::Elem::ONE, u, v, t),
+            Rule::Relaxed(w) => rows_rule::<V, RELAXED>(height, stride, kernel, a, offset, w, u, v, t),
+            Rule::Unbalanced(w, _) => {
+                rows_rule::<V, UNBALANCED>(height, stride, kernel, a, offset, w, u, v, t)
+            }
+        }
+    }
+}
+shells! {
+    /// The first half of an iteration over a block of rows, and their share of the column sums.
+    pub(super) fn run_rows(height: usize, stride: usize, kernel: &[T], a: &[T], offset: &[T], rule: Rule<T>, u: &mut [T], v: &[T], t: &mut [T]) -> Sweep<T> = rows
+}
+
+/// The second half: `v` from the column sums `t`.
+#[inline(always)]
+unsafe fn finish<V: Vector>(
+    stride: usize,
+    b: &[V::Elem],
+    offset: &[V::Elem],
+    rule: Rule<V::Elem>,
+    v: &mut [V::Elem],
+    t: &[V::Elem],
+) -> V::Elem {
+    debug_assert!(b.len() >= stride && v.len() >= stride && t.len() >= stride);
+    // SAFETY: the sizes asserted above.
+    unsafe {
+        let zero = V::splat(V::Elem::ZERO);
+        let mut watch = Watch::<V>::new();
+        for c in (0..stride).step_by(V::LANES) {
+            let at = |x: &[V::Elem]| V::load(x.as_ptr().add(c));
+            let (sum, wanted, old, w) = (at(t), at(b), at(v), &mut watch);
+            let new = match rule {
+                Rule::Plain => renew::<V, PLAIN>(sum, wanted, old, zero, zero, w),
+                Rule::Relaxed(x) => renew::<V, RELAXED>(sum, wanted, old, zero, V::splat(x), w),
+                Rule::Unbalanced(_, x) => {
+                    renew::<V, UNBALANCED>(sum, wanted, old, at(offset), V::splat(x), w)
+                }
+            };
+            new.store(v.as_mut_ptr().add(c));
+        }
+        watch.top.largest()
+    }
+}
+shells! { pub(super) fn run_finish(stride: usize, b: &[T], offset: &[T], rule: Rule<T>, v: &mut [T], t: &[T]) -> T = finish }

@@ -21,6 +21,10 @@ pub(super) struct Iteration<'s, 'o, T> {
     level: Level,
     twice: bool,
     pace: Pace,
+    /// Iterations at which to stop: `max_iter`, or earlier in a stage of annealing.
+    limit: usize,
+    /// Whether column potentials were given to start from.
+    warm: bool,
     pub(super) n_iter: usize,
 }
 
@@ -31,13 +35,24 @@ enum Ended {
     OutOfRange,
 }
 
+/// What sweeps that end in absorption came to.
+enum Absorbed {
+    /// They are done.
+    Done,
+    /// A scaling left the range; what there was is in the potentials.
+    Some,
+    /// The first sweep left the range; the potentials are as before.
+    Nothing,
+}
+
 impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
     pub(super) fn new(scratch: &'s mut Scratch<T>, reg: f64, options: &'s Options<'o>, level: Level) -> Self {
         let tau = options.reg_m.map(|rho| T::of(if rho.is_infinite() { 1.0 } else { rho / (rho + reg) }));
         let mass: f64 = scratch.a.iter().map(|x| x.double()).sum();
         let pace = Pace::new(options.tol * mass, options.accelerate && !options.is_unbalanced());
         let twice = sweep::fits_twice::<T>(scratch.height, scratch.stride);
-        Iteration { scratch, reg: T::of(reg), tau, options, level, twice, pace, n_iter: 0 }
+        let (limit, warm) = (options.max_iter, scratch.g.iter().any(|g| *g != T::ZERO));
+        Iteration { scratch, reg: T::of(reg), tau, options, level, twice, pace, limit, warm, n_iter: 0 }
     }
 
     /// Iterate, from the row minima in f and the column potentials in g.
@@ -46,16 +61,17 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
             Method::Ipot => self.ipot(),
             Method::Log => self.log(),
             Method::Auto | Method::Linear => {
-                if self.linear()? {
+                let least = self.build();
+                if least >= -T::MAX_EXPONENT && self.linear()? {
                     return Ok(Status::Linear);
                 }
-                self.stabilised()
+                self.stabilised(least)
             }
         }
     }
 
     fn left(&self) -> bool {
-        self.n_iter < self.options.max_iter
+        self.n_iter < self.limit
     }
 
     fn check_cancelled(&self, every: usize) -> Result<()> {
@@ -193,13 +209,8 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
         }
     }
 
-    /// The plain linear domain; false if the costs spread too far for it, or the scalings left its
-    /// range.
+    /// The plain linear domain; false if the scalings left its range.
     fn linear(&mut self) -> Result<bool> {
-        let least = self.build();
-        if least < -T::MAX_EXPONENT {
-            return Ok(false);
-        }
         if self.sweeps(T::LARGE)? == Ended::OutOfRange {
             self.scratch.g.fill(T::ZERO);
             self.n_iter = 0;
@@ -264,9 +275,10 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
         }
     }
 
-    fn stabilised(&mut self) -> Result<Status> {
-        // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
-        let large = T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 });
+    fn stabilised(&mut self, least: T) -> Result<Status> {
+        if self.options.accelerate && self.options.tol > 0.0 && !self.warm && !self.options.is_unbalanced() {
+            self.anneal(-least.double() * self.reg.double())?;
+        }
         // Log sweeps before each rebuild; doubled while rebuilding does not pay.
         let mut warm_up = 1;
         while self.left() {
@@ -275,27 +287,62 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
                     self.log_sweep();
                 }
             }
-            if self.options.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            self.build();
-            let before = self.n_iter;
-            let kept = self.scratch.g.to_vec();
-            if self.sweeps(large)? == Ended::Done {
-                self.absorb();
-                // `finish` multiplies the kernel by the scalings, which it still lacks.
-                return Ok(Status::Stabilised);
-            }
-            if self.n_iter == before {
-                // Not one sweep stayed in range: scalings are garbage, the potentials still good.
-                self.scratch.g.copy_from_slice(&kept);
-                warm_up = (warm_up * 2).min(64);
-            } else {
-                self.absorb_in_range();
+            match self.absorbing()? {
+                // `finish` multiplies the kernel by the scalings.
+                Absorbed::Done => return Ok(Status::Stabilised),
+                Absorbed::Nothing => warm_up = (warm_up * 2).min(64),
+                Absorbed::Some => {}
             }
         }
         self.build();
         Ok(Status::Stabilised)
+    }
+
+    /// Come down to `reg` from a value at which costs of this spread converge at once: each stage
+    /// starts from the potentials of the one before (Schmitzer 2019; ε-scaling).
+    fn anneal(&mut self, spread: f64) -> Result<()> {
+        let target = self.reg;
+        let mut stages = vec![];
+        let mut reg = 4.0 * target.double();
+        while spread > 20.0 * reg && stages.len() < 32 {
+            stages.push(reg);
+            reg *= 4.0;
+        }
+        let rough = Pace::new(0.05 * self.mass(), true);
+        let pace = std::mem::replace(&mut self.pace, rough);
+        for reg in stages.into_iter().rev() {
+            self.reg = T::of(reg);
+            self.limit = self.options.max_iter.min(self.n_iter + 100);
+            if self.left() {
+                self.log_sweep();
+                self.absorbing()?;
+            }
+        }
+        (self.reg, self.pace, self.limit) = (target, pace, self.options.max_iter);
+        Ok(())
+    }
+
+    /// Sweeps on the kernel of the potentials so far, and their scalings absorbed.
+    fn absorbing(&mut self) -> Result<Absorbed> {
+        // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
+        let large = T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 });
+        if self.options.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        self.build();
+        let before = self.n_iter;
+        let kept = self.scratch.g.to_vec();
+        if self.sweeps(large)? == Ended::Done {
+            self.absorb();
+            return Ok(Absorbed::Done);
+        }
+        if self.n_iter == before {
+            // Not one sweep stayed in range: scalings are garbage, the potentials still good.
+            self.scratch.g.copy_from_slice(&kept);
+            return Ok(Absorbed::Nothing);
+        }
+        self.absorb_in_range();
+        Ok(Absorbed::Some)
     }
 
     /// Absorb scalings of which some have left the range: those are cut to it.

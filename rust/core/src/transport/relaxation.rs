@@ -40,7 +40,7 @@ impl Pace {
 
     /// The rule of the next sweep, for hard marginals.
     pub(super) fn rule<T: Float>(&self) -> Rule<T> {
-        if self.omega == 1.0 { Rule::Plain } else { Rule::Relaxed(T::of(self.omega)) }
+        if self.omega == 1.0 { Rule::Plain } else { Rule::Relaxed(T::of(self.omega - 1.0)) }
     }
 
     /// Scalings were made anew: the next error is not that of an iterate.

@@ -13,7 +13,9 @@ use crate::simd::{Float, ROWS, Vector, shells};
 pub(super) enum Rule<T> {
     /// `u ← a / s`.
     Plain,
-    /// `u ← u · (a / (u s))^ω`.
+    /// `u ← (a / s) · φ(a / (u s))` with `φ(r) = ((1 + q) r + 1 − q) / ((1 − q) r + 1 + q)`: to first
+    /// order `u · (a / (u s))^(1 + q)`, over-relaxation by 1 + q, but never by more than a constant
+    /// factor, and without a power.
     Relaxed(T),
     /// `u ← (a / s)^τ · exp(offset)`, with one exponent for rows and one for columns.
     Unbalanced(T, T),
@@ -85,14 +87,16 @@ unsafe fn renew<V: Vector, const RULE: u8>(
 ) -> V {
     // SAFETY: lane-wise arithmetic; the shell has the instructions.
     unsafe {
-        let zero = V::splat(V::Elem::ZERO);
+        let (zero, one) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::ONE));
         let tiny = V::splat(V::Elem::TINY);
         let paid = old.mul(sum);
         let (new, gap) = match RULE {
             PLAIN => (wanted.div(sum.max(tiny)), paid.sub(wanted)),
             RELAXED => {
-                let factor = wanted.div(paid.max(tiny)).ln().mul(power).exp();
-                (old.mul(factor).keep_ge(wanted, tiny), paid.sub(wanted))
+                let (more, less) = (one.add(power), one.sub(power));
+                let above = wanted.mul(more).add(paid.mul(less));
+                let below = wanted.mul(less).add(paid.mul(more));
+                (wanted.mul(above).div(sum.mul(below).max(tiny)), paid.sub(wanted))
             }
             _ => {
                 let log = wanted.div(sum.max(tiny)).ln().mul(power).add(offset);

@@ -1,5 +1,6 @@
 //! `optical_core::transport` for numpy arrays.
 
+use ndarray::ArrayView3;
 use numpy::{
     Element, IntoPyArray, PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
     PyUntypedArrayMethods,
@@ -232,11 +233,14 @@ fn align<'py, T: Float + Element>(
     let (x, y): (PyReadonlyArray3<'py, T>, PyReadonlyArray3<'py, T>) = (x.extract()?, y.extract()?);
     let (a, b) = (matrix::<T>(a)?, matrix::<T>(b)?);
     let (x, y) = (x.as_array(), y.as_array());
-    let zeros = |wanted: bool, shape| wanted.then(|| ndarray::Array3::from_elem(shape, T::ZERO));
-    let (mut grad_x, mut grad_y) = (zeros(want_x, x.dim()), zeros(want_y, y.dim()));
+    let zeros =
+        |wanted: bool, like: &ArrayView3<'_, T>| wanted.then(|| PyArray3::<T>::zeros(py, like.dim(), false));
+    let (grad_x, grad_y) = (zeros(want_x, &x), zeros(want_y, &y));
+    let mut access_x = grad_x.as_ref().map(|g| g.try_readwrite()).transpose()?;
+    let mut access_y = grad_y.as_ref().map(|g| g.try_readwrite()).transpose()?;
     let output = AlignmentOutput {
-        grad_x: grad_x.as_mut().map(|g| g.view_mut()),
-        grad_y: grad_y.as_mut().map(|g| g.view_mut()),
+        grad_x: access_x.as_mut().map(|g| g.as_array_mut()),
+        grad_y: access_y.as_mut().map(|g| g.as_array_mut()),
     };
     let pairs = Alignment {
         x,
@@ -253,6 +257,5 @@ fn align<'py, T: Float + Element>(
         core::align_batch(&pairs, &AlignmentOptions { solver, ..options }, output)
     })?;
     let (value, linear, error, n_iter, converged, status) = scalars(py, &reports);
-    let numpy = |g: Option<ndarray::Array3<T>>| g.map(|g| g.into_pyarray(py));
-    (numpy(grad_x), numpy(grad_y), value, linear, error, n_iter, converged, status).into_pyobject(py)
+    (grad_x.clone(), grad_y.clone(), value, linear, error, n_iter, converged, status).into_pyobject(py)
 }

@@ -3,8 +3,9 @@
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
+use super::kernel::run_turn;
 use super::{Extent, Options, Report, Scratch, buffer::Buffer, gradient};
-use crate::simd::{self, Float, Level, ROWS, matmul::run_product};
+use crate::simd::{self, Float, Level, ROWS, Vector, matmul::run_product, shells};
 use crate::{Error, Result, pool};
 
 /// Pairs of texts as padded token embeddings.
@@ -111,14 +112,15 @@ fn per_text<T>(all: Option<ArrayViewMut3<'_, T>>, batch: usize) -> Vec<Option<Ar
 #[derive(Default)]
 struct Pair<T> {
     problem: Scratch<T>,
-    dim: usize,
-    /// `dim`, padded to the vector width.
+    /// The embeddings' dimension, padded to the vector width.
     width: usize,
     x: Side<T>,
     y: Side<T>,
     /// A side transposed, or the plan transposed.
     transposed: Buffer<T>,
     product: Buffer<T>,
+    /// Standard deviation of the pair's costs.
+    spread: f64,
     reg: f64,
     reg_m: [f64; 2],
 }
@@ -131,47 +133,158 @@ struct Side<T> {
 }
 
 impl<T: Float> Side<T> {
-    fn load(&mut self, tokens: ArrayView2<'_, T>, indices: &[usize], height: usize, width: usize) {
-        self.unit.reset(height * width, T::ZERO);
-        self.inverse_norm.clear();
-        for (k, &i) in indices.iter().enumerate() {
+    /// The tokens at `indices`, to unit length, in `height` rows of `width`; the rest is 0.
+    fn load(
+        &mut self,
+        level: Level,
+        tokens: ArrayView2<'_, T>,
+        indices: &[usize],
+        height: usize,
+        width: usize,
+    ) {
+        let dim = tokens.ncols();
+        self.unit.resize(height * width, T::ZERO);
+        self.unit[indices.len() * width..].fill(T::ZERO);
+        for (row, &i) in self.unit.chunks_exact_mut(width.max(1)).zip(indices) {
             let token = tokens.row(i);
-            let square: f64 = token.iter().map(|x| x.double() * x.double()).sum();
-            let inverse = T::of(1.0 / square.sqrt().max(1e-12));
-            token.iter().zip(&mut self.unit[k * width..]).for_each(|(x, u)| *u = *x * inverse);
-            self.inverse_norm.push(inverse);
+            match token.as_slice() {
+                Some(token) => row[..dim].copy_from_slice(token),
+                None => row.iter_mut().zip(token).for_each(|(r, x)| *r = *x),
+            }
+            row[dim..].fill(T::ZERO);
         }
+        self.inverse_norm.resize(indices.len(), T::ZERO);
+        // SAFETY: rows are padded to whole vectors.
+        unsafe { run_normalise(level, width, &mut self.unit, &mut self.inverse_norm) };
     }
 
-    /// Write the gradient with respect to the raw tokens, given that of the unit ones (negated).
-    fn backward(&self, minus: &[T], width: usize, indices: &[usize], mut out: ArrayViewMut2<'_, T>) {
-        out.fill(T::ZERO);
-        for (k, &i) in indices.iter().enumerate() {
-            let (unit, minus) = (&self.unit[k * width..], &minus[k * width..]);
+    /// Write the gradient with respect to the raw tokens, given that of the unit ones (negated, and
+    /// overwritten).
+    fn backward(
+        &self,
+        level: Level,
+        minus: &mut [T],
+        width: usize,
+        indices: &[usize],
+        mut out: ArrayViewMut2<'_, T>,
+    ) {
+        // SAFETY: rows are padded to whole vectors.
+        unsafe { run_tangent(level, width, &self.unit, &self.inverse_norm, minus) };
+        if indices.len() < out.nrows() {
+            out.fill(T::ZERO);
+        }
+        for (row, &i) in minus.chunks_exact(width.max(1)).zip(indices) {
             let mut out = out.row_mut(i);
             let dim = out.len();
-            let radial: T = unit[..dim].iter().zip(minus).map(|(u, g)| *u * *g).sum();
-            for c in 0..dim {
-                out[c] = (radial * unit[c] - minus[c]) * self.inverse_norm[k];
+            match out.as_slice_mut() {
+                Some(out) => out.copy_from_slice(&row[..dim]),
+                None => out.iter_mut().zip(row).for_each(|(o, x)| *o = *x),
             }
         }
     }
 }
 
-fn transpose<T: Float>(
-    from: &[T],
-    rows: usize,
-    cols: usize,
-    stride: usize,
-    into: &mut Buffer<T>,
-    into_stride: usize,
-) {
-    for i in 0..rows {
-        for j in 0..cols {
-            into[j * into_stride + i] = from[i * stride + j];
+/// Each row to unit length; what it was multiplied by goes to `inverse_norm`.
+#[inline(always)]
+unsafe fn normalise<V: Vector>(width: usize, rows: &mut [V::Elem], inverse_norm: &mut [V::Elem]) {
+    debug_assert!(rows.len() >= width * inverse_norm.len() && width.is_multiple_of(V::LANES));
+    // SAFETY: the sizes asserted above.
+    unsafe {
+        for (i, inverse) in inverse_norm.iter_mut().enumerate() {
+            let row = rows.as_mut_ptr().add(i * width);
+            // Scaled by the largest element first: squares must neither over- nor underflow.
+            let mut top = V::splat(V::Elem::ZERO);
+            for c in (0..width).step_by(V::LANES) {
+                let x = V::load(row.add(c));
+                top = x.max(V::splat(V::Elem::ZERO).sub(x)).max(top);
+            }
+            let scale = V::Elem::ONE / top.largest().max(V::Elem::of(1e-12));
+            let by = V::splat(scale);
+            let mut square = V::splat(V::Elem::ZERO);
+            for c in (0..width).step_by(V::LANES) {
+                let x = V::load(row.add(c)).mul(by);
+                square = x.fma(x, square);
+            }
+            let norm = square.sum().sqrt();
+            *inverse = if norm == V::Elem::ZERO { V::Elem::ZERO } else { scale / norm };
+            let by = V::splat(*inverse);
+            for c in (0..width).step_by(V::LANES) {
+                V::load(row.add(c)).mul(by).store(row.add(c));
+            }
         }
     }
 }
+shells! { fn run_normalise(width: usize, rows: &mut [T], inverse_norm: &mut [T]) = normalise }
+
+/// `minus ← (⟨unit, minus⟩ unit − minus) · inverse_norm` for each row: the gradient of what is given
+/// for unit vectors, for vectors of any length.
+#[inline(always)]
+unsafe fn tangent<V: Vector>(
+    width: usize,
+    unit: &[V::Elem],
+    inverse_norm: &[V::Elem],
+    minus: &mut [V::Elem],
+) {
+    let rows = inverse_norm.len();
+    debug_assert!(unit.len() >= rows * width && minus.len() >= rows * width);
+    // SAFETY: the sizes asserted above; `width` is a multiple of the vector's.
+    unsafe {
+        for (i, inverse) in inverse_norm.iter().enumerate() {
+            let (unit, minus) = (unit.as_ptr().add(i * width), minus.as_mut_ptr().add(i * width));
+            let mut radial = V::splat(V::Elem::ZERO);
+            for c in (0..width).step_by(V::LANES) {
+                radial = V::load(unit.add(c)).fma(V::load(minus.add(c)), radial);
+            }
+            let (radial, inverse) = (V::splat(radial.sum()), V::splat(*inverse));
+            for c in (0..width).step_by(V::LANES) {
+                let along = V::load(unit.add(c)).mul(radial);
+                along.sub(V::load(minus.add(c))).mul(inverse).store(minus.add(c));
+            }
+        }
+    }
+}
+shells! { fn run_tangent(width: usize, unit: &[T], inverse_norm: &[T], minus: &mut [T]) = tangent }
+
+/// Cosines to costs, in place: `max(1 − c, 0)`, as rounding may push a cosine past 1. Returns the
+/// standard deviation over the first `m` columns; the others become +∞.
+#[inline(always)]
+unsafe fn costs<V: Vector>(n: usize, m: usize, stride: usize, cost: &mut [V::Elem]) -> f64 {
+    debug_assert!(cost.len() >= n * stride && m <= stride);
+    if n == 0 || m == 0 {
+        return 0.0;
+    }
+    // SAFETY: the sizes asserted above.
+    unsafe {
+        let (zero, one) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::ONE));
+        // Deviations are from the first cost, which is as good as the mean against cancellation.
+        let cosine = cost[0];
+        let first = zero.max(one.sub(V::splat(cosine)));
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for i in 0..n {
+            let row = cost.as_mut_ptr().add(i * stride);
+            for j in m..stride {
+                *row.add(j) = cosine;
+            }
+            let (mut of_row, mut squares_of_row) = (zero, zero);
+            for c in (0..stride).step_by(V::LANES) {
+                // NaN stays, as the second operand: it must be found and named.
+                let x = zero.max(one.sub(V::load(row.add(c))));
+                x.store(row.add(c));
+                let off = x.sub(first);
+                of_row = of_row.add(off);
+                squares_of_row = off.fma(off, squares_of_row);
+            }
+            for j in m..stride {
+                *row.add(j) = V::Elem::INFINITY;
+            }
+            sum += of_row.sum().double();
+            squares += squares_of_row.sum().double();
+        }
+        let count = (n * m) as f64;
+        (squares / count - (sum / count) * (sum / count)).max(0.0).sqrt()
+    }
+}
+shells! { fn run_costs(n: usize, m: usize, stride: usize, cost: &mut [T]) -> f64 = costs }
 
 impl<T: Float> Pair<T> {
     fn load(&mut self, pairs: &Alignment<'_, T>, solver: &Options<'_>, i: usize, level: Level) -> Result<()> {
@@ -181,18 +294,17 @@ impl<T: Float> Pair<T> {
         pairs.cols.indices(i, m, &mut self.problem.cols);
         self.problem.reserve();
         let p = &mut self.problem;
-        self.dim = dim;
         self.width = dim.next_multiple_of(super::buffer::ALIGN / size_of::<T>());
-        self.x.load(pairs.x.index_axis(Axis(0), i), &p.rows, p.height, self.width);
-        let y_height = p.m().next_multiple_of(ROWS);
-        self.y.load(pairs.y.index_axis(Axis(0), i), &p.cols, y_height, self.width);
-        self.transposed.reset(dim * p.stride, T::ZERO);
-        transpose(&self.y.unit, p.m(), dim, self.width, &mut self.transposed, p.stride);
-        // SAFETY: the level is supported, the buffers are padded as `product` wants.
-        unsafe {
+        self.x.load(level, pairs.x.index_axis(Axis(0), i), &p.rows, p.height, self.width);
+        self.y.load(level, pairs.y.index_axis(Axis(0), i), &p.cols, p.stride, self.width);
+        self.transposed.resize(self.width * p.stride, T::ZERO);
+        let (n, m) = (p.n(), p.m());
+        // SAFETY: the level is supported, the buffers are padded as the kernels want.
+        self.spread = unsafe {
+            run_turn(level, p.stride, self.width, &self.y.unit, &mut self.transposed);
             run_product(
                 level,
-                p.height,
+                n.next_multiple_of(ROWS),
                 dim,
                 self.width,
                 p.stride,
@@ -200,38 +312,18 @@ impl<T: Float> Pair<T> {
                 &self.transposed,
                 &mut p.cost,
             );
-        }
-        for r in 0..p.height {
-            let row = &mut p.cost[r * p.stride..][..p.stride];
-            if r < p.rows.len() {
-                // Rounding may push a cosine past 1; costs are kept at 0 and above.
-                row[..p.cols.len()].iter_mut().for_each(|c| {
-                    let cost = T::ONE - *c;
-                    *c = if cost < T::ZERO { T::ZERO } else { cost };
-                });
-                row[p.cols.len()..].fill(T::INFINITY);
-            } else {
-                row.fill(T::INFINITY);
-            }
-        }
+            run_costs(level, n, m, p.stride, &mut p.cost)
+        };
+        p.cost[n * p.stride..].fill(T::INFINITY);
         p.marginals(pairs.a, pairs.b, solver, i)
     }
 
     fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level, i: usize) -> Result<Report> {
-        let unit = if options.relative { self.spread().max(LEAST_SPREAD) } else { 1.0 };
+        let unit = if options.relative { self.spread.max(LEAST_SPREAD) } else { 1.0 };
         self.reg = options.reg * unit;
         self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         let solver = Options { reg_m: self.reg_m, ..options.solver };
         self.problem.solve(self.reg, &solver, level, i)
-    }
-
-    /// Standard deviation of the pair's costs.
-    fn spread(&self) -> f64 {
-        let p = &self.problem;
-        let count = (p.n() * p.m()).max(1) as f64;
-        let costs = || (0..p.n()).flat_map(|r| &p.cost[r * p.stride..][..p.m()]).map(|c| c.double());
-        let mean = costs().sum::<f64>() / count;
-        (costs().map(|c| (c - mean) * (c - mean)).sum::<f64>() / count).sqrt()
     }
 
     fn differentiate(
@@ -260,23 +352,24 @@ impl<T: Float> Pair<T> {
         }
         let (p, width) = (&self.problem, self.width);
         if let Some(out) = grad_x {
-            self.product.reset(p.height * width, T::ZERO);
+            let rows = n.next_multiple_of(ROWS);
+            self.product.resize(rows * width, T::ZERO);
             // SAFETY: as in `load`; the plan's padding is 0.
             unsafe {
-                run_product(level, p.height, m, p.stride, width, &p.kernel, &self.y.unit, &mut self.product);
+                run_product(level, rows, m, p.stride, width, &p.kernel, &self.y.unit, &mut self.product);
             }
-            self.x.backward(&self.product, width, &p.rows, out.view_mut());
+            self.x.backward(level, &mut self.product, width, &p.rows, out.view_mut());
         }
         if let Some(out) = grad_y {
-            let height = m.next_multiple_of(ROWS);
-            self.transposed.reset(height * p.height, T::ZERO);
-            transpose(&p.kernel, n, m, p.stride, &mut self.transposed, p.height);
-            self.product.reset(height * width, T::ZERO);
+            let rows = m.next_multiple_of(ROWS);
+            self.transposed.resize(p.stride * p.height, T::ZERO);
+            self.product.resize(rows * width, T::ZERO);
             // SAFETY: as above.
             unsafe {
+                run_turn(level, p.height, p.stride, &p.kernel, &mut self.transposed);
                 run_product(
                     level,
-                    height,
+                    rows,
                     n,
                     p.height,
                     width,
@@ -285,7 +378,7 @@ impl<T: Float> Pair<T> {
                     &mut self.product,
                 );
             }
-            self.y.backward(&self.product, width, &p.cols, out.view_mut());
+            self.y.backward(level, &mut self.product, width, &p.cols, out.view_mut());
         }
     }
 

@@ -22,8 +22,8 @@ SHAPES = [(32, 32), (64, 64), (64, 180), (128, 128), (512, 512)]
 BATCHES = [32, 256, 1024]
 
 
-def cosine_costs(batch: int, n: int, m: int, dim: int = 128, seed: int = 0) -> np.ndarray:
-    """Costs between tokens of paired sentences: m tokens are noisy copies of n, as translations are."""
+def cosine_tokens(batch: int, n: int, m: int, dim: int = 128, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit tokens of paired sentences: the m are noisy copies of the n, as translations are."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(batch, n, dim)).astype(np.float32)
     pick = rng.integers(n, size=(batch, m))
@@ -31,6 +31,12 @@ def cosine_costs(batch: int, n: int, m: int, dim: int = 128, seed: int = 0) -> n
     y = y + rng.normal(size=y.shape).astype(np.float32) * 1.5
     x /= np.linalg.norm(x, axis=2, keepdims=True)
     y /= np.linalg.norm(y, axis=2, keepdims=True)
+    return x, y
+
+
+def cosine_costs(batch: int, n: int, m: int) -> np.ndarray:
+    """Costs between the tokens of :func:`cosine_tokens`."""
+    x, y = cosine_tokens(batch, n, m)
     return 1 - x @ y.transpose(0, 2, 1)
 
 

@@ -135,7 +135,9 @@ def test_operators_pass_opcheck(cost, tokens):
     reg = torch.tensor([0.3], dtype=torch.float64)
     mask = torch.ones(2, 4, dtype=torch.bool)
     ops = torch.ops.optical_rs
-    torch.library.opcheck(ops.solve.default, (c, reg, None, None, mask, None, None, "auto", 50, 1e-4, HARD, True))
+    torch.library.opcheck(
+        ops.solve.default, (c, reg, None, None, mask, None, None, "auto", 50, 1e-4, HARD, True)
+    )
     torch.library.opcheck(ops.implicit_gradient.default, (c, c, reg, HARD))
     for wanted in ((True, True), (True, False), (False, False)):
         arguments = (x, y, mask, None, None, None, 0.3, False, False, "auto", 50, 1e-4, HARD, True, *wanted)

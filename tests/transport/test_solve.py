@@ -171,8 +171,18 @@ def test_ipot_is_the_same_in_rust_and_torch():
     cost = np.random.default_rng(0).random((3, 10, 14))
     native = solve_batch(cost, 0.3, method="ipot", max_iter=60, tol=0)
     plain = torch_solver.solve(
-        torch.from_numpy(cost), torch.tensor([0.3]).double(), None, None, None, None, None, "ipot", 60, 0.0,
-        HARD, True,
+        torch.from_numpy(cost),
+        torch.tensor([0.3]).double(),
+        None,
+        None,
+        None,
+        None,
+        None,
+        "ipot",
+        60,
+        0.0,
+        HARD,
+        True,
     )
     np.testing.assert_allclose(native.plan, plain[0].numpy(), atol=1e-9)
 

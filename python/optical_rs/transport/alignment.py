@@ -102,9 +102,7 @@ def alignment_loss(
     if arguments.is_tensor(x):
         from . import autograd
 
-        losses = autograd.alignment_losses(
-            x, y, x_mask, y_mask, reg, a, b, relative, solver, grad
-        )
+        losses = autograd.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
     else:
         x = arguments.floats("x", x)
         same = {"dtype": x.dtype, "order": "C"}

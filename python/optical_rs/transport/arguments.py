@@ -43,7 +43,9 @@ def solver(method: str, max_iter: int, tol: float, reg_m: Any, accelerate: bool,
         sides = (sides, sides)
     sides = tuple(math.inf if side is None else float(side) for side in sides)
     if len(sides) != 2 or not all(side > 0 for side in sides):
-        raise InputError(f"reg_m: expected one number > 0, or one for rows and one for columns, got {reg_m!r}")
+        raise InputError(
+            f"reg_m: expected one number > 0, or one for rows and one for columns, got {reg_m!r}"
+        )
     if method == "ipot" and min(sides) < math.inf:
         raise InputError("reg_m: expected None with method='ipot', which has hard marginals")
     return Solver(method, int(max_iter), float(tol), sides, bool(accelerate))

@@ -136,7 +136,22 @@ def _(plan, cost, reg, reg_m):
 
 @torch.library.register_fake("optical_rs::align")
 def _(
-    x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, reg_m, accelerate, want_x, want_y
+    x,
+    y,
+    x_mask,
+    y_mask,
+    a,
+    b,
+    reg,
+    relative,
+    implicit,
+    method,
+    max_iter,
+    tol,
+    reg_m,
+    accelerate,
+    want_x,
+    want_y,
 ):
     batch = x.shape[0]
     whole = {"memory_format": torch.contiguous_format}

@@ -1,7 +1,8 @@
 """Transport in plain torch, for devices that the native core does not reach.
 
-Log domain throughout, masked exactly, with per-problem stopping. Also the readable statement of what
-the operators compute, and an oracle for their tests.
+Log domain throughout, masked exactly, with per-problem stopping; on a GPU the iterations of small
+problems run in :mod:`.triton_solver`. Also the readable statement of what the operators compute, and an
+oracle for their tests.
 """
 
 import math
@@ -27,45 +28,53 @@ def _marginal(x: Tensor | None, present: Tensor, empty: Tensor, dtype: torch.dty
 
 
 def _check(cost, edges, reg, a, b, empty, reg_m) -> tuple[Tensor, Tensor]:
-    """Refuse bad input; the marginals, without what relaxed ones leave behind for want of an edge."""
-    if not bool((torch.isfinite(reg) & (reg > 0)).all()):
-        raise InputError(f"reg: expected finite numbers > 0, got {reg.tolist()}")
-    bad = edges & (torch.isnan(cost) | (cost == -torch.inf))
-    if bool(bad.any()):
-        problem, row, col = bad.nonzero()[0].tolist()
-        value = cost[problem, row, col].item()
-        raise InputError(
-            f"cost: problem {problem} has {value} at row {row}, column {col}; expected a number or +inf"
-        )
-    for name, x in (("a", a), ("b", b)):
-        bad = ~(torch.isfinite(x) & (x >= 0))
-        if bool(bad.any()):
-            problem, index = bad.nonzero()[0].tolist()
-            raise InputError(
-                f"{name}: problem {problem} has {x[problem, index].item()} at {index}; expected a finite "
-                "number >= 0"
-            )
+    """Refuse bad input; the marginals, without what relaxed ones leave behind for want of an edge.
+
+    All questions are put together, so that a device is waited for once.
+    """
+    hard = [math.isinf(side) for side in reg_m]
     mass_a, mass_b = a.double().sum(1), b.double().sum(1)
     tolerance = 1e-9 if cost.dtype == torch.float64 else 1e-4
-    hard = all(map(math.isinf, reg_m))
-    bad = (mass_a - mass_b).abs() > tolerance * torch.maximum(mass_a, mass_b)
-    if hard and bool(bad.any()):
-        i = int(bad.nonzero()[0])
-        raise InputError(
-            f"a, b: problem {i} has masses {mass_a[i].item()} and {mass_b[i].item()}; expected equal masses"
-        )
-    for name, mass in (("a", mass_a), ("b", mass_b)):
-        bad = (mass == 0) & ~empty
-        if bool(bad.any()):
-            raise InputError(f"{name}: problem {int(bad.nonzero()[0])} has no mass")
+    unequal = (mass_a - mass_b).abs() > tolerance * torch.maximum(mass_a, mass_b)
+    bad_cost = edges & (torch.isnan(cost) | (cost == -torch.inf))
     allowed = edges & (cost != torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
     lonely = [(x > 0) & ~allowed.any(dim) for x, dim in ((a, 2), (b, 1))]
-    for side, bad, rho in zip(("row", "column"), lonely, reg_m, strict=True):
-        if math.isinf(rho) and bool(bad.any()):
-            problem, index = bad.nonzero()[0].tolist()
+    bad_weights = [~(torch.isfinite(x) & (x >= 0)) for x in (a, b)]
+    massless = [(mass == 0) & ~empty for mass in (mass_a, mass_b)]
+    bad_reg = ~(torch.isfinite(reg) & (reg > 0))
+    asked = [bad_reg, bad_cost, *bad_weights, *massless]
+    asked += [unequal] * all(hard) + [side for side, rigid in zip(lonely, hard, strict=True) if rigid]
+    if bool(torch.stack([question.any().to(cost.device) for question in asked]).any()):
+        if bool(bad_reg.any()):
+            raise InputError(f"reg: expected finite numbers > 0, got {reg.tolist()}")
+        if bool(bad_cost.any()):
+            problem, row, col = bad_cost.nonzero()[0].tolist()
+            value = cost[problem, row, col].item()
             raise InputError(
-                f"cost: problem {problem} is infeasible: {side} {index} has mass but only +inf costs"
+                f"cost: problem {problem} has {value} at row {row}, column {col}; expected a number or +inf"
             )
+        for name, x, bad in zip("ab", (a, b), bad_weights, strict=True):
+            if bool(bad.any()):
+                problem, index = bad.nonzero()[0].tolist()
+                raise InputError(
+                    f"{name}: problem {problem} has {x[problem, index].item()} at {index}; expected a finite "
+                    "number >= 0"
+                )
+        if all(hard) and bool(unequal.any()):
+            k = int(unequal.nonzero()[0])
+            raise InputError(
+                f"a, b: problem {k} has masses {mass_a[k].item()} and {mass_b[k].item()}; "
+                "expected equal masses"
+            )
+        for name, bad in zip("ab", massless, strict=True):
+            if bool(bad.any()):
+                raise InputError(f"{name}: problem {int(bad.nonzero()[0])} has no mass")
+        for side, bad, rigid in zip(("row", "column"), lonely, hard, strict=True):
+            if rigid and bool(bad.any()):
+                problem, index = bad.nonzero()[0].tolist()
+                raise InputError(
+                    f"cost: problem {problem} is infeasible: {side} {index} has mass but only +inf costs"
+                )
     return torch.where(lonely[0], 0.0, a), torch.where(lonely[1], 0.0, b)
 
 
@@ -98,32 +107,74 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     rows, cols = _present(row_mask, batch, n, device), _present(col_mask, batch, m, device)
     empty = ~(rows.any(1) & cols.any(1))
     edges = rows[:, :, None] & cols[:, None, :]
-    a, b = _marginal(a, rows, empty, dtype), _marginal(b, cols, empty, dtype)
-    given = a, b
-    a, b = _check(cost, edges, reg, a, b, empty, reg_m)
+    given = _marginal(a, rows, empty, dtype), _marginal(b, cols, empty, dtype)
+    a, b = _check(cost, edges, reg, *given, empty, reg_m)
     mass = given[0].double().sum(1)
-    if all(map(math.isinf, reg_m)):
+    relaxed = any(map(math.isfinite, reg_m))
+    if not relaxed:
         b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
         given = a, b
     step = reg.to(dtype).expand(batch)[:, None]
     unit = torch.ones_like(step) if unit is None else unit.to(dtype)[:, None]
-    rho_a, rho_b = (rho * unit for rho in reg_m)
-    tau_a, tau_b = 1 / (1 + step / rho_a), 1 / (1 + step / rho_b)
+    rho_a, rho_b = (side * unit for side in reg_m)
     # Padding costs +inf: exp turns it into an exact 0.
     cost = torch.where(edges, cost, torch.inf)
+    start = torch.zeros_like(b) if start is None else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
+    proximal = method == "ipot"
+    if _triton_takes(cost, method):
+        from . import triton_solver
+
+        rho = torch.cat([rho_a, rho_b], 1)
+        plan, f, g, n_iter, status = triton_solver.iterate(
+            cost, step[:, 0], a, b, start, rho, method, max_iter, tol, relaxed
+        )
+        n_iter = torch.where(empty, 0, n_iter)
+    else:
+        f, g, n_iter = _iterate(
+            cost, step, a, b, start, (rho_a, rho_b), ~empty, mass, proximal, max_iter, tol
+        )
+        # Codes as in autograd.STATUS: this solver is always in the log domain.
+        status = torch.full_like(n_iter, 3 if proximal else 2)
+        steps = n_iter.clamp(min=1).to(dtype)[:, None] if proximal else torch.ones_like(step)
+        f, g, step = f / steps, g / steps, step / steps
+        plan = ((f[:, :, None] + g[:, None, :] - cost) / step[:, :, None]).exp()
+        plan = torch.where(edges & (a > 0)[:, :, None] & (b > 0)[:, None, :], plan, 0.0)
+    sums_a, sums_b = plan.sum(2), plan.sum(1)
+    finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
+    off_a, price_a = _kept(sums_a, given[0], finite_f, rho_a)
+    off_b, price_b = _kept(sums_b, given[1], finite_g, rho_b)
+    error = torch.where(empty, 0.0, torch.maximum(off_a, off_b) / mass.clamp(min=1e-300).to(dtype))
+    linear = torch.where(torch.isfinite(cost), plan * cost, 0.0).sum((1, 2))
+    entropic = (finite_f * sums_a).sum(1) + (finite_g * sums_b).sum(1) - step[:, 0] * sums_a.sum(1)
+    value = linear.clone() if proximal else entropic + price_a + price_b
+    f = torch.where(rows & ~empty[:, None], f, 0.0)
+    g = torch.where(cols & ~empty[:, None], g, 0.0)
+    status = torch.where(empty, 4, status)
+    return plan, f, g, value, linear, error, n_iter, error <= tol, status
+
+
+def _triton_takes(cost: Tensor, method: str) -> bool:
+    if cost.device.type != "cuda":
+        return False
+    try:
+        from . import triton_solver
+    except ImportError:
+        return False
+    return triton_solver.fits(cost, method)
+
+
+def _iterate(cost, step, a, b, start, rho, active, mass, proximal, max_iter, tol):
+    """Potentials and iteration counts, all problems side by side.
+
+    IPOT is the same iteration with reg = step / t after t steps, in scaled potentials.
+    """
+    tau_a, tau_b = (1 / (1 + step / side) for side in rho)
     log_a, log_b = a.log(), b.log()
     f = torch.zeros_like(a)
-    g = (
-        torch.zeros_like(b)
-        if start is None or method == "ipot"
-        else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
-    )
-    n_iter = torch.zeros(batch, dtype=torch.int64, device=device)
-    active = ~empty
-    # IPOT is the same iteration with reg = step / t after t steps, in scaled potentials.
-    proximal = method == "ipot"
+    g = torch.zeros_like(b) if proximal else start
+    n_iter = torch.zeros(len(cost), dtype=torch.int64, device=cost.device)
     before = g  # IPOT carries its last column scaling over into the next row update
-    last = torch.full((batch,), torch.inf, dtype=dtype, device=device)
+    last = torch.full((len(cost),), torch.inf, dtype=cost.dtype, device=cost.device)
     finite_cost = torch.where(torch.isfinite(cost), cost, 0.0)
     for iteration in range(max_iter):
         t = iteration + 1 if proximal else 1
@@ -139,7 +190,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
             last = value
         else:
             # a · u_old / u_new are the row sums before the step, for hard marginals; their change, else.
-            sums = torch.where(a > 0, a * (-new_f / rho_a).exp(), 0.0)
+            sums = torch.where(a > 0, a * (-new_f / rho[0]).exp(), 0.0)
             ratio = torch.where(a > 0, (f - new_f) / step, 0.0).exp()
             done = torch.where(a > 0, sums * (ratio - 1).abs(), 0.0).sum(1) <= tol * mass
             if iteration == 0:
@@ -152,26 +203,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
             active = active & ~done
             if iteration % CHECK_EVERY == CHECK_EVERY - 1 and not bool(active.any()):
                 break
-    steps = n_iter.clamp(min=1).to(dtype)[:, None] if proximal else torch.ones_like(step)
-    f, g, step = f / steps, g / steps, step / steps
-    plan = ((f[:, :, None] + g[:, None, :] - cost) / step[:, :, None]).exp()
-    supported = edges & (a > 0)[:, :, None] & (b > 0)[:, None, :]
-    plan = torch.where(supported, plan, 0.0)
-    sums_a, sums_b = plan.sum(2), plan.sum(1)
-    finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
-    off_a, price_a = _kept(sums_a, given[0], finite_f, rho_a)
-    off_b, price_b = _kept(sums_b, given[1], finite_g, rho_b)
-    off = torch.maximum(off_a, off_b)
-    error = torch.where(empty, 0.0, off / mass.clamp(min=1e-300).to(dtype))
-    linear = (plan * finite_cost).sum((1, 2))
-    entropic = (finite_f * sums_a).sum(1) + (finite_g * sums_b).sum(1) - step[:, 0] * sums_a.sum(1)
-    entropic = entropic + price_a + price_b
-    f = torch.where(rows & ~empty[:, None], f, 0.0)
-    g = torch.where(cols & ~empty[:, None], g, 0.0)
-    # Codes as in autograd.STATUS: this solver is always in the log domain.
-    status = torch.where(empty, 4, 3 if proximal else 2)
-    value = linear.clone() if proximal else entropic
-    return plan, f, g, value, linear, error, n_iter, error <= tol, status
+    return f, g, n_iter
 
 
 def implicit_gradient(plan, cost, reg, reg_m):
@@ -195,7 +227,22 @@ def implicit_gradient(plan, cost, reg, reg_m):
 
 
 def align(
-    x, y, x_mask, y_mask, a, b, reg, relative, implicit, method, max_iter, tol, reg_m, accelerate, want_x, want_y
+    x,
+    y,
+    x_mask,
+    y_mask,
+    a,
+    b,
+    reg,
+    relative,
+    implicit,
+    method,
+    max_iter,
+    tol,
+    reg_m,
+    accelerate,
+    want_x,
+    want_y,
 ):
     """The operator ``optical_rs::align``; meaning as in ``alignment_loss``."""
     batch = x.shape[0]

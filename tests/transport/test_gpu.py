@@ -1,0 +1,148 @@
+"""The Triton kernel: by its interpreter on any machine, and on a GPU where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from optical_rs import InputError
+from optical_rs.transport import alignment_loss, solve_batch
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+INTERPRETED = """
+import json, sys
+import numpy as np, torch
+from optical_rs.transport import triton_solver
+worst, iterations, codes = [], [], []
+for name in json.loads(sys.argv[1]):
+    p = np.load(name)
+    t = {k: torch.from_numpy(p[k]) for k in ("cost", "reg", "a", "b", "start", "rho")}
+    plan, f, g, n_iter, status = triton_solver.iterate(
+        *t.values(), str(p["method"]), int(p["max_iter"]), float(p["tol"]), bool(np.isfinite(p["rho"]).any())
+    )
+    np.savez(name + ".out.npz", plan=plan, f=f, g=g, n_iter=n_iter, status=status)
+"""
+
+CASES = [
+    # n, m, reg, reg_m, method, max_iter, tol, expected status
+    (5, 7, 0.1, None, "auto", 40, 0.0, "linear"),
+    (20, 33, 0.05, None, "auto", 200, 1e-4, "linear"),
+    (33, 20, 0.002, None, "auto", 30, 0.0, "log"),
+    (6, 6, 0.1, None, "log", 25, 0.0, "log"),
+    (17, 9, 0.1, 0.5, "auto", 40, 0.0, "log"),
+    (1, 1, 1.0, None, "auto", 3, 0.0, "linear"),
+]
+
+
+def problem(n, m, seed, zero_mass=True):
+    rng = np.random.default_rng(seed)
+    cost = rng.random((2, n, m)).astype(np.float32)
+    a, b = (np.full((2, size), 1 / size, dtype=np.float32) for size in (n, m))
+    if zero_mass and n > 2:
+        cost[0, 0, m - 1] = np.inf
+        a[1] = 1 / (n - 1)
+        a[1, 2] = 0
+    return cost, a, b
+
+
+def test_the_interpreted_kernel_agrees_with_the_native_core(tmp_path):
+    names = []
+    for k, (n, m, reg, reg_m, method, max_iter, tol, _) in enumerate(CASES):
+        cost, a, b = problem(n, m, k)
+        rho = np.full((2, 2), np.inf if reg_m is None else reg_m, dtype=np.float32)
+        names.append(str(tmp_path / f"{k}.npz"))
+        np.savez(
+            names[-1],
+            cost=cost, reg=np.full(2, reg, np.float32), a=a, b=b, start=np.zeros_like(b), rho=rho,
+            method=method, max_iter=max_iter, tol=tol,
+        )  # fmt: skip
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", INTERPRETED, json.dumps(names)], check=True, env=environment)
+    for k, (n, m, reg, reg_m, _, max_iter, tol, status) in enumerate(CASES):
+        cost, a, b = problem(n, m, k)
+        # As many plain iterations of the float64 core as the kernel says it made.
+        out = np.load(names[k] + ".out.npz")
+        for i in range(2):
+            masses = (x[i : i + 1].astype(np.float64) / x[i].sum(dtype=np.float64) for x in (a, b))
+            want = solve_batch(
+                cost[i : i + 1].astype(np.float64), reg, *masses, reg_m=reg_m, method="log",
+                max_iter=int(out["n_iter"][i]), tol=0,
+            )  # fmt: skip
+            np.testing.assert_allclose(out["plan"][i], want.plan[0], atol=2e-6)
+            assert out["n_iter"][i] == max_iter or tol > 0
+            assert ("linear", "stabilised", "log")[out["status"][i]] == status
+            if tol:
+                assert np.abs(out["plan"][i].sum(1) - a[i]).sum() <= tol
+                assert out["n_iter"][i] < max_iter
+
+
+def test_what_does_not_fit_is_left_to_torch():
+    from optical_rs.transport import triton_solver
+
+    assert triton_solver.fits(torch.empty(1, 256, 200), "auto")
+    assert not triton_solver.fits(torch.empty(1, 257, 200), "auto")
+    assert not triton_solver.fits(torch.empty(1, 8, 8), "ipot")
+    assert not triton_solver.fits(torch.empty(1, 8, 8, dtype=torch.float64), "auto")
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@gpu
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (5, 7), (32, 48), (64, 64), (64, 180), (128, 128), (200, 256), (300, 300)]
+)
+@pytest.mark.parametrize("reg", [0.003, 0.05, 1.0])
+def test_gpu_agrees_with_cpu(shape, reg):
+    cost = torch.rand(3, *shape, generator=torch.manual_seed(0))
+    want = solve_batch(cost.double(), reg, method="log", max_iter=60, tol=0)
+    got = solve_batch(cost.cuda(), reg, max_iter=60, tol=0)
+    assert got.plan.device.type == "cuda"
+    assert (got.plan.cpu() - want.plan).abs().sum((1, 2)).max() < 5e-5
+    torch.testing.assert_close(got.value_linear.cpu().double(), want.value_linear, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got.value.cpu().double(), want.value, atol=1e-4, rtol=1e-4)
+    assert got.n_iter.tolist() == [60] * 3
+
+
+@gpu
+def test_gpu_masks_gradients_and_relaxed_marginals():
+    generator = torch.manual_seed(1)
+    cost = torch.rand(2, 9, 12, generator=generator)
+    rows = torch.rand(2, 9, generator=generator) < 0.6
+    for options in ({}, {"reg_m": 0.3}, {"grad": "implicit"}, {"method": "ipot"}):
+        slopes, values = [], []
+        for device in ("cpu", "cuda"):
+            c = cost.to(device).requires_grad_()
+            result = solve_batch(c, 0.1, row_mask=rows, max_iter=50, tol=0, **options)
+            (slope,) = torch.autograd.grad(result.value_linear.sum(), c)
+            slopes.append(slope.cpu())
+            values.append(result.value.detach().cpu())
+        torch.testing.assert_close(slopes[0], slopes[1], atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=1e-4)
+        assert not slopes[1][~rows].any()
+
+
+@gpu
+def test_gpu_alignment_loss():
+    generator = torch.manual_seed(2)
+    x, y = (torch.randn(4, size, 16, generator=generator) for size in (20, 30))
+    results = []
+    for device in ("cpu", "cuda"):
+        leaf = x.to(device, copy=True).requires_grad_()
+        loss = alignment_loss(leaf, y.to(device), reg=0.1, max_iter=50, tol=0)
+        loss.backward()
+        results.append((loss.item(), leaf.grad.cpu()))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-4)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-6, rtol=1e-3)
+
+
+@gpu
+def test_gpu_bad_input_is_named():
+    cost = torch.rand(2, 3, 4, device="cuda")
+    cost[1, 2, 0] = torch.nan
+    with pytest.raises(InputError, match="cost: problem 1 has nan at row 2, column 0"):
+        solve_batch(cost, 0.1)

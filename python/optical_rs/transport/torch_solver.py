@@ -102,6 +102,15 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
 
     ``accelerate`` has no effect here. ``unit`` (B,) multiplies ``reg_m``.
     """
+    if _triton_takes(cost, method):
+        from . import triton_solver
+
+        solved = triton_solver.solve(
+            cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, unit
+        )
+        # What it refuses is named below.
+        if solved is not None:
+            return solved
     batch, n, m = cost.shape
     device, dtype = cost.device, cost.dtype
     rows, cols = _present(row_mask, batch, n, device), _present(col_mask, batch, m, device)
@@ -121,24 +130,11 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     cost = torch.where(edges, cost, torch.inf)
     start = torch.zeros_like(b) if start is None else torch.where(torch.isfinite(start), start, 0.0).to(dtype)
     proximal = method == "ipot"
-    if _triton_takes(cost, method):
-        from . import triton_solver
-
-        rho = torch.cat([rho_a, rho_b], 1)
-        plan, f, g, n_iter, status = triton_solver.iterate(
-            cost, step[:, 0], a, b, start, rho, method, max_iter, tol, relaxed
-        )
-        n_iter = torch.where(empty, 0, n_iter)
-    else:
-        f, g, n_iter = _iterate(
-            cost, step, a, b, start, (rho_a, rho_b), ~empty, mass, proximal, max_iter, tol
-        )
-        # Codes as in autograd.STATUS: this solver is always in the log domain.
-        status = torch.full_like(n_iter, 3 if proximal else 2)
-        steps = n_iter.clamp(min=1).to(dtype)[:, None] if proximal else torch.ones_like(step)
-        f, g, step = f / steps, g / steps, step / steps
-        plan = ((f[:, :, None] + g[:, None, :] - cost) / step[:, :, None]).exp()
-        plan = torch.where(edges & (a > 0)[:, :, None] & (b > 0)[:, None, :], plan, 0.0)
+    f, g, n_iter = _iterate(cost, step, a, b, start, (rho_a, rho_b), ~empty, mass, proximal, max_iter, tol)
+    steps = n_iter.clamp(min=1).to(dtype)[:, None] if proximal else torch.ones_like(step)
+    f, g, step = f / steps, g / steps, step / steps
+    plan = ((f[:, :, None] + g[:, None, :] - cost) / step[:, :, None]).exp()
+    plan = torch.where(edges & (a > 0)[:, :, None] & (b > 0)[:, None, :], plan, 0.0)
     sums_a, sums_b = plan.sum(2), plan.sum(1)
     finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
     off_a, price_a = _kept(sums_a, given[0], finite_f, rho_a)
@@ -149,7 +145,8 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     value = linear.clone() if proximal else entropic + price_a + price_b
     f = torch.where(rows & ~empty[:, None], f, 0.0)
     g = torch.where(cols & ~empty[:, None], g, 0.0)
-    status = torch.where(empty, 4, status)
+    # Codes as in autograd.STATUS: this solver is always in the log domain.
+    status = torch.where(empty, 4, 3 if proximal else 2)
     return plan, f, g, value, linear, error, n_iter, error <= tol, status
 
 

@@ -1,8 +1,11 @@
 """Transport on a GPU: one Triton program per problem, its kernel held in registers.
 
-The iterations of :mod:`.torch_solver` in a single launch, with per-problem stopping. Triton's
-interpreter runs the same code on a CPU (``TRITON_INTERPRET=1``), which is how it is tested there.
+Everything of a problem (marginals, checks, iterations, plan and values) happens in one launch, with
+per-problem stopping. Triton's interpreter runs the same code on a CPU (``TRITON_INTERPRET=1``), which is
+how it is tested there.
 """
+
+import math
 
 import torch
 import triton
@@ -12,111 +15,189 @@ from torch import Tensor
 #: Padded elements of a problem up to which its kernel fits one program's registers.
 LARGEST = 256 * 256
 
-LINEAR, LOG = 0, 2
+
+@triton.jit
+def _marginal(given_at, i, index, present, size, GIVEN: tl.constexpr):
+    """Weights over the real entries (uniform, or as given), and whether one is no weight."""
+    if GIVEN:
+        weights = tl.load(given_at + i * size + index, mask=present, other=0.0)
+    else:
+        weights = tl.where(present, 1.0 / tl.sum(present.to(tl.float32)), 0.0)
+    bad = tl.sum(tl.where((weights >= 0) & (weights < float("inf")), 0, 1)) > 0
+    return weights, bad
+
+
+@triton.jit
+def _log_sum(scaled, AXIS: tl.constexpr):
+    """log Σ exp, where the sum of nothing but −∞ is −∞."""
+    top = tl.max(scaled, AXIS)
+    top = tl.where(top > -float("inf"), top, 0.0)
+    return tl.log(tl.sum(tl.exp(scaled - tl.expand_dims(top, AXIS)), AXIS)) + top
+
+
+@triton.jit
+def _kept(sums, weights, potential, rho, RELAXED: tl.constexpr):
+    """Distance of a plan's sums from what its marginal wants, and the price of that if relaxed."""
+    wanted, price = weights, 0.0
+    if RELAXED:
+        finite = tl.where(weights > 0, potential, 0.0)
+        wanted = weights * tl.exp(-finite / rho)
+        both = (sums > 0) & (weights > 0)
+        ratio = tl.where(both, sums, 1.0) / tl.where(both, weights, 1.0)
+        divergence = tl.sum(sums * tl.log(ratio) - sums + weights)
+        price = tl.where(rho < float("inf"), rho * divergence, 0.0)
+    return tl.sum(tl.abs(sums - wanted)), price
 
 
 @triton.jit
 def _solve(
-    cost_at,
-    reg_at,
-    a_at,
-    b_at,
-    start_at,
-    rho_at,
-    plan_at,
-    f_at,
-    g_at,
-    n_iter_at,
-    status_at,
-    n,
-    m,
-    max_iter,
-    tol,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    ONLY_LOG: tl.constexpr,
-    RELAXED: tl.constexpr,
-):
+    cost_at, reg_at, a_at, b_at, rows_at, cols_at, start_at, rho_at,
+    plan_at, f_at, g_at, value_at, linear_at, error_at, n_iter_at, converged_at, status_at, refused_at,
+    n, m, reg_step, max_iter, tol, hard_rows, hard_cols,
+    ROWS: tl.constexpr, COLS: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+    ROW_MASK: tl.constexpr, COL_MASK: tl.constexpr, START: tl.constexpr,
+    ONLY_LOG: tl.constexpr, RELAXED: tl.constexpr,
+):  # fmt: skip
     i = tl.program_id(0).to(tl.int64)
     row, col = tl.arange(0, ROWS), tl.arange(0, COLS)
     is_row, is_col = row < n, col < m
-    inside = is_row[:, None] & is_col[None, :]
-    at = row[:, None] * m + col[None, :]
+    at = i * n * m + row[:, None] * m + col[None, :]
+    everywhere = is_row[:, None] & is_col[None, :]
     infinity = float("inf")
-
-    cost = tl.load(cost_at + i * n * m + at, mask=inside, other=infinity)
-    a = tl.load(a_at + i * n + row, mask=is_row, other=0.0)
-    b = tl.load(b_at + i * m + col, mask=is_col, other=0.0)
-    g_start = tl.load(start_at + i * m + col, mask=is_col, other=0.0)
-    reg = tl.load(reg_at + i)
+    real_row, real_col = is_row, is_col
+    if ROW_MASK:
+        real_row = is_row & (tl.load(rows_at + i * n + row, mask=is_row, other=0) != 0)
+    if COL_MASK:
+        real_col = is_col & (tl.load(cols_at + i * m + col, mask=is_col, other=0) != 0)
+    inside = real_row[:, None] & real_col[None, :]
+    empty = (tl.max(real_row.to(tl.int32)) == 0) | (tl.max(real_col.to(tl.int32)) == 0)
+    a, bad_a = _marginal(a_at, i, row, real_row, n, A)
+    b, bad_b = _marginal(b_at, i, col, real_col, m, B)
+    mass_a, mass_b = tl.sum(a), tl.sum(b)
+    given_a, given_b = a, b
+    reg = tl.load(reg_at + i * reg_step)
     rate = 1.0 / reg
+    g = tl.zeros([COLS], tl.float32)
+    if START:
+        g = tl.load(start_at + i * m + col, mask=is_col, other=0.0)
+        g = tl.where(tl.abs(g) < infinity, g, 0.0)
+
+    # What the host must refuse. (NaN compares with nothing, hence the forms below.)
+    cost = tl.load(cost_at + at, mask=inside, other=infinity)
+    no_number = tl.max(tl.where(cost > -infinity, 0, 1)) > 0
+    edge = (cost < infinity) & (a > 0)[:, None] & (b > 0)[None, :]
+    lonely_row = (a > 0) & (tl.max(edge.to(tl.int32), 1) == 0)
+    lonely_col = (b > 0) & (tl.max(edge.to(tl.int32), 0) == 0)
+    infeasible = (
+        tl.max(lonely_row.to(tl.int32)) * hard_rows + tl.max(lonely_col.to(tl.int32)) * hard_cols
+    ) > 0
+    massless = ((mass_a > 0) & (mass_b > 0)) == 0
+    unequal = tl.abs(mass_a - mass_b) > 1e-4 * tl.maximum(mass_a, mass_b)
+    bad_reg = ((reg > 0) & (reg < infinity)) == 0
+    wrong = no_number | bad_a | bad_b | massless | infeasible
+    if not RELAXED:
+        wrong = wrong | unequal
+        b = b * (mass_a / mass_b)
+        given_b = b
+    refused = (wrong & (empty == 0)) | bad_reg
+    live = (empty == 0) & (refused == 0)
+    a = tl.where(lonely_row, 0.0, a)
+    b = tl.where(lonely_col, 0.0, b)
+    goal = tol * mass_a
     log_a = tl.where(a > 0, tl.log(tl.where(a > 0, a, 1.0)), -infinity)
     log_b = tl.where(b > 0, tl.log(tl.where(b > 0, b, 1.0)), -infinity)
-    goal = tol * tl.sum(a)
-
-    # Scalings of exp((f₀ + g₀ − C) / reg), f₀ the row minima: the largest entry of a row is 1.
-    f_start = tl.min(cost - g_start[None, :], 1)
-    f_start = tl.where(f_start < infinity, f_start, 0.0)
-    exponent = (f_start[:, None] + g_start[None, :] - cost) * rate
-    spread = -tl.min(tl.where(cost < infinity, exponent, 0.0))
-    f, g = f_start, g_start
-    it = 0
-    finished = False
-    if not ONLY_LOG:
-        kernel = tl.exp(exponent)
-        u = tl.where(is_row, 1.0, 0.0)
-        v = tl.where(is_col, 1.0, 0.0)
-        in_range = spread <= 80.0
-        going = in_range & (max_iter > 0)
-        while going:
-            sums = tl.sum(kernel * v[None, :], 1)
-            error = tl.sum(tl.abs(u * sums - a))
-            u = a / tl.maximum(sums, 1e-37)
-            v = b / tl.maximum(tl.sum(kernel * u[:, None], 0), 1e-37)
-            in_range = tl.maximum(tl.max(u), tl.max(v)) <= 1e25
-            it += 1
-            done = (tol > 0) & (it > 1) & (error <= goal)
-            going = in_range & (it < max_iter) & (not done)
-        finished = in_range
-        if finished:
-            f = tl.where(u > 0, f + reg * tl.log(tl.where(u > 0, u, 1.0)), -infinity)
-            g = tl.where(v > 0, g + reg * tl.log(tl.where(v > 0, v, 1.0)), -infinity)
-    if not finished:
-        it = 0
-        f, g = tl.zeros_like(f_start), g_start
+    rho_a, rho_b = infinity, infinity
+    tau_a, tau_b = 1.0, 1.0
+    if RELAXED:
         rho_a, rho_b = tl.load(rho_at + 2 * i), tl.load(rho_at + 2 * i + 1)
         tau_a, tau_b = 1.0 / (1.0 + reg / rho_a), 1.0 / (1.0 + reg / rho_b)
-        going = max_iter > 0
+
+    # Row minima first: the largest entry of a row of exp((f + g − C) / reg) is 1.
+    f = tl.min(cost - g[None, :], 1)
+    f = tl.where(tl.abs(f) < infinity, f, 0.0)
+    spread = tl.max(tl.where(cost < infinity, cost - g[None, :] - f[:, None], 0.0)) * rate
+    status = 2
+    it = 0
+    finished = live == 0
+    if not ONLY_LOG:
+        # Linear domain; its scalings are absorbed, and a log step taken, each time they leave the range.
+        status = tl.where(spread <= 80.0, 0, 1)
+        log_steps = tl.where(spread <= 80.0, 0, 1)
+        large = tl.where(spread <= 80.0, 1e25, 1e8)
+        while (finished == 0) & (it < max_iter):
+            cost = tl.load(cost_at + at, mask=inside, other=infinity)
+            steps = 0
+            while (steps < log_steps) & (it < max_iter):
+                f = tl.where(a > 0, reg * (log_a - _log_sum((g[None, :] - cost) * rate, 1)), -infinity)
+                g = tl.where(b > 0, reg * (log_b - _log_sum((f[:, None] - cost) * rate, 0)), -infinity)
+                steps += 1
+                it += 1
+            kernel = tl.exp((f[:, None] + g[None, :] - cost) * rate)
+            u = tl.where(real_row, 1.0, 0.0)
+            v = tl.where(real_col, 1.0, 0.0)
+            sweeps = 0
+            going = it < max_iter
+            in_range = True
+            while going:
+                sums = tl.sum(kernel * v[None, :], 1)
+                error = tl.sum(tl.abs(u * sums - a))
+                u = a / tl.maximum(sums, 1e-37)
+                v = b / tl.maximum(tl.sum(kernel * u[:, None], 0), 1e-37)
+                in_range = tl.maximum(tl.max(u), tl.max(v)) <= large
+                done = (tol > 0) & (sweeps > 0) & (error <= goal)
+                if in_range:
+                    it += 1
+                    sweeps += 1
+                going = in_range & (it < max_iter) & (done == 0)
+            finished = in_range
+            if finished | (sweeps > 0):
+                u = tl.minimum(tl.maximum(u, tl.where(finished, 0.0, 1e-37)), 1e37)
+                v = tl.minimum(tl.maximum(v, tl.where(finished, 0.0, 1e-37)), 1e37)
+                f = tl.where(a > 0, f + reg * tl.log(tl.where(a > 0, u, 1.0)), -infinity)
+                g = tl.where(b > 0, g + reg * tl.log(tl.where(b > 0, v, 1.0)), -infinity)
+            if finished == 0:
+                status = 1
+                large = 1e8
+                # More log steps each time that not one sweep stays in range.
+                log_steps = tl.where(sweeps > 0, 1, tl.minimum(tl.maximum(2 * log_steps, 1), 64))
+    else:
+        f = tl.zeros_like(f)
+        going = live & (max_iter > 0)
         while going:
-            scaled = (g[None, :] - cost) * rate
-            top = tl.max(scaled, 1)
-            top = tl.where(top > -infinity, top, 0.0)
-            total = tl.log(tl.sum(tl.exp(scaled - top[:, None]), 1)) + top
-            new = tl.where(a > 0, tau_a * reg * (log_a - total), -infinity)
+            new = tau_a * reg * (log_a - _log_sum((g[None, :] - cost) * rate, 1))
+            new = tl.where(a > 0, new, -infinity)
             change = tl.abs(tl.exp(tl.where(a > 0, (f - new) * rate, 0.0)) - 1)
             sums = a
             if RELAXED:
-                sums = tl.where(a > 0, a * tl.exp(-new / rho_a), 0.0)
+                sums = a * tl.exp(-tl.where(a > 0, new, 0.0) / rho_a)
             error = tl.sum(sums * change)
             f = new
-            scaled = (f[:, None] - cost) * rate
-            top_b = tl.max(scaled, 0)
-            top_b = tl.where(top_b > -infinity, top_b, 0.0)
-            total_b = tl.log(tl.sum(tl.exp(scaled - top_b[None, :]), 0)) + top_b
-            g = tl.where(b > 0, tau_b * reg * (log_b - total_b), -infinity)
+            g = tau_b * reg * (log_b - _log_sum((f[:, None] - cost) * rate, 0))
+            g = tl.where(b > 0, g, -infinity)
             it += 1
             done = (tol > 0) & (it > 1) & (error <= goal)
-            going = (it < max_iter) & (not done)
+            going = (it < max_iter) & (done == 0)
 
     # Read again rather than kept in registers throughout.
-    cost = tl.load(cost_at + i * n * m + at, mask=inside, other=infinity)
+    cost = tl.load(cost_at + at, mask=inside, other=infinity)
     plan = tl.exp((f[:, None] + g[None, :] - cost) * rate)
-    plan = tl.where((a > 0)[:, None] & (b > 0)[None, :], plan, 0.0)
-    tl.store(plan_at + i * n * m + at, plan, mask=inside)
-    tl.store(f_at + i * n + row, f, mask=is_row)
-    tl.store(g_at + i * m + col, g, mask=is_col)
+    plan = tl.where((a > 0)[:, None] & (b > 0)[None, :] & live, plan, 0.0)
+    sums_a, sums_b = tl.sum(plan, 1), tl.sum(plan, 0)
+    linear = tl.sum(tl.where(cost < infinity, plan * cost, 0.0))
+    off_a, price_a = _kept(sums_a, given_a, f, rho_a, RELAXED)
+    off_b, price_b = _kept(sums_b, given_b, g, rho_b, RELAXED)
+    dual = tl.sum(tl.where(sums_a > 0, sums_a * f, 0.0)) + tl.sum(tl.where(sums_b > 0, sums_b * g, 0.0))
+    error = tl.where(live, tl.maximum(off_a, off_b) / mass_a, 0.0)
+    tl.store(plan_at + at, plan, mask=everywhere)
+    tl.store(f_at + i * n + row, tl.where(real_row & live, f, 0.0), mask=is_row)
+    tl.store(g_at + i * m + col, tl.where(real_col & live, g, 0.0), mask=is_col)
+    tl.store(value_at + i, tl.where(live, dual - reg * tl.sum(sums_a) + price_a + price_b, 0.0))
+    tl.store(linear_at + i, linear)
+    tl.store(error_at + i, error)
     tl.store(n_iter_at + i, it.to(tl.int64))
-    tl.store(status_at + i, tl.where(finished, 0, 2).to(tl.int64))
+    tl.store(converged_at + i, (error <= tol).to(tl.int8))
+    tl.store(status_at + i, tl.where(empty, 4, status).to(tl.int64))
+    tl.store(refused_at + i, refused.to(tl.int8))
 
 
 def _padded(size: int) -> int:
@@ -125,64 +206,63 @@ def _padded(size: int) -> int:
 
 def fits(cost: Tensor, method: str) -> bool:
     """Whether a batch can be solved here: float32, and small enough for registers."""
-    n, m = cost.shape[1:]
-    return cost.dtype == torch.float32 and method != "ipot" and _padded(n) * _padded(m) <= LARGEST
-
-
-def iterate(
-    cost: Tensor,
-    reg: Tensor,
-    a: Tensor,
-    b: Tensor,
-    start: Tensor,
-    rho: Tensor,
-    method: str,
-    max_iter: int,
-    tol: float,
-    relaxed: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``plan, f, g, n_iter, status`` of a prepared batch.
-
-    Parameters
-    ----------
-    cost : (B, n, m) float32 tensor
-        Costs, +inf where there is no edge.
-    reg : (B,) float32 tensor
-    a, b, start : (B, n), (B, m) and (B, m) float32 tensors
-        Marginals, and the column potentials to start from.
-    rho : (B, 2) float32 tensor
-        ``reg_m`` of rows and columns, inf for hard marginals.
-    """
     batch, n, m = cost.shape
-    plan, f, g = torch.empty_like(cost), torch.empty_like(a), torch.empty_like(b)
-    n_iter, status = (torch.empty(batch, dtype=torch.int64, device=cost.device) for _ in range(2))
-    rows, cols = _padded(n), _padded(m)
-    if batch:
-        _solve[(batch,)](
-            cost.contiguous(),
-            reg.contiguous(),
-            a.contiguous(),
-            b.contiguous(),
-            start.contiguous(),
-            rho.contiguous(),
-            plan,
-            f,
-            g,
-            n_iter,
-            status,
-            n,
-            m,
-            max_iter,
-            tol,
-            ROWS=rows,
-            COLS=cols,
-            ONLY_LOG=method == "log" or relaxed,
-            RELAXED=relaxed,
-            num_warps=warps(rows * cols),
-        )
-    return plan, f, g, n_iter, status
+    small = 0 < _padded(n) * _padded(m) <= LARGEST and batch * n * m > 0
+    return small and cost.dtype == torch.float32 and method != "ipot"
 
 
 def warps(elements: int) -> int:
     """Warps per program, by padded elements: as few as hold the kernel (measured on an H100)."""
     return 1 if elements <= 1024 else 2 if elements <= 16384 else 4 if elements <= 32768 else 8
+
+
+def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, unit=None):
+    """The operator ``optical_rs::solve`` for a batch that :func:`fits`; None if it must be refused.
+
+    Parameters
+    ----------
+    cost : (B, n, m) float32 tensor
+    reg : (1,) or (B,) tensor
+    a, b : (B, n) and (B, m) float32 tensors or None
+    row_mask, col_mask : (B, n) and (B, m) bool tensors or None
+    start : (B, m) float32 tensor or None
+    method, max_iter, tol, reg_m
+        As for ``solve_batch``.
+    unit : (B,) tensor, optional
+        Multiplies ``reg_m``.
+    """
+    batch, n, m = cost.shape
+    device = cost.device
+    relaxed = any(map(math.isfinite, reg_m))
+
+    def floats(x):
+        return x.to(device=device, dtype=torch.float32).contiguous() if x is not None else cost
+
+    def flags(x):
+        return x.contiguous().view(torch.int8) if x is not None else cost
+
+    def empty(*shape, dtype=torch.float32):
+        return torch.empty(*shape, dtype=dtype, device=device)
+
+    rho = cost
+    if relaxed:
+        rho = torch.tensor(reg_m, dtype=torch.float32, device=device).expand(batch, 2)
+        rho = (rho if unit is None else rho * unit.to(torch.float32)[:, None]).contiguous()
+    cost = cost.contiguous()
+    plan, f, g = torch.empty_like(cost), empty(batch, n), empty(batch, m)
+    value, linear, error = empty(3, batch).unbind()
+    n_iter, status = empty(2, batch, dtype=torch.int64).unbind()
+    converged, refused = empty(2, batch, dtype=torch.int8).unbind()
+    rows, cols = _padded(n), _padded(m)
+    _solve[(batch,)](
+        cost, floats(reg), floats(a), floats(b), flags(row_mask), flags(col_mask), floats(start), rho,
+        plan, f, g, value, linear, error, n_iter, converged, status, refused,
+        n, m, int(reg.numel() > 1), max_iter, tol, *(int(math.isinf(side)) for side in reg_m),
+        ROWS=rows, COLS=cols, A=a is not None, B=b is not None,
+        ROW_MASK=row_mask is not None, COL_MASK=col_mask is not None, START=start is not None,
+        ONLY_LOG=method == "log" or relaxed, RELAXED=relaxed,
+        num_warps=warps(rows * cols),
+    )  # fmt: skip
+    if bool(refused.any()):
+        return None
+    return plan, f, g, value, linear, error, n_iter, converged.view(torch.bool), status

@@ -156,6 +156,8 @@ def _solve(
                 f = tl.where(a > 0, f + reg * tl.log(tl.where(a > 0, u, 1.0)), -infinity)
                 g = tl.where(b > 0, g + reg * tl.log(tl.where(b > 0, v, 1.0)), -infinity)
             if finished == 0:
+                # The sweep that left the range was absorbed, too, unless it was the first.
+                it += tl.where(sweeps > 0, 1, 0)
                 status = 1
                 large = 1e8
                 # More log steps each time that not one sweep stays in range.

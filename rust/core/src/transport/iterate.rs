@@ -341,6 +341,8 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
             self.scratch.g.copy_from_slice(&kept);
             return Ok(Absorbed::Nothing);
         }
+        // The sweep that left the range is absorbed, too.
+        self.n_iter += 1;
         self.absorb_in_range();
         Ok(Absorbed::Some)
     }

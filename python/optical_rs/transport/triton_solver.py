@@ -215,7 +215,7 @@ def fits(cost: Tensor, method: str) -> bool:
 
 def warps(elements: int) -> int:
     """Warps per program, by padded elements: as few as hold the kernel (measured on an H100)."""
-    return 1 if elements <= 1024 else 2 if elements <= 16384 else 4 if elements <= 32768 else 8
+    return 1 if elements <= 1024 else max(2, elements // 4096)
 
 
 def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, unit=None):

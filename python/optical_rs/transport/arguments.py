@@ -78,6 +78,14 @@ def side(name: str, lengths: Any, mask: Any, batch: int, size: int) -> Any:
     return None
 
 
+def present(name: str, lengths: Any, mask: Any, batch: int, size: int) -> np.ndarray:
+    """The real entries of a side as a boolean array (batch, size)."""
+    given = side(name, lengths, mask, batch, size)
+    if isinstance(given, list):
+        return np.arange(size) < np.array(given)[:, None]
+    return np.ones((batch, size), dtype=bool) if given is None else given
+
+
 def floats(name: str, x: Any) -> np.ndarray:
     """A contiguous float array: float64 stays, everything else becomes float32."""
     x = np.asarray(x)

@@ -37,7 +37,8 @@ class TransportResult:
         The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``. For a relaxed marginal
         the distance to ``a · exp(−f / reg_m)``, which T 1 equals at the optimum.
     status : list of str
-        How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"`` or ``"empty"``.
+        How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"``, ``"exact"`` or
+        ``"empty"``.
     """
 
     plan: Any

@@ -4,7 +4,11 @@ Same problems, same threads, medians. Speed is given with accuracy: the marginal
 plan, and its L1 distance to the float64 solution (as many iterations, or converged).
 """
 
+import json
+import subprocess
+import sys
 import warnings
+from functools import cache
 
 import numpy as np
 import optical_rs
@@ -20,6 +24,8 @@ LARGEST = 4_500_000
 LARGEST_FOR_LOG = 150_000
 SHAPES = [(32, 32), (64, 64), (64, 180), (128, 128), (512, 512)]
 BATCHES = [32, 256, 1024]
+#: Of costs between the demo collection's tokens.
+REAL_SHAPES = [(32, 32), (64, 64), (64, 180)]
 
 
 def cosine_tokens(batch: int, n: int, m: int, dim: int = 128, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +44,38 @@ def cosine_costs(batch: int, n: int, m: int) -> np.ndarray:
     """Costs between the tokens of :func:`cosine_tokens`."""
     x, y = cosine_tokens(batch, n, m)
     return 1 - x @ y.transpose(0, 2, 1)
+
+
+@cache
+def demo_tokens(limit: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    """Chichewa and English tokens of the demo's interface strings, one string after the other, as its
+    multilingual teacher embeds them."""
+    from optical_rs.data.bitext import load_bitext
+    from optical_rs.models import late_interaction
+
+    bitext = load_bitext("kolibri:ny").head(limit)
+    model = late_interaction("packaged:multilingual-e5-small", dim=128, fit_on=bitext.english)
+
+    def tokens(texts: list[str]) -> np.ndarray:
+        found = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+        return np.concatenate([np.asarray(t, dtype=np.float32) for t in found])
+
+    return tokens(bitext.foreign), tokens(bitext.english)
+
+
+def demo_costs(batch: int, n: int, m: int) -> np.ndarray:
+    """Costs between stretches of n Chichewa and m English tokens from about the same strings."""
+    x, y = demo_tokens()
+    rng = np.random.default_rng(0)
+    share = rng.random(batch)
+    starts = ((share * (len(t) - size)).astype(int) for t, size in ((x, n), (y, m)))
+    a, b = (
+        t[start[:, None] + np.arange(size)] for t, start, size in zip((x, y), starts, (n, m), strict=True)
+    )
+    return np.maximum(1 - a @ b.transpose(0, 2, 1), 0)
+
+
+COSTS = {"synthetic": cosine_costs, "demo tokens": demo_costs}
 
 
 def log_step(scaled: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,48 +170,126 @@ def fma_limit() -> float:
     return optical_rs._core.multiply_adds_per_second() / 2 / 1e9
 
 
-def solve_rows(shapes, batches, regs, *, limit: float):
+def cases(kinds, shapes, batches):
+    """(costs, n, m, batch) of all problems."""
+    for kind in kinds:
+        for n, m in shapes if kind == "synthetic" else REAL_SHAPES:
+            for batch in batches if n < 512 else [16]:
+                if batch * n * m <= LARGEST:
+                    yield kind, n, m, batch
+
+
+def solve_rows(kinds, shapes, batches, regs, *, limit: float):
     rows = []
-    for n, m in shapes:
-        for batch in batches if n < 512 else [16]:
-            if batch * n * m > LARGEST:
-                continue
-            array = cosine_costs(batch, n, m)
-            cost = torch.from_numpy(array)
-            for reg in regs:
-                for mode, iterations, tol in (("fixed", ITERATIONS, 0.0), ("tol", 1000, TOL)):
-                    sample = min(batch, 4)
-                    exact = solve_batch(
-                        array[:sample].astype(np.float64),
-                        reg,
-                        max_iter=iterations if mode == "fixed" else 20_000,
-                        tol=tol and 1e-9,
-                    ).plan
-                    entries = {}
-                    for name, run in peers(reg, iterations, tol, array.size).items():
-                        seconds = median_seconds(
-                            lambda run=run, array=array, cost=cost: run(array, cost), least=0.2, runs=3
-                        )
-                        entries[name] = {"seconds": seconds, **quality(run(array, cost), exact)}
-                    mine = entries["optical_rs"]["seconds"]
-                    for entry in entries.values():
-                        entry["ours_is_faster_by"] = entry["seconds"] / mine
-                        if mode == "fixed":
-                            entry["giga_element_iterations"] = (
-                                array.size * iterations / entry["seconds"] / 1e9
-                            )
-                            entry["share_of_limit"] = entry["giga_element_iterations"] / limit
-                    print(f"\n{batch} x {n}x{m}, reg {reg}, {mode}")
-                    for name, e in entries.items():
-                        speed = f"{e['giga_element_iterations']:7.2f} G/s" if mode == "fixed" else ""
-                        print(
-                            f"  {name:22}{e['seconds'] * 1e3:10.2f} ms {speed}  x{e['ours_is_faster_by']:7.1f}"
-                            f"   marginal {e['marginal_error']:.1e}  plan {e['plan_distance']:.1e}"
-                        )
-                    rows.append(
-                        {"batch": batch, "n": n, "m": m, "reg": reg, "mode": mode, "entries": entries}
+    for kind, n, m, batch in cases(kinds, shapes, batches):
+        array = COSTS[kind](batch, n, m)
+        cost = torch.from_numpy(array)
+        for reg in regs:
+            for mode, iterations, tol in (("fixed", ITERATIONS, 0.0), ("tol", 1000, TOL)):
+                sample = min(batch, 4)
+                exact = solve_batch(
+                    array[:sample].astype(np.float64),
+                    reg,
+                    max_iter=iterations if mode == "fixed" else 20_000,
+                    tol=tol and 1e-9,
+                ).plan
+                entries = {}
+                for name, run in peers(reg, iterations, tol, array.size).items():
+                    seconds = median_seconds(
+                        lambda run=run, array=array, cost=cost: run(array, cost), least=0.2, runs=3
                     )
+                    entries[name] = {"seconds": seconds, **quality(run(array, cost), exact)}
+                mine = entries["optical_rs"]["seconds"]
+                for entry in entries.values():
+                    entry["ours_is_faster_by"] = entry["seconds"] / mine
+                    if mode == "fixed":
+                        entry["giga_element_iterations"] = array.size * iterations / entry["seconds"] / 1e9
+                        entry["share_of_limit"] = entry["giga_element_iterations"] / limit
+                print(f"\n{kind}, {batch} x {n}x{m}, reg {reg}, {mode}")
+                for name, e in entries.items():
+                    speed = f"{e['giga_element_iterations']:7.2f} G/s" if mode == "fixed" else ""
+                    print(
+                        f"  {name:22}{e['seconds'] * 1e3:10.2f} ms {speed}  x{e['ours_is_faster_by']:7.1f}"
+                        f"   marginal {e['marginal_error']:.1e}  plan {e['plan_distance']:.1e}",
+                        flush=True,
+                    )
+                rows.append(
+                    {
+                        "costs": kind, "batch": batch, "n": n, "m": m, "reg": reg, "mode": mode,
+                        "entries": entries,
+                    }
+                )  # fmt: skip
     return rows
+
+
+def acceleration_rows():
+    """What over-relaxation, annealing and a warm start save: iterations and time to tolerance."""
+    rows = []
+    options = {"tol": TOL, "max_iter": 20_000}
+    print(f"\nto tolerance {TOL:g} (at most 20,000 iterations), 64 x 64x64")
+    for kind, make in COSTS.items():
+        array = make(64, 64, 64)
+        nearby = array + 0.01 * np.random.default_rng(1).random(array.shape).astype(np.float32)
+        for reg in (0.1, 0.05, 0.02, 0.01, 0.001, 0.0001):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                start = solve_batch(nearby, reg, **options).potentials
+                ways = {
+                    "plain": {"accelerate": False},
+                    "accelerated": {},
+                    "accelerated, warm": {"potentials": start},
+                }
+                row = {"costs": kind, "reg": reg}
+                for name, way in ways.items():
+                    result = solve_batch(array, reg, **options, **way)
+                    row[name] = {
+                        "iterations": float(result.n_iter.mean()),
+                        "converged": float(result.converged.mean()),
+                        "seconds": median_seconds(
+                            lambda array=array, reg=reg, way=way: solve_batch(array, reg, **options, **way),
+                            least=0.2, runs=3,
+                        ),
+                    }  # fmt: skip
+            rows.append(row)
+            text = "   ".join(
+                f"{name}: {row[name]['iterations']:7.0f} it, {row[name]['seconds'] * 1e3:7.2f} ms, "
+                f"{row[name]['converged']:4.0%}"
+                for name in ways
+            )
+            print(f"  {kind:12} reg {reg:<7} {text}", flush=True)
+    return rows
+
+
+MEMORY = """
+import json, sys
+import numpy as np
+from optical_rs.transport import solve_batch
+def peak():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+cost = np.random.default_rng(0).random((int(sys.argv[1]), 64, 64), dtype=np.float32)
+solve_batch(cost[:8], 0.05, return_plan=False)
+before = peak()
+solve_batch(cost, 0.05, return_plan=False)
+print(json.dumps(peak() - before))
+"""
+
+
+def memory_rows():
+    """Peak memory that a solve without the plan adds, by batch size (in a process of its own).
+
+    Potentials and scalars of the result are part of it: 0.6 KiB per problem of 64x64.
+    """
+    found = {}
+    print("\npeak extra memory of a solve of 64x64 without the plan")
+    for batch in (64, 1024, 16384):
+        out = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(batch)], capture_output=True, text=True, check=True
+        )
+        found[batch] = json.loads(out.stdout)
+        print(f"  batch {batch:6}: {found[batch]:6.1f} MiB (costs: {batch * 64 * 64 * 4 / 2**20:.0f} MiB)")
+    return found
 
 
 def alignment_rows():
@@ -197,9 +313,14 @@ def alignment_rows():
     def half_compiled(x, y):
         return plain(x, y, compiled_step)
 
+    def step(loss):
+        # As after zero_grad: the gradient is written, not added.
+        x.grad = None
+        loss(x, y).backward()
+
     times = {}
     for name, loss in (("optical_rs", ours), ("torch eager", plain), ("torch compiled", half_compiled)):
-        times[name] = median_seconds(lambda loss=loss: loss(x, y).backward())
+        times[name] = median_seconds(lambda loss=loss: step(loss))
     print("\nalignment_loss, forward and backward, 256 pairs of 32 x 48 tokens, dim 128, 50 iterations")
     for name, seconds in times.items():
         print(f"  {name:22}{seconds * 1e3:10.2f} ms  x{seconds / times['optical_rs']:7.1f}")
@@ -216,9 +337,12 @@ def main() -> None:
     print(f"limit by fused multiply-adds: {limit:.0f} G element-iterations/s")
     quick = options.quick
     rows = solve_rows(
-        [(64, 64)] if quick else SHAPES, [256] if quick else BATCHES, [0.05] if quick else [0.05, 0.01],
+        ["synthetic"] if quick else list(COSTS),
+        [(64, 64)] if quick else SHAPES,
+        [1024] if quick else BATCHES,
+        [0.05] if quick else [0.05, 0.01],
         limit=limit,
-    )  # fmt: skip
+    )
     array = cosine_costs(1024, 64, 64)
     scaling = {}
     for threads in (1, options.threads):
@@ -232,6 +356,8 @@ def main() -> None:
         "machine": machine(["torch", "POT", "geomloss", "numpy"], options.threads),
         "limit_giga_element_iterations": limit,
         "solve": rows,
+        "acceleration": acceleration_rows(),
+        "peak_extra_mebibytes": memory_rows(),
         "thread_speedup": scaling[1] / scaling[options.threads],
         "alignment_loss": alignment_rows(),
     }

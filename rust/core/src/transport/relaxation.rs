@@ -55,7 +55,7 @@ impl Pace {
         if self.tol == 0.0 {
             return false;
         }
-        if of_plain && error <= self.tol {
+        if of_plain && self.plain && error <= self.tol {
             return true;
         }
         if !self.allowed {

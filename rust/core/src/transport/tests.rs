@@ -351,3 +351,104 @@ fn alignment_gradients_are_those_of_finite_differences() {
         }
     }
 }
+
+#[test]
+fn large_problems_are_cut_into_blocks_without_a_difference() {
+    // Larger than one block; the last one is short.
+    let (n, m) = (300, 270);
+    let cost = costs::<f32>(31, 1, n, m);
+    let double: Vec<f64> = cost.iter().map(|x| x.double()).collect();
+    let options = Options { max_iter: 30, tol: 0.0, ..Options::default() };
+    let regs = [0.1];
+    let want = reference::sinkhorn(&double, &uniform(n), &uniform(m), 0.1, 30);
+    for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+        let mut plans = vec![];
+        for parallel in [false, true] {
+            let mut scratch = Scratch::shared_by_threads(parallel);
+            scratch.load(&Batch::new(cost.view(), &regs), &options, 0).unwrap_or_else(|e| panic!("{e}"));
+            assert!(scratch.block() < n);
+            let report =
+                pool::run(|| scratch.solve(0.1, &options, level, 0)).unwrap_or_else(|e| panic!("{e}"));
+            let plan: Vec<f64> = (0..n)
+                .flat_map(|i| scratch.kernel[i * scratch.stride..][..m].to_vec())
+                .map(Float::double)
+                .collect();
+            assert!(distance(&plan, &want.plan) < 5e-5, "{level:?}");
+            plans.push((plan, report.value, report.marginal_error));
+        }
+        assert_eq!(plans[0], plans[1], "{level:?}: sharing a problem must not change a bit");
+    }
+}
+
+#[test]
+fn acceleration_finds_the_same_plan_sooner() {
+    let cost = costs::<f64>(33, 4, 40, 50);
+    for reg in [0.05, 0.005] {
+        let regs = [reg];
+        let run = |accelerate| {
+            let options = Options { accelerate, tol: 1e-9, max_iter: 200_000, ..Options::default() };
+            solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let (plain, fast) = (run(false), run(true));
+        let total = |s: &Solved<f64>| s.reports.iter().map(|r| r.n_iter).sum::<usize>();
+        assert!(fast.reports.iter().all(|r| r.converged));
+        assert!(total(&fast) < total(&plain), "reg {reg}: {} and {}", total(&fast), total(&plain));
+        let off = (&fast.plan - &plain.plan).mapv(f64::abs).sum();
+        assert!(off < 1e-5, "reg {reg}: {off}");
+    }
+}
+
+#[test]
+fn exactly_as_many_plain_iterations_as_asked_for_without_a_tolerance() {
+    let cost = costs::<f64>(34, 1, 20, 20);
+    let flat: Vec<f64> = cost.iter().copied().collect();
+    let want = reference::sinkhorn(&flat, &uniform(20), &uniform(20), 0.02, 300);
+    let options = Options { tol: 0.0, max_iter: 300, ..Options::default() };
+    let (plan, report) = plan_on(simd::level(), &cost, 0.02, &options);
+    assert_eq!(report.n_iter, 300);
+    assert!(distance(&plan, &want.plan) < 1e-10);
+}
+
+#[test]
+fn relaxed_marginals_meet_their_optimality_condition() {
+    let cost = costs::<f64>(35, 2, 9, 14);
+    let regs = [0.1];
+    let a = Array2::from_elem((2, 9), 0.3);
+    for reg_m in [[0.2, 3.0], [f64::INFINITY, 0.5], [1.0, f64::INFINITY]] {
+        for method in [Method::Auto, Method::Log] {
+            let options = Options { reg_m, method, tol: 1e-11, max_iter: 20_000, ..Options::default() };
+            let batch = Batch { a: Some(a.view()), ..Batch::new(cost.view(), &regs) };
+            let s = solve(&batch, &options).unwrap_or_else(|e| panic!("{e}"));
+            for k in 0..2 {
+                assert!(s.reports[k].converged, "{reg_m:?} {method:?} {:?}", s.reports[k]);
+                for i in 0..9 {
+                    let sum: f64 = (0..14).map(|j| s.plan[[k, i, j]]).sum();
+                    let want = 0.3 * (-s.f[[k, i]] / reg_m[0]).exp();
+                    assert!((sum - want).abs() < 1e-9);
+                }
+            }
+        }
+    }
+    let bad = Options { reg_m: [0.0, 1.0], ..Options::default() };
+    assert!(matches!(solve(&Batch::new(cost.view(), &regs), &bad).err(), Some(Error::Argument(_))));
+}
+
+#[test]
+fn huge_costs_and_small_reg() {
+    for scale in [1.0f32, 1e3, 1e6] {
+        for reg in [1e-4, 1e-2, 1.0, 10.0] {
+            let cost = costs::<f32>(36, 2, 13, 17).mapv(|c| c * scale);
+            let regs = [reg * f64::from(scale)];
+            let options = Options { max_iter: 3000, ..Options::default() };
+            let s = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
+            assert!(s.plan.iter().chain(&s.f).chain(&s.g).all(|x| x.is_finite()));
+            assert!(s.reports.iter().all(|r| r.marginal_error < 0.01), "{scale} {reg} {:?}", s.reports);
+        }
+        // Costs that dwarf reg: there is hardly a plan in float32, but there must be numbers.
+        let cost = costs::<f32>(37, 2, 13, 17).mapv(|c| c * scale);
+        let s =
+            solve(&Batch::new(cost.view(), &[1e-4]), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(s.plan.iter().all(|x| x.is_finite() && *x >= 0.0));
+        assert!(s.reports.iter().all(|r| r.value.is_finite() && r.marginal_error.is_finite()));
+    }
+}

@@ -179,7 +179,7 @@ def cases(kinds, shapes, batches):
                     yield kind, n, m, batch
 
 
-def solve_rows(kinds, shapes, batches, regs, *, limit: float):
+def solve_rows(kinds, shapes, batches, regs):
     rows = []
     for kind, n, m, batch in cases(kinds, shapes, batches):
         array = COSTS[kind](batch, n, m)
@@ -204,7 +204,6 @@ def solve_rows(kinds, shapes, batches, regs, *, limit: float):
                     entry["ours_is_faster_by"] = entry["seconds"] / mine
                     if mode == "fixed":
                         entry["giga_element_iterations"] = array.size * iterations / entry["seconds"] / 1e9
-                        entry["share_of_limit"] = entry["giga_element_iterations"] / limit
                 print(f"\n{kind}, {batch} x {n}x{m}, reg {reg}, {mode}")
                 for name, e in entries.items():
                     speed = f"{e['giga_element_iterations']:7.2f} G/s" if mode == "fixed" else ""
@@ -341,16 +340,23 @@ def main() -> None:
         [(64, 64)] if quick else SHAPES,
         [1024] if quick else BATCHES,
         [0.05] if quick else [0.05, 0.01],
-        limit=limit,
     )
+    # Again, and the better of both: a passing disturbance must not make us look better.
+    limit = max(limit, fma_limit())
+    for row in rows:
+        for entry in row["entries"].values():
+            if row["mode"] == "fixed":
+                entry["share_of_limit"] = entry["giga_element_iterations"] / limit
     array = cosine_costs(1024, 64, 64)
     scaling = {}
     for threads in (1, options.threads):
         optical_rs.set_num_threads(threads)
         scaling[threads] = median_seconds(
-            lambda: solve_batch(array, 0.05, max_iter=ITERATIONS, tol=0, return_plan=False)
+            lambda: solve_batch(array, 0.05, max_iter=ITERATIONS, tol=0, return_plan=False), least=2
         )
-    print(f"\n{options.threads} threads are {scaling[1] / scaling[options.threads]:.2f} times as fast as one")
+    print(
+        f"\nlimit {limit:.0f} G/s; {options.threads} threads are {scaling[1] / scaling[options.threads]:.2f} times as fast as one"
+    )
     results = {
         "what": __doc__,
         "machine": machine(["torch", "POT", "geomloss", "numpy"], options.threads),

@@ -51,4 +51,5 @@ def evaluate(
     measures: list[str],
     relevance_level: int,
     complete: bool,
+    max_documents: int | None,
 ) -> tuple[list[str], list[bytes], NDArray[np.float64], NDArray[np.float64]]: ...

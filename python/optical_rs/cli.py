@@ -10,7 +10,16 @@ from .errors import InputError, closest
 COMMANDS = {
     "train": "distil students by a recipe, and evaluate them",
     "evaluate": "evaluate a student on a collection",
+    "trec-eval": "trec_eval's measures of TREC runs, as it prints them",
+    "compare": "compare TREC runs, with corrected tests and intervals",
     "info": "how the native core was built",
+}
+#: Where a command's ``main`` lives, and the package that it cannot do without.
+MODULES = {
+    "train": ("optical_rs.train", "sentence_transformers"),
+    "evaluate": ("optical_rs.evaluate", "sentence_transformers"),
+    "trec-eval": ("optical_rs.ranking.trec_eval", None),
+    "compare": ("optical_rs.ranking.compare", None),
 }
 
 
@@ -38,7 +47,7 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: optical-rs COMMAND [options]\n")
         for name, what in COMMANDS.items():
-            print(f"  {name:10}{what}")
+            print(f"  {name:12}{what}")
         print("\noptical-rs COMMAND --help tells a command's options")
         return
     name, rest = arguments[0], arguments[1:]
@@ -54,8 +63,10 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
 
     from .errors import require
 
-    require("sentence_transformers", "train")
-    import_module(f"optical_rs.{name}").main(rest)
+    module, needed = MODULES[name]
+    if needed:
+        require(needed, "train")
+    import_module(module).main(rest)
 
 
 def main() -> None:

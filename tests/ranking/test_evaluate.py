@@ -11,17 +11,21 @@ from optical_rs.ranking import evaluate, read_qrels, read_run, write_run
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
 
-MEASURES = {
-    "map": "map",
-    "ndcg": "ndcg",
-    "recip_rank": "recip_rank",
-    "ndcg_cut_5": "ndcg_cut_5",
-    "ndcg_cut_10": "ndcg_cut_10",
-    "P_5": "P_5",
-    "P_10": "P_10",
-    "recall_5": "recall_5",
-    "recall_100": "recall_100",
-}
+#: pytrec_eval's families, with parameters, and the measures that they bring.
+FAMILIES = {
+    "map", "gm_map", "ndcg", "recip_rank", "Rprec", "bpref", "infAP", "11pt_avg", "utility", "num_ret",
+    "num_rel", "num_rel_ret", "num_nonrel_judged_ret", "set_P", "set_recall", "set_relative_P", "set_map",
+    "set_F", "iprec_at_recall", "Rprec_mult", "ndcg_cut.5,10", "P.5,10", "recall.5,100", "map_cut.1,5",
+    "success.1,5", "relative_P.3,100",
+}  # fmt: skip
+MEASURES = [
+    *(family for family in sorted(FAMILIES) if "." not in family and family not in ("iprec_at_recall", "Rprec_mult")),
+    *(f"iprec_at_recall_{i / 10:.2f}" for i in range(11)),
+    *(f"Rprec_mult_{i / 5:.2f}" for i in range(1, 11)),
+    "ndcg_cut_5", "ndcg_cut_10", "P_5", "P_10", "recall_5", "recall_100", "map_cut_1", "map_cut_5",
+    "success_1", "success_5", "relative_P_3", "relative_P_100",
+]  # fmt: skip
+COUNTS = {"num_ret", "num_rel", "num_rel_ret", "num_nonrel_judged_ret", "utility", "success_1", "success_5"}
 
 ids = st.sampled_from(["d1", "d2", "d3", "d4", "d10", "D1", "é", "x-1", "x_1", "zz"])
 topics = st.sampled_from(["1", "2", "10", "q", "Q"])
@@ -34,23 +38,39 @@ runs = st.dictionaries(topics, st.dictionaries(ids, scores, min_size=1), min_siz
 
 @given(qrels, runs, st.sampled_from([1, 2]))
 def test_equals_trec_eval_to_the_last_bit(qrels, run, level):
-    ours = evaluate(qrels, run, list(MEASURES), relevance_level=level)
-    families = {"map", "ndcg", "recip_rank", "ndcg_cut.5,10", "P.5,10", "recall.5,100"}
-    theirs = pytrec_eval.RelevanceEvaluator(qrels, families, relevance_level=level).evaluate(run)
+    ours = evaluate(qrels, run, MEASURES, relevance_level=level)
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, FAMILIES, relevance_level=level).evaluate(run)
     assert set(ours.topics) == set(theirs)
     for topic, values in theirs.items():
-        for name, other in MEASURES.items():
+        assert set(values) == set(MEASURES) - {"runid", "num_q"}
+        for name in MEASURES:
             mine = ours.per_topic(name)[topic]
-            assert mine == pytest.approx(values[other], rel=1e-12, abs=0), (topic, name)
-            if name in ("P_5", "recip_rank"):
-                assert mine == values[other]
+            assert mine == pytest.approx(values[name], rel=1e-12, abs=0), (topic, name)
+            if name in COUNTS:
+                assert mine == values[name], (topic, name)
+
+
+@given(qrels, runs)
+def test_summaries_are_those_of_trec_eval(qrels, run):
+    ours = evaluate(qrels, run, MEASURES)
+    for name, mine in ours.mean.items():
+        values = list(ours.per_topic(name).values())
+        if not values:
+            assert mine == 0
+            continue
+        want = pytrec_eval.compute_aggregated_measure(name, values)
+        assert mine == pytest.approx(want, rel=1e-12), name
+
+
+#: Measures to which a negative judgment is as a 0. (bpref, infAP and num_nonrel_judged_ret tell them apart.)
+SIMPLE = [name for name in MEASURES if name not in ("bpref", "infAP", "num_nonrel_judged_ret")]
 
 
 @given(signed, runs)
 def test_negative_judgments_are_as_zeros(judged, run):
     # pytrec_eval corrupts its memory on them; trec_eval's rule is that they are not relevant.
     zeros = {t: {d: max(r, 0) for d, r in documents.items()} for t, documents in judged.items()}
-    assert (evaluate(judged, run, list(MEASURES)).values == evaluate(zeros, run, list(MEASURES)).values).all()
+    assert (evaluate(judged, run, SIMPLE).values == evaluate(zeros, run, SIMPLE).values).all()
 
 
 def test_topics_in_byte_order_and_means():
@@ -128,3 +148,39 @@ def test_no_topics_is_no_crash():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert evaluate({}, {}, ["map"]).mean == {"map": 0.0}
+
+
+def test_what_negative_judgments_mean_to_measures_of_judged_documents():
+    run = {"q": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}}
+    judged = {"q": {"a": -1, "b": 0, "c": 1, "d": 1}}
+    result = evaluate(judged, run, ["bpref", "num_nonrel_judged_ret", "infAP", "judged_3", "judged_8"]).mean
+    # One judged non-relevant document is ahead of both relevant ones; the pooled one counts for infAP alone.
+    assert result["bpref"] == 0
+    assert result["num_nonrel_judged_ret"] == 1
+    first = 1 / 3 + 2 / 3 * (2 / 2) * (1e-5 / (1 + 2e-5))
+    second = 1 / 4 + 3 / 4 * (3 / 3) * ((1 + 1e-5) / (2 + 2e-5))
+    assert result["infAP"] == pytest.approx((first + second) / 2, rel=1e-12)
+    assert result["judged_3"] == 1
+    assert result["judged_8"] == 0.5
+
+
+def test_only_the_best_documents_count():
+    judged, run = {"q": {"a": 1, "b": 1}}, {"q": {"a": 1.0, "b": 3.0, "x": 2.0}}
+    assert evaluate(judged, run, ["num_ret", "num_rel_ret"], max_documents=2).mean == {
+        "num_ret": 2,
+        "num_rel_ret": 1,
+    }
+    with pytest.raises(InputError, match="max_documents: expected an integer >= 1"):
+        evaluate(judged, run, max_documents=0)
+
+
+ALIASES = {
+    "AP": "map", "AP@5": "map_cut_5", "nDCG": "ndcg", "nDCG@3": "ndcg_cut_3", "P@1": "P_1", "R@9": "recall_9",
+    "RR": "recip_rank", "RPrec": "Rprec", "Bpref": "bpref", "Success@2": "success_2", "IPrec@0.1":
+    "iprec_at_recall_0.10", "SetP": "set_P", "SetR": "set_recall", "SetF": "set_F", "Judged@4": "judged_4",
+    "NumRet": "num_ret", "NumRel": "num_rel", "NumRelRet": "num_rel_ret", "infAP": "infAP",
+}  # fmt: skip
+
+
+def test_names_of_ir_measures():
+    assert evaluate({"q": {"a": 1}}, {"q": {"a": 1.0}}, list(ALIASES)).measures == list(ALIASES.values())

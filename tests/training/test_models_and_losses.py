@@ -229,6 +229,8 @@ def test_bad_losses(teacher, store, tmp_path):
     for call, message in (
         (lambda: OpticalLoss(student, narrow), "teacher: has dimension 5, but the student has 8"),
         (lambda: OpticalLoss(student, store, reg=0), "reg: expected a number > 0"),
+        (lambda: OpticalLoss(student, store, reg_m=0), "reg_m: expected a number > 0"),
+        (lambda: OpticalLoss(student, store, reg_m=1.0, solver="ipot"), "reg_m: expected"),
         (lambda: OpticalLoss(student, store, solver="exact"), "solver: expected one of"),
         (lambda: PooledMSELoss(student, store)([{}], None), None),
         (

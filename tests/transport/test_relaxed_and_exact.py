@@ -209,7 +209,9 @@ def test_the_divergence_is_a_divergence():
     torch.testing.assert_close(divergence(x, y), divergence(y, x), atol=1e-9, rtol=0)
     assert divergence(x, x).abs().max() < 1e-12
     geomloss = pytest.importorskip("geomloss")
-    want = geomloss.SamplesLoss("sinkhorn", p=2, blur=0.5**0.5, scaling=0.99, debias=True, backend="tensorized")
+    want = geomloss.SamplesLoss(
+        "sinkhorn", p=2, blur=0.5**0.5, scaling=0.99, debias=True, backend="tensorized"
+    )
     # Its cost is half the squared distance, its temperature blur².
     got = sinkhorn_divergence(*(squared(*pair) / 2 for pair in ((x, y), (x, x), (y, y))), 0.5, **EXACT)
     torch.testing.assert_close(got, want(x, y), rtol=1e-3, atol=1e-4)

@@ -369,3 +369,98 @@ def test_bad_input_is_one_clear_error(name, kind):
     with pytest.raises(InputError, match=message) as caught:
         call(solve, cost)
     assert "\n" not in str(caught.value)
+
+
+@st.composite
+def hard_problems(draw):
+    """Forbidden edges around a permutation, zero masses, and any scale of costs and reg."""
+    n = draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = 10.0 ** draw(st.integers(-3, 6))
+    cost = rng.random((1, n, n)) * scale
+    cost[rng.random((1, n, n)) < draw(st.sampled_from([0.0, 0.5, 1.0]))] = np.inf
+    order = rng.permutation(n)
+    cost[0, np.arange(n), order] = rng.random(n) * scale
+    a = rng.random(n) + 0.01
+    a[rng.random(n) < 0.2] = 0
+    a[0] += 0.1
+    b = np.empty(n)
+    b[order] = a
+    return cost, draw(st.sampled_from([1e-4, 1e-2, 1.0, 10.0])) * scale, a[None], b[None]
+
+
+@given(hard_problems(), st.sampled_from(["auto", "log", "ipot"]), st.sampled_from([np.float32, np.float64]))
+def test_no_feasible_problem_breaks_a_solver(problem, method, dtype):
+    cost, reg, a, b = problem
+    arrays = [x.astype(dtype) for x in (cost, a, b)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = solve_batch(arrays[0], reg, *arrays[1:], method=method, max_iter=300)
+    plan = result.plan[0]
+    assert np.isfinite(plan).all()
+    assert (plan >= 0).all()
+    assert not plan[np.isinf(cost[0])].any()
+    assert not plan[a[0] == 0].any()
+    assert not plan[:, b[0] == 0].any()
+    for x in (result.value, result.value_linear, result.marginal_error):
+        assert np.isfinite(x).all()
+    if result.converged[0]:
+        off = np.abs(plan.sum(1) - a[0]).sum() / a.sum()
+        assert off <= 2e-4
+
+
+@given(batches(marginals=False), st.sampled_from([0.05, 0.5]))
+def test_the_transposed_problem_has_the_transposed_plan(problem, reg):
+    cost = problem[0]
+    options = {"max_iter": 20_000, "tol": 1e-10}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        one = solve_batch(cost, reg, **options)
+        other = solve_batch(cost.transpose(0, 2, 1), reg, **options)
+    both = one.converged & other.converged
+    np.testing.assert_allclose(one.plan[both], other.plan[both].transpose(0, 2, 1), atol=1e-8)
+    np.testing.assert_allclose(one.value[both], other.value[both], atol=1e-8)
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_the_value_is_concave_in_the_cost(seed, share):
+    rng = np.random.default_rng(seed)
+    c, d = rng.random((2, 1, 5, 7))
+    options = {"reg": 0.2, "max_iter": 10_000, "tol": 1e-11}
+    between = solve_batch(share * c + (1 - share) * d, **options).value
+    ends = share * solve_batch(c, **options).value + (1 - share) * solve_batch(d, **options).value
+    assert (between >= ends - 1e-9).all()
+
+
+def test_a_symmetric_problem_has_a_symmetric_plan():
+    x = np.random.default_rng(20).normal(size=(1, 12, 3))
+    cost = ((x[:, :, None] - x[:, None]) ** 2).sum(3)
+    plan = solve_batch(cost, 1.0, max_iter=20_000, tol=1e-11).plan
+    np.testing.assert_allclose(plan, plan.transpose(0, 2, 1), atol=1e-9)
+
+
+@pytest.mark.parametrize("reg", [0.05, 0.01, 0.002])
+def test_acceleration_stops_within_the_tolerance_at_the_same_plan(reg):
+    rng = np.random.default_rng(21)
+    x, y = rng.normal(size=(2, 6, 24, 16))
+    x /= np.linalg.norm(x, axis=2, keepdims=True)
+    y /= np.linalg.norm(y, axis=2, keepdims=True)
+    cost = (1 - x @ y.transpose(0, 2, 1)).astype(np.float32)
+    fast = solve_batch(cost, reg, max_iter=50_000)
+    assert fast.converged.all()
+    exact = solve_batch(cost.astype(np.float64), reg, max_iter=200_000, tol=1e-9, accelerate=False)
+    assert (fast.n_iter < exact.n_iter).all()
+    # The value is flat at the optimum: it is far more exact than the marginals.
+    np.testing.assert_allclose(fast.value_linear, exact.value_linear, rtol=5e-3)
+
+
+def test_more_threads_than_problems_share_the_blocks_of_a_large_one():
+    cost = np.random.default_rng(22).random((1, 520, 300)).astype(np.float32)
+    plans = []
+    for threads in (1, 2, 0):
+        optical_rs.set_num_threads(threads)
+        plans.append(solve_batch(cost, 0.05, max_iter=20, tol=0).plan)
+    assert (plans[0] == plans[1]).all()
+    assert (plans[0] == plans[2]).all()
+    exact = solve_batch(cost.astype(np.float64), 0.05, method="log", max_iter=20, tol=0).plan
+    assert np.abs(plans[0] - exact).sum() < 5e-5

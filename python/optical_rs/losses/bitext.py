@@ -134,6 +134,9 @@ class OpticalLoss(BitextLoss):
         Regularisation, in the unit of ``reg_scale``.
     reg_scale : {"absolute", "spread"}
         Cost units, or standard deviations of the pair's costs.
+    reg_m : float, optional
+        Relaxed marginals, in the unit of ``reg_scale``: tokens without a counterpart may stay
+        unmatched, the more the smaller this is. Hard marginals by default.
     solver : {"auto", "linear", "log", "ipot"}
         Sinkhorn, or the proximal steps (IPOT) that the paper uses.
     max_iter, tol
@@ -166,6 +169,7 @@ class OpticalLoss(BitextLoss):
         *,
         reg: float = 0.05,
         reg_scale: str = "absolute",
+        reg_m: float | None = None,
         solver: str = "auto",
         max_iter: int = 200,
         tol: float = 1e-3,
@@ -187,11 +191,14 @@ class OpticalLoss(BitextLoss):
                 raise InputError(f"{name}: expected one of {', '.join(valid)}, got {value!r}")
         if not reg > 0:
             raise InputError(f"reg: expected a number > 0, got {reg}")
+        if reg_m is not None and not (reg_m > 0 and solver != "ipot"):
+            raise InputError(f"reg_m: expected a number > 0, and a solver other than 'ipot', got {reg_m}")
         if marginals == "idf" and (student_idf is None or not isinstance(teacher_idf, TokenStore)):
             raise InputError("marginals: 'idf' needs student_idf and a teacher_idf store")
         self.transport = {
             "reg": reg,
             "reg_scale": reg_scale,
+            "reg_m": reg_m,
             "method": solver,
             "max_iter": max_iter,
             "tol": tol,

@@ -35,7 +35,8 @@ class EvaluationResult:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Mean over topics of each measure."""
+        """Each measure over all topics: the mean; of counts (``num_ret`` …) the sum; of ``gm_map`` the
+        geometric mean."""
         return dict(zip(self.measures, self._means.tolist(), strict=True))
 
     def per_topic(self, measure: str) -> dict[str, float]:
@@ -62,6 +63,8 @@ class EvaluationResult:
 
 
 def _source(name: str, x: Any) -> Any:
+    if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], bytes):
+        return str(x[0]), x[1]
     if isinstance(x, (str, os.PathLike)):
         return str(x), read_bytes(x)
     if not isinstance(x, Mapping):
@@ -76,6 +79,7 @@ def evaluate(
     *,
     relevance_level: int = 1,
     complete: bool = False,
+    max_documents: int | None = None,
 ) -> EvaluationResult:
     """Evaluate a run as trec_eval 9.0.8 does.
 
@@ -85,16 +89,25 @@ def evaluate(
     Parameters
     ----------
     qrels : path or dict
-        Judgments: a TREC qrels file (``.gz`` too) or ``{topic: {document: relevance}}``.
+        Judgments: a TREC qrels file (``.gz`` too), a pair of a name and its text (bytes), or
+        ``{topic: {document: relevance}}``.
     run : path or dict
-        Results: a TREC run file (``.gz`` too) or ``{topic: {document: score}}``.
+        Results: a TREC run file (``.gz`` too), a pair of a name and its text (bytes), or
+        ``{topic: {document: score}}``.
     measures : sequence of str
-        ``map``, ``ndcg``, ``ndcg_cut_k``, ``P_k``, ``recall_k``, ``recip_rank``, or the names of
-        ir_measures: ``AP``, ``nDCG``, ``nDCG@k``, ``P@k``, ``R@k``, ``RR``.
+        trec_eval's names: ``map``, ``map_cut_k``, ``gm_map``, ``ndcg``, ``ndcg_cut_k``, ``P_k``,
+        ``recall_k``, ``success_k``, ``relative_P_k``, ``recip_rank``, ``Rprec``, ``Rprec_mult_x``,
+        ``bpref``, ``infAP``, ``iprec_at_recall_x``, ``11pt_avg``, ``set_P``, ``set_recall``,
+        ``set_relative_P``, ``set_map``, ``set_F``, ``utility``, ``num_ret``, ``num_rel``,
+        ``num_rel_ret``, ``num_nonrel_judged_ret``; those of ir_measures for them (``AP``, ``nDCG@k``,
+        ``P@k``, ``R@k``, ``RR``, ``Success@k``, ``RPrec``, ``Bpref``, ``IPrec@x``, ``SetP`` …); and
+        ``judged_k``, the share of the first k that is judged.
     relevance_level : int
         Judgments of at least this are relevant (``-l``). nDCG uses the grades themselves.
     complete : bool
         Count judged topics without results as 0 (``-c``) instead of leaving them out.
+    max_documents : int, optional
+        Keep only so many documents of each topic, the best by score (``-M``).
 
     Returns
     -------
@@ -112,9 +125,16 @@ def evaluate(
     >>> {name: round(value, 4) for name, value in result.mean.items()}
     {'map': 0.5, 'ndcg_cut_10': 0.6309}
     """
+    if max_documents is not None and max_documents < 1:
+        raise InputError(f"max_documents: expected an integer >= 1, got {max_documents}")
     try:
         names, topics, values, means = _core.evaluate(
-            _source("qrels", qrels), _source("run", run), list(measures), relevance_level, complete
+            _source("qrels", qrels),
+            _source("run", run),
+            list(measures),
+            relevance_level,
+            complete,
+            max_documents,
         )
     except TypeError as error:
         raise InputError(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, require
 from . import arguments
 from .solve import TransportResult
 
@@ -64,10 +64,7 @@ def solve_exact(
     array([[[0.5, 0. ],
             [0. , 0.5]]])
     """
-    try:
-        import ot
-    except ImportError as error:
-        raise InputError("solve_exact: POT is missing; install optical-rs[exact]") from error
+    ot = require("ot", "exact")
     cost = np.asarray(cost, dtype=np.float64)
     arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
     batch, n, m = cost.shape

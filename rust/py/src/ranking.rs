@@ -64,17 +64,18 @@ pub(crate) fn evaluate<'py>(
     measures: Vec<String>,
     relevance_level: i64,
     complete: bool,
+    max_documents: Option<usize>,
 ) -> PyResult<Evaluated<'py>> {
     let raise = |e: optical_core::Error| InputError::new_err(e.to_string());
     let measures: Vec<Measure> =
         measures.iter().map(|m| Measure::parse(m)).collect::<Result<_, _>>().map_err(raise)?;
-    let options = EvaluateOptions { relevance_level, complete };
+    let options = EvaluateOptions { relevance_level, complete, max_documents };
     let wanted = &measures;
     let result = enter(py, 0.0, move |_| {
         Ok(core::evaluate(&self::qrels(qrels)?, &self::run(run)?, wanted, &options))
     })?;
     let names = measures.iter().map(Measure::name).collect();
-    let means = PyArray1::from_iter(py, (0..measures.len()).map(|m| result.mean(m)));
+    let means = PyArray1::from_iter(py, (0..measures.len()).map(|m| result.summary(m)));
     let mut values = ndarray::Array2::zeros((measures.len(), result.topics.len()));
     for (mut row, given) in values.rows_mut().into_iter().zip(&result.values) {
         row.iter_mut().zip(given).for_each(|(x, v)| *x = *v);

@@ -13,6 +13,8 @@ pub struct Ranked {
     pub ideal: Vec<i64>,
     /// Relevant documents of the topic.
     pub num_rel: usize,
+    /// Judged non-relevant documents of the topic.
+    pub num_nonrel: usize,
     /// Judgments of at least this are relevant.
     pub relevance_level: i64,
 }
@@ -36,6 +38,7 @@ impl Ranked {
             grades: order.iter().map(|(_, id)| judged.get(*id).copied()).collect(),
             ideal,
             num_rel: judged.values().filter(|r| **r >= relevance_level).count(),
+            num_nonrel: judged.values().filter(|r| (0..relevance_level).contains(*r)).count(),
             relevance_level,
         }
     }
@@ -44,37 +47,132 @@ impl Ranked {
         self.grades[rank].is_some_and(|g| g >= self.relevance_level)
     }
 
+    /// Judged, and not relevant.
+    fn is_nonrelevant(&self, rank: usize) -> bool {
+        self.grades[rank].is_some_and(|g| (0..self.relevance_level).contains(&g))
+    }
+
     /// Relevant documents among the first `k`.
     fn hits(&self, k: usize) -> usize {
         (0..k.min(self.grades.len())).filter(|&r| self.is_relevant(r)).count()
     }
+
+    /// Relevant documents retrieved.
+    fn num_rel_ret(&self) -> usize {
+        self.hits(self.grades.len())
+    }
 }
 
-/// A measure, with its cut-off where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A measure, with its cut-off or parameter where it has one. Names and definitions are trec_eval's.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Measure {
+    /// Retrieved documents.
+    NumRet,
+    /// Relevant documents.
+    NumRel,
+    /// Relevant documents retrieved.
+    NumRelRet,
+    /// Judged non-relevant documents retrieved.
+    NumNonrelJudgedRet,
     /// Mean of the precisions at relevant documents; unretrieved ones count 0.
     Map,
+    /// log of `map`, at least log 1e-5; its mean over topics is exponentiated.
+    GmMap,
+    /// Average precision over relevant documents among the first k.
+    MapCut(usize),
+    /// Precision at as many documents as are relevant.
+    Rprec,
+    /// Precision at a multiple of the number of relevant documents.
+    RprecMult(f64),
+    /// Share of judged non-relevant documents that each relevant one is ahead of.
+    Bpref,
+    /// Inferred average precision, for judgments of a sample.
+    InfAp,
+    /// 1 / rank of the first relevant document.
+    RecipRank,
+    /// The best precision at this recall or above.
+    IprecAtRecall(f64),
+    /// Mean of the eleven interpolated precisions at recall 0, .1, …, 1.
+    ElevenPointAvg,
+    /// Relevant among the first k, over k.
+    P(usize),
+    /// Relevant among the first k, over the most there could be.
+    RelativeP(usize),
+    /// Relevant among the first k, over all relevant.
+    Recall(usize),
+    /// 1 if one of the first k is relevant.
+    Success(usize),
     /// Discounted cumulative gain, gain = grade, discount log2(rank + 1), over that of the ideal.
     Ndcg,
     /// nDCG of the first k, against the first k of the ideal.
     NdcgCut(usize),
-    /// Relevant among the first k, over k.
-    P(usize),
-    /// Relevant among the first k, over all relevant.
-    Recall(usize),
-    /// 1 / rank of the first relevant document.
-    RecipRank,
+    /// Precision of all that was retrieved.
+    SetP,
+    /// Relevant retrieved, over the most there could be.
+    SetRelativeP,
+    /// Recall of all that was retrieved.
+    SetRecall,
+    /// Product of set precision and set recall.
+    SetMap,
+    /// Harmonic mean of set precision and set recall.
+    SetF,
+    /// Relevant less non-relevant documents retrieved.
+    Utility,
+    /// Share of the first k that is judged (not one of trec_eval's).
+    Judged(usize),
 }
 
-/// Names without a cut-off: trec_eval's, and the alias of ir_measures.
-const PLAIN: [(&str, &str, Measure); 3] =
-    [("map", "AP", Measure::Map), ("ndcg", "nDCG", Measure::Ndcg), ("recip_rank", "RR", Measure::RecipRank)];
+/// How values of topics become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summary {
+    /// Arithmetic mean.
+    Mean,
+    /// Sum: counts.
+    Sum,
+    /// exp of the mean of logarithms.
+    GeometricMean,
+}
+
+/// Names without a parameter: trec_eval's, and the alias of ir_measures.
+const PLAIN: [(&str, &str, Measure); 18] = [
+    ("num_ret", "NumRet", Measure::NumRet),
+    ("num_rel", "NumRel", Measure::NumRel),
+    ("num_rel_ret", "NumRelRet", Measure::NumRelRet),
+    ("num_nonrel_judged_ret", "", Measure::NumNonrelJudgedRet),
+    ("map", "AP", Measure::Map),
+    ("gm_map", "", Measure::GmMap),
+    ("Rprec", "RPrec", Measure::Rprec),
+    ("bpref", "Bpref", Measure::Bpref),
+    ("infAP", "infAP", Measure::InfAp),
+    ("recip_rank", "RR", Measure::RecipRank),
+    ("11pt_avg", "", Measure::ElevenPointAvg),
+    ("ndcg", "nDCG", Measure::Ndcg),
+    ("set_P", "SetP", Measure::SetP),
+    ("set_relative_P", "SetRelP", Measure::SetRelativeP),
+    ("set_recall", "SetR", Measure::SetRecall),
+    ("set_map", "SetAP", Measure::SetMap),
+    ("set_F", "SetF", Measure::SetF),
+    ("utility", "", Measure::Utility),
+];
 
 type WithCut = fn(usize) -> Measure;
 /// Names with a cut-off, as `ndcg_cut_10` or `nDCG@10`.
-const CUT: [(&str, &str, WithCut); 3] =
-    [("ndcg_cut_", "nDCG@", Measure::NdcgCut), ("P_", "P@", Measure::P), ("recall_", "R@", Measure::Recall)];
+const CUT: [(&str, &str, WithCut); 7] = [
+    ("ndcg_cut_", "nDCG@", Measure::NdcgCut),
+    ("map_cut_", "AP@", Measure::MapCut),
+    ("P_", "P@", Measure::P),
+    ("recall_", "R@", Measure::Recall),
+    ("success_", "Success@", Measure::Success),
+    ("relative_P_", "RelP@", Measure::RelativeP),
+    ("judged_", "Judged@", Measure::Judged),
+];
+
+type WithShare = fn(f64) -> Measure;
+/// Names with a fraction, as `iprec_at_recall_0.10`, and the largest that makes sense.
+const SHARE: [(&str, &str, WithShare, f64); 2] = [
+    ("iprec_at_recall_", "IPrec@", Measure::IprecAtRecall, 1.0),
+    ("Rprec_mult_", "RPrecMult@", Measure::RprecMult, 100.0),
+];
 
 impl Measure {
     /// From trec_eval's name (`ndcg_cut_10`) or that of ir_measures (`nDCG@10`).
@@ -82,7 +180,9 @@ impl Measure {
     /// # Errors
     /// An unknown name, with the nearest valid one.
     pub fn parse(name: &str) -> Result<Self> {
-        if let Some((_, _, m)) = PLAIN.iter().find(|(trec, ir, _)| name == *trec || name == *ir) {
+        if let Some((_, _, m)) =
+            PLAIN.iter().find(|(trec, ir, _)| name == *trec || (name == *ir && !ir.is_empty()))
+        {
             return Ok(*m);
         }
         for (trec, ir, make) in CUT {
@@ -91,8 +191,17 @@ impl Measure {
                 return Ok(make(k));
             }
         }
-        let valid =
-            PLAIN.iter().map(|(t, ..)| (*t).to_owned()).chain(CUT.iter().map(|(t, ..)| format!("{t}10")));
+        for (trec, ir, make, most) in SHARE {
+            let share = name.strip_prefix(trec).or_else(|| name.strip_prefix(ir));
+            if let Some(x) = share.and_then(|x| x.parse().ok()).filter(|x| (0.0..=most).contains(x)) {
+                return Ok(make(x));
+            }
+        }
+        let valid = PLAIN
+            .iter()
+            .map(|(t, ..)| (*t).to_owned())
+            .chain(CUT.iter().map(|(t, ..)| format!("{t}10")))
+            .chain(SHARE.iter().map(|(t, ..)| format!("{t}0.20")));
         let nearest =
             valid.min_by_key(|v| distance(&name.to_lowercase(), &v.to_lowercase())).unwrap_or_default();
         Err(Error::Argument(format!("measures: unknown measure '{name}'; did you mean '{nearest}'?")))
@@ -101,34 +210,151 @@ impl Measure {
     /// trec_eval's name.
     pub fn name(&self) -> String {
         match self {
-            Measure::Map => "map".into(),
-            Measure::Ndcg => "ndcg".into(),
-            Measure::RecipRank => "recip_rank".into(),
             Measure::NdcgCut(k) => format!("ndcg_cut_{k}"),
+            Measure::MapCut(k) => format!("map_cut_{k}"),
             Measure::P(k) => format!("P_{k}"),
             Measure::Recall(k) => format!("recall_{k}"),
+            Measure::Success(k) => format!("success_{k}"),
+            Measure::RelativeP(k) => format!("relative_P_{k}"),
+            Measure::Judged(k) => format!("judged_{k}"),
+            Measure::IprecAtRecall(x) => format!("iprec_at_recall_{x:.2}"),
+            Measure::RprecMult(x) => format!("Rprec_mult_{x:.2}"),
+            plain => PLAIN.iter().find(|(.., m)| m == plain).map_or("", |(name, ..)| *name).into(),
+        }
+    }
+
+    /// How topics are summed up.
+    pub fn summary(&self) -> Summary {
+        match self {
+            Measure::NumRet | Measure::NumRel | Measure::NumRelRet | Measure::NumNonrelJudgedRet => {
+                Summary::Sum
+            }
+            Measure::GmMap => Summary::GeometricMean,
+            _ => Summary::Mean,
         }
     }
 
     /// The value for one topic.
     pub fn of(&self, ranked: &Ranked) -> f64 {
+        let (num_ret, num_rel) = (ranked.grades.len(), ranked.num_rel);
         match *self {
-            Measure::Map => average_precision(ranked),
+            Measure::NumRet => num_ret as f64,
+            Measure::NumRel => num_rel as f64,
+            Measure::NumRelRet => ranked.num_rel_ret() as f64,
+            Measure::NumNonrelJudgedRet => (0..num_ret).filter(|&r| ranked.is_nonrelevant(r)).count() as f64,
+            Measure::Map => average_precision(ranked, usize::MAX),
+            Measure::GmMap => average_precision(ranked, usize::MAX).max(1e-5).ln(),
+            Measure::MapCut(k) => average_precision(ranked, k),
+            Measure::Rprec => share(ranked.hits(num_rel), num_rel),
+            Measure::RprecMult(x) => {
+                let cut = (x * num_rel as f64 + 0.9) as usize;
+                share(ranked.hits(cut), cut)
+            }
+            Measure::Bpref => bpref(ranked),
+            Measure::InfAp => inferred_ap(ranked),
+            Measure::RecipRank => {
+                (0..num_ret).find(|&r| ranked.is_relevant(r)).map_or(0.0, |r| 1.0 / (r + 1) as f64)
+            }
+            Measure::IprecAtRecall(x) => interpolated(ranked, x),
+            Measure::ElevenPointAvg => {
+                (0..=10).map(|i| interpolated(ranked, f64::from(i) / 10.0)).sum::<f64>() / 11.0
+            }
+            Measure::P(k) => ranked.hits(k) as f64 / k as f64,
+            Measure::RelativeP(k) => share(ranked.hits(k), k.min(num_rel)),
+            Measure::Recall(k) => share(ranked.hits(k), num_rel),
+            Measure::Success(k) => f64::from(u8::from(ranked.hits(k) > 0)),
             Measure::Ndcg => ndcg(ranked, usize::MAX),
             Measure::NdcgCut(k) => ndcg(ranked, k),
-            Measure::P(k) => ranked.hits(k) as f64 / k as f64,
-            Measure::Recall(_) if ranked.num_rel == 0 => 0.0,
-            Measure::Recall(k) => ranked.hits(k) as f64 / ranked.num_rel as f64,
-            Measure::RecipRank => (0..ranked.grades.len())
-                .find(|&r| ranked.is_relevant(r))
-                .map_or(0.0, |r| 1.0 / (r + 1) as f64),
+            Measure::SetP => share(ranked.num_rel_ret(), num_ret),
+            Measure::SetRelativeP => share(ranked.num_rel_ret(), num_ret.min(num_rel)),
+            Measure::SetRecall => share(ranked.num_rel_ret(), num_rel),
+            Measure::SetMap => {
+                let hits = ranked.num_rel_ret() as f64;
+                if hits > 0.0 { hits * hits / (num_ret as f64 * num_rel as f64) } else { 0.0 }
+            }
+            Measure::SetF => {
+                let hits = ranked.num_rel_ret();
+                let (p, r) = (share(hits, num_ret), share(hits, num_rel));
+                if hits > 0 { 2.0 * p * r / (r + p) } else { 0.0 }
+            }
+            Measure::Utility => {
+                let hits = ranked.num_rel_ret() as f64;
+                hits - (num_ret as f64 - hits)
+            }
+            Measure::Judged(k) => {
+                let judged = ranked.grades.iter().take(k).filter(|g| g.is_some()).count();
+                judged as f64 / k as f64
+            }
         }
     }
 }
 
-fn average_precision(ranked: &Ranked) -> f64 {
-    let (mut hits, mut sum) = (0usize, 0.0);
+/// A ratio of counts; 0 over 0.
+fn share(count: usize, of: usize) -> f64 {
+    if of == 0 { 0.0 } else { count as f64 / of as f64 }
+}
+
+/// Buckley & Voorhees, SIGIR 2004, as in trec_eval: each relevant document counts 1 less the share of
+/// judged non-relevant ones before it, of which as many count as are relevant.
+fn bpref(ranked: &Ranked) -> f64 {
+    let bound = ranked.num_rel.min(ranked.num_nonrel);
+    let (mut nonrel, mut sum) = (0usize, 0.0);
     for rank in 0..ranked.grades.len() {
+        if ranked.is_relevant(rank) {
+            sum += if nonrel == 0 { 1.0 } else { 1.0 - nonrel.min(ranked.num_rel) as f64 / bound as f64 };
+        } else if ranked.is_nonrelevant(rank) {
+            nonrel += 1;
+        }
+    }
+    if ranked.num_rel == 0 { 0.0 } else { sum / ranked.num_rel as f64 }
+}
+
+/// Yilmaz & Aslam, CIKM 2006, as in trec_eval: a judgment of −1 is a pooled document that was not in
+/// the sample.
+fn inferred_ap(ranked: &Ranked) -> f64 {
+    const EPSILON: f64 = 1e-5;
+    let (mut rel, mut nonrel, mut unjudged, mut sum) = (0.0, 0.0, 0.0, 0.0);
+    for rank in 0..ranked.grades.len() {
+        if ranked.is_relevant(rank) {
+            // Of the documents above: those pooled, and those of the judged that are relevant.
+            let above = rank as f64;
+            sum += if rank == 0 {
+                1.0
+            } else {
+                let expected = (rel + EPSILON) / (rel + nonrel + 2.0 * EPSILON);
+                1.0 / (above + 1.0) + above / (above + 1.0) * ((rel + nonrel + unjudged) / above) * expected
+            };
+            rel += 1.0;
+        } else if ranked.is_nonrelevant(rank) {
+            nonrel += 1.0;
+        } else if ranked.grades[rank] == Some(-1) {
+            unjudged += 1.0;
+        }
+    }
+    if ranked.num_rel == 0 { 0.0 } else { sum / ranked.num_rel as f64 }
+}
+
+/// The best precision at any rank from which on at least this share of the relevant is found.
+fn interpolated(ranked: &Ranked, recall: f64) -> f64 {
+    let wanted = (recall * ranked.num_rel as f64 + 0.9) as usize;
+    let mut found = ranked.num_rel_ret();
+    if wanted > found {
+        return 0.0;
+    }
+    let mut best = 0.0f64;
+    for rank in (0..ranked.grades.len()).rev() {
+        if found < wanted || found == 0 {
+            break;
+        }
+        best = best.max(found as f64 / (rank + 1) as f64);
+        found -= usize::from(ranked.is_relevant(rank));
+    }
+    best
+}
+
+fn average_precision(ranked: &Ranked, k: usize) -> f64 {
+    let (mut hits, mut sum) = (0usize, 0.0);
+    for rank in 0..ranked.grades.len().min(k) {
         if ranked.is_relevant(rank) {
             hits += 1;
             sum += hits as f64 / (rank + 1) as f64;

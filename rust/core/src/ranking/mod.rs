@@ -11,7 +11,7 @@
 //! let run = trec::parse_run("run", b"q1 Q0 d2 1 0.9 x\nq1 Q0 d1 2 0.8 x\n")?;
 //! let measures = [Measure::parse("map")?, Measure::parse("nDCG@10")?];
 //! let result = evaluate(&qrels, &run, &measures, &Default::default());
-//! assert_eq!(result.mean(0), 0.5);
+//! assert_eq!(result.summary(0), 0.5);
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::pool;
-pub use measure::{Measure, Ranked};
+pub use measure::{Measure, Ranked, Summary};
 
 /// Judgments: topic → document → relevance.
 pub type Qrels = BTreeMap<Vec<u8>, HashMap<Vec<u8>, i64>>;
@@ -37,17 +37,21 @@ pub struct EvaluateOptions {
     pub relevance_level: i64,
     /// Topics that the run lacks count as 0 (trec_eval's `-c`), instead of not at all.
     pub complete: bool,
+    /// Documents of a topic that count, the best by score (trec_eval's `-M`).
+    pub max_documents: Option<usize>,
 }
 
 impl Default for EvaluateOptions {
     fn default() -> Self {
-        EvaluateOptions { relevance_level: 1, complete: false }
+        EvaluateOptions { relevance_level: 1, complete: false, max_documents: None }
     }
 }
 
 /// Measures per topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
+    /// What was measured.
+    pub measures: Vec<Measure>,
     /// Topic ids in byte order.
     pub topics: Vec<Vec<u8>>,
     /// `values[measure][topic]`.
@@ -55,10 +59,16 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Mean of a measure over topics; 0 without topics.
-    pub fn mean(&self, measure: usize) -> f64 {
+    /// One value of a measure for all topics: their mean, or as [`Measure::summary`] says.
+    pub fn summary(&self, measure: usize) -> f64 {
         let values = &self.values[measure];
-        if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+        let sum = values.iter().sum::<f64>();
+        match self.measures[measure].summary() {
+            Summary::Sum => sum,
+            _ if values.is_empty() => 0.0,
+            Summary::Mean => sum / values.len() as f64,
+            Summary::GeometricMean => (sum / values.len() as f64).exp(),
+        }
     }
 }
 
@@ -73,12 +83,14 @@ pub fn evaluate(qrels: &Qrels, run: &Run, measures: &[Measure], options: &Evalua
         topics
             .par_iter()
             .map(|(_, judged, retrieved)| {
-                let ranked = Ranked::new(judged, retrieved, options.relevance_level);
+                let mut ranked = Ranked::new(judged, retrieved, options.relevance_level);
+                ranked.grades.truncate(options.max_documents.unwrap_or(usize::MAX));
                 measures.iter().map(|m| m.of(&ranked)).collect()
             })
             .collect()
     });
     Evaluation {
+        measures: measures.to_vec(),
         topics: topics.into_iter().map(|(id, _, _)| id.clone()).collect(),
         values: (0..measures.len()).map(|m| rows.iter().map(|row| row[m]).collect()).collect(),
     }

@@ -1,0 +1,517 @@
+"""``compare``: are the differences between runs more than chance, and large enough to matter?"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, closest, require
+from .evaluate import DEFAULT_MEASURES, EvaluationResult, evaluate
+
+TESTS = ("t", "randomisation", "wilcoxon")
+CORRECTIONS = ("holm", "bonferroni", "bh", "none")
+_TEST_NAMES = {
+    "t": "paired t-test, two-sided",
+    "randomisation": "paired sign-flip randomisation test, two-sided",
+    "wilcoxon": "Wilcoxon signed-rank test (Pratt's zeros), two-sided",
+}
+_CORRECTION_NAMES = {
+    "holm": "Holm",
+    "bonferroni": "Bonferroni",
+    "bh": "Benjamini–Hochberg (false discovery rate)",
+    "none": "no",
+}
+#: Topics below which a note says that the comparison has little power.
+FEW_TOPICS = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One measure of two runs, topic by topic.
+
+    Attributes
+    ----------
+    measure, first, second : str
+        What was compared.
+    n : int
+        Topics.
+    mean_first, mean_second : float
+        Means over topics.
+    difference : float
+        ``mean_first − mean_second``.
+    low, high : float
+        Bootstrap interval of the difference (percentile method), of level 1 − alpha.
+    effect_size : float
+        Mean of the differences over their standard deviation (Cohen's d_z); 0 if all are 0, infinite if
+        all are the same.
+    wins, losses, ties : int
+        Topics on which the first is better, worse, the same.
+    p, p_adjusted : float
+        As tested, and corrected over all rows of the comparison.
+    p_equivalent : float or None
+        Of two one-sided t-tests against the margin: small where the means differ by less than it.
+    significant, equivalent : bool
+        ``p_adjusted < alpha``; ``p_equivalent < alpha``.
+    """
+
+    measure: str
+    first: str
+    second: str
+    n: int
+    mean_first: float
+    mean_second: float
+    difference: float
+    low: float
+    high: float
+    effect_size: float
+    wins: int
+    losses: int
+    ties: int
+    p: float
+    p_adjusted: float
+    p_equivalent: float | None
+    significant: bool
+    equivalent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs compared pair by pair.
+
+    Attributes
+    ----------
+    results : dict of str to EvaluationResult
+        Each run's measures, all over the same topics.
+    rows : list of Difference
+        One for each pair and measure.
+    test, correction : str
+        As asked for.
+    alpha : float
+        Level of tests and intervals.
+    margin : float or None
+        Differences below this do not matter.
+    notes : list of str
+        What the literature warns of, where it applies.
+    """
+
+    results: dict[str, EvaluationResult]
+    rows: list[Difference]
+    test: str
+    correction: str
+    alpha: float
+    margin: float | None
+    notes: list[str]
+
+    @property
+    def caption(self) -> str:
+        """Test, correction, number of topics and margin, in words."""
+        n = self.rows[0].n if self.rows else 0
+        parts = [
+            f"{_TEST_NAMES[self.test]}; {_CORRECTION_NAMES[self.correction]} correction over {len(self.rows)} "
+            f"comparisons; n = {n} topics; {1 - self.alpha:.0%} bootstrap intervals"
+        ]
+        if self.margin is not None:
+            parts.append(f"equivalence by two one-sided t-tests with a margin of {self.margin:g}")
+        return "; ".join(parts) + "."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values per topic, ready for JSON (where an infinite effect size is None)."""
+
+        def plain(row: Difference) -> dict[str, Any]:
+            fields = dataclasses.asdict(row)
+            return {
+                k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()
+            }
+
+        return {
+            "means": {name: result.mean for name, result in self.results.items()},
+            "test": self.test,
+            "correction": self.correction,
+            "alpha": self.alpha,
+            "margin": self.margin,
+            "rows": [plain(row) for row in self.rows],
+            "notes": self.notes,
+        }
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        head = [
+            "measure",
+            "first",
+            "second",
+            "difference",
+            "interval",
+            "d",
+            "better/worse/same",
+            "p",
+            "p adj.",
+        ]
+        if self.margin is not None:
+            head.append("p equiv.")
+        body = []
+        for r in self.rows:
+            cells = [
+                r.measure,
+                f"{r.first} {r.mean_first:.4f}",
+                f"{r.second} {r.mean_second:.4f}",
+                f"{r.difference:+.4f}",
+                f"[{r.low:+.4f}, {r.high:+.4f}]",
+                f"{r.effect_size:+.2f}",
+                f"{r.wins}/{r.losses}/{r.ties}",
+                _p(r.p),
+                _p(r.p_adjusted) + ("*" if r.significant else ""),
+            ]
+            if r.p_equivalent is not None:
+                cells.append(_p(r.p_equivalent) + ("=" if r.equivalent else ""))
+            body.append(cells)
+        return head, body
+
+    def to_markdown(self) -> str:
+        """A table, with what was tested below it; ``*`` marks significance, ``=`` equivalence."""
+        head, body = self._table()
+        lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
+        return "\n".join([*lines, "", self.caption, *(f"Note: {note}" for note in self.notes)])
+
+    def to_latex(self) -> str:
+        """The same as a ``table`` with ``booktabs`` rules."""
+
+        def escape(cell: str) -> str:
+            for char in "\\&%_#":
+                cell = cell.replace(char, {"\\": r"\textbackslash{}"}.get(char, f"\\{char}"))
+            return cell
+
+        head, body = self._table()
+        rows = [" & ".join(map(escape, cells)) + r" \\" for cells in body]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\begin{{tabular}}{{{'l' * 3}{'r' * (len(head) - 3)}}}",
+                r"\toprule",
+                " & ".join(map(escape, head)) + r" \\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}",
+                rf"\caption{{{escape(' '.join([self.caption, *self.notes]))}}}",
+                r"\end{table}",
+            ]
+        )
+
+
+def _p(p: float) -> str:
+    return "<.0001" if p < 1e-4 else f"{p:.4f}".lstrip("0") if p < 1 else "1"
+
+
+def compare(
+    qrels: Any,
+    runs: Mapping[str, Any],
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    *,
+    baseline: str | None = None,
+    test: str = "t",
+    correction: str = "holm",
+    margin: float | None = None,
+    alpha: float = 0.05,
+    resamples: int = 10_000,
+    seed: int = 0,
+    relevance_level: int = 1,
+) -> Comparison:
+    """Compare runs over the same topics, with corrected tests, intervals and effect sizes.
+
+    Every topic with judgments counts; one that a run lacks counts as 0 for it, so that all runs have the
+    same topics.
+
+    Parameters
+    ----------
+    qrels : path or dict
+        Judgments, as for :func:`~optical_rs.ranking.evaluate`.
+    runs : dict of str to (path or dict)
+        The runs, by name; at least two.
+    measures : sequence of str
+        As for :func:`~optical_rs.ranking.evaluate`.
+    baseline : str, optional
+        Compare all others with this run; by default every pair is compared.
+    test : {"t", "randomisation", "wilcoxon"}
+        ``"t"``, the paired t-test, is the usual choice: it keeps its level well on retrieval measures
+        [1]_ [2]_. ``"randomisation"`` flips the signs of the differences ``resamples`` times and assumes
+        exchangeability alone: p = (1 + as extreme) / (1 + resamples). ``"wilcoxon"`` tests ranks of
+        differences, which is another hypothesis than that of the means.
+    correction : {"holm", "bonferroni", "bh", "none"}
+        Over all pairs and measures. The first two bound the chance of any false claim, ``"bh"`` the
+        share of false claims.
+    margin : float, optional
+        Also test whether means differ by less than this (two one-sided tests [3]_): an insignificant
+        difference alone is no sign of equality.
+    alpha : float
+        Level of tests and intervals.
+    resamples, seed : int
+        Of bootstrap and randomisation. The random numbers are counter-based (Philox): the same seed gives
+        the same digits whatever else is computed.
+    relevance_level : int
+        As for :func:`~optical_rs.ranking.evaluate`.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        Fewer than two runs, an unknown option or baseline, fewer than two topics, or as for
+        :func:`~optical_rs.ranking.evaluate`.
+
+    References
+    ----------
+    .. [1] J. Urbano, H. Lima, A. Hanjalic. Statistical significance testing in information retrieval: an
+       empirical analysis of type I, type II and type III errors. SIGIR 2019.
+    .. [2] M. Smucker, J. Allan, B. Carterette. A comparison of statistical significance tests for
+       information retrieval evaluation. CIKM 2007.
+    .. [3] D. Schuirmann. A comparison of the two one-sided tests procedure and the power approach.
+       J. Pharmacokinetics and Biopharmaceutics 15, 1987.
+    .. [4] N. Fuhr. Some common mistakes in IR evaluation, and how they can be avoided. SIGIR Forum 51(3),
+       2017. (Reciprocal rank, uncorrected tests: see the notes of the result.)
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import compare
+    >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
+    >>> good = {f"q{i}": {"d": 2.0, "x": 1.0} for i in range(30)}
+    >>> poor = {f"q{i}": {"d": 1.0, "x": 2.0 if i % 3 else 0.5} for i in range(30)}
+    >>> row = compare(qrels, {"good": good, "poor": poor}, ["recip_rank"]).rows[0]
+    >>> round(row.difference, 3), row.significant, (row.wins, row.losses, row.ties)
+    (0.333, True, (20, 0, 10))
+    """
+    require("scipy", "compare")
+    _check(runs, baseline, test, correction, margin, alpha, resamples)
+    results = {
+        name: evaluate(qrels, run, measures, relevance_level=relevance_level, complete=True)
+        for name, run in runs.items()
+    }
+    first = next(iter(results.values()))
+    n = len(first.topics)
+    if n < 2:
+        raise InputError(f"qrels: a comparison needs at least 2 topics, got {n}")
+    pairs = (
+        list(itertools.combinations(runs, 2))
+        if baseline is None
+        else [(name, baseline) for name in runs if name != baseline]
+    )
+    rows = []
+    for index, measure in enumerate(first.measures):
+        for one, other in pairs:
+            x, y = results[one].values[index], results[other].values[index]
+            d = x - y
+            low, high = _bootstrap(d, alpha, resamples, seed)
+            spread = float(d.std(ddof=1))
+            mean = float(d.mean())
+            p_equivalent = None if margin is None else _equivalence(d, margin)
+            rows.append(
+                Difference(
+                    measure=measure,
+                    first=one,
+                    second=other,
+                    n=n,
+                    mean_first=float(x.mean()),
+                    mean_second=float(y.mean()),
+                    difference=mean,
+                    low=low,
+                    high=high,
+                    effect_size=mean / spread
+                    if spread > 0
+                    else math.copysign(math.inf, mean)
+                    if mean
+                    else 0.0,
+                    wins=int((d > 0).sum()),
+                    losses=int((d < 0).sum()),
+                    ties=int((d == 0).sum()),
+                    p=_test(d, test, resamples, seed),
+                    p_adjusted=math.nan,
+                    p_equivalent=p_equivalent,
+                    significant=False,
+                    equivalent=p_equivalent is not None and p_equivalent < alpha,
+                )
+            )
+    adjusted = adjust([row.p for row in rows], correction)
+    rows = [
+        dataclasses.replace(row, p_adjusted=p, significant=p < alpha)
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
+    return Comparison(results, rows, test, correction, alpha, margin, _notes(rows, n, test, correction))
+
+
+def _check(runs, baseline, test, correction, margin, alpha, resamples) -> None:
+    if not isinstance(runs, Mapping) or len(runs) < 2:
+        raise InputError("runs: expected a dict of at least two runs by name")
+    if baseline is not None and baseline not in runs:
+        raise InputError(f"baseline: no run '{baseline}'{closest(baseline, runs)}")
+    if test not in TESTS:
+        raise InputError(f"test: expected one of {', '.join(TESTS)}, got {test!r}")
+    if correction not in CORRECTIONS:
+        raise InputError(f"correction: expected one of {', '.join(CORRECTIONS)}, got {correction!r}")
+    if margin is not None and not (margin > 0 and math.isfinite(margin)):
+        raise InputError(f"margin: expected a number > 0, got {margin!r}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
+    if resamples < 1 or int(resamples) != resamples:
+        raise InputError(f"resamples: expected an integer >= 1, got {resamples!r}")
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    """Counter-based random numbers, apart for each use."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream]))
+
+
+def _chunks(total: int, n: int):
+    """Sizes of pieces of `total` rows of `n`, so that none takes much memory."""
+    step = max(1, 4_000_000 // max(n, 1))
+    for start in range(0, total, step):
+        yield min(step, total - start)
+
+
+def _bootstrap(d: np.ndarray, alpha: float, resamples: int, seed: int) -> tuple[float, float]:
+    generator = _generator(seed, 0)
+    means = np.concatenate(
+        [
+            d[generator.integers(len(d), size=(size, len(d)))].mean(axis=1)
+            for size in _chunks(resamples, len(d))
+        ]
+    )
+    low, high = np.percentile(means, [50 * alpha, 100 - 50 * alpha])
+    return float(low), float(high)
+
+
+def _test(d: np.ndarray, test: str, resamples: int, seed: int) -> float:
+    if not d.any():
+        return 1.0
+    if test == "randomisation":
+        generator = _generator(seed, 1)
+        # Sums that are equal but for the order of their additions count as equally extreme.
+        seen = abs(d.sum()) * (1 - 1e-12)
+        extreme = 0
+        for size in _chunks(resamples, len(d)):
+            signs = generator.integers(2, size=(size, len(d)), dtype=np.int8).astype(np.float64) * 2 - 1
+            extreme += int((np.abs(signs @ d) >= seen).sum())
+        return (1 + extreme) / (1 + resamples)
+    from scipy import stats
+
+    if test == "wilcoxon":
+        return float(stats.wilcoxon(d, zero_method="pratt").pvalue)
+    spread = d.std(ddof=1)
+    # Differences that are all the same leave no doubt, as far as a t-test can see.
+    return float(stats.ttest_1samp(d, 0.0).pvalue) if spread > 0 else 0.0
+
+
+def _equivalence(d: np.ndarray, margin: float) -> float:
+    from scipy import stats
+
+    error = d.std(ddof=1) / math.sqrt(len(d))
+    if error == 0:
+        return 0.0 if abs(d.mean()) < margin else 1.0
+    below = stats.t.sf((d.mean() + margin) / error, len(d) - 1)
+    above = stats.t.sf((margin - d.mean()) / error, len(d) - 1)
+    return float(max(below, above))
+
+
+def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
+    """p-values corrected for their number.
+
+    Parameters
+    ----------
+    p : sequence of float
+    correction : {"holm", "bonferroni", "bh", "none"}
+        Holm's step-down and Bonferroni's bound the family-wise error rate, Benjamini and Hochberg's
+        step-up the false discovery rate.
+
+    Returns
+    -------
+    list of float
+        In the order given, at most 1.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import adjust
+    >>> adjust([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    n = len(values)
+    order = np.argsort(values, kind="stable")
+    out = values.copy()
+    if correction == "bonferroni":
+        out = values * n
+    elif correction == "holm":
+        out[order] = np.maximum.accumulate(values[order] * np.arange(n, 0, -1))
+    elif correction == "bh":
+        steps = values[order] * n / np.arange(1, n + 1)
+        out[order] = np.minimum.accumulate(steps[::-1])[::-1]
+    elif correction != "none":
+        raise InputError(f"correction: expected one of {', '.join(CORRECTIONS)}, got {correction!r}")
+    return np.minimum(out, 1.0).tolist()
+
+
+def _notes(rows: list[Difference], n: int, test: str, correction: str) -> list[str]:
+    notes = []
+    if n < FEW_TOPICS:
+        notes.append(f"only {n} topics: a difference must be large to be found.")
+    if correction == "none" and len(rows) > 1:
+        notes.append(f"{len(rows)} tests without correction: some will be significant by chance.")
+    if any(row.measure == "recip_rank" for row in rows):
+        notes.append("reciprocal rank is no interval scale; its means are hard to interpret (Fuhr 2017).")
+    tied = [row for row in rows if row.ties > n / 2]
+    if tied:
+        notes.append(
+            f"in {len(tied)} of {len(rows)} comparisons more than half of the topics are tied; the intervals "
+            "and tests rest on the others."
+        )
+    if test == "wilcoxon":
+        notes.append("the Wilcoxon test is about the ranks of differences, not about the means shown.")
+    return notes
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``optical-rs compare qrels run run …``."""
+    import argparse
+    import json
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(prog="optical-rs compare", description=__doc__)
+    parser.add_argument("qrels", help="TREC judgments (.gz too)")
+    parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs, each a path or name=path")
+    parser.add_argument("-m", "--measure", action="append", dest="measures", help="may be repeated")
+    parser.add_argument("-l", "--relevance_level", type=int, default=1)
+    parser.add_argument("--baseline", help="compare all others with this run")
+    parser.add_argument("--test", choices=TESTS, default="t")
+    parser.add_argument("--correction", choices=CORRECTIONS, default="holm")
+    parser.add_argument("--margin", type=float, help="also test for equivalence within this")
+    parser.add_argument("--alpha", type=float, default=0.05)
+    parser.add_argument("--resamples", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--format", choices=("markdown", "latex", "json"), default="markdown")
+    options = parser.parse_args(arguments)
+    runs: dict[str, str] = {}
+    for spec in options.runs:
+        name, given, path = spec.partition("=")
+        if not given:
+            name, path = Path(spec).name.removesuffix(".gz").rsplit(".", 1)[0], spec
+        if name in runs:
+            raise InputError(f"runs: two runs are called '{name}'; give names as name=path")
+        runs[name] = path
+    result = compare(
+        options.qrels,
+        runs,
+        options.measures or DEFAULT_MEASURES,
+        baseline=options.baseline,
+        test=options.test,
+        correction=options.correction,
+        margin=options.margin,
+        alpha=options.alpha,
+        resamples=options.resamples,
+        seed=options.seed,
+        relevance_level=options.relevance_level,
+    )
+    if options.format == "json":
+        print(json.dumps(result.to_dict(), indent=1))
+    else:
+        print(result.to_markdown() if options.format == "markdown" else result.to_latex())

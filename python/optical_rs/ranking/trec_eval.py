@@ -1,0 +1,143 @@
+"""``optical-rs trec-eval``: trec_eval's command, with its options and its output."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from ..errors import InputError, closest
+from .evaluate import EvaluationResult, evaluate
+from .trec import read_bytes
+
+_CUTS = ("5", "10", "15", "20", "30", "100", "200", "500", "1000")
+_TENTHS = tuple(f"{i / 10:.2f}" for i in range(11))
+
+#: trec_eval's measures in its order of printing, with the parameters that they have by default.
+MEASURES: dict[str, tuple[str, ...]] = {
+    "num_q": (),
+    "num_ret": (),
+    "num_rel": (),
+    "num_rel_ret": (),
+    "map": (),
+    "gm_map": (),
+    "Rprec": (),
+    "bpref": (),
+    "recip_rank": (),
+    "iprec_at_recall": _TENTHS,
+    "P": _CUTS,
+    "recall": _CUTS,
+    "infAP": (),
+    "Rprec_mult": tuple(f"{i / 5:.2f}" for i in range(1, 11)),
+    "utility": (),
+    "11pt_avg": (),
+    "ndcg": (),
+    "ndcg_cut": _CUTS,
+    "map_cut": _CUTS,
+    "relative_P": _CUTS,
+    "success": ("1", "5", "10"),
+    "set_P": (),
+    "set_relative_P": (),
+    "set_recall": (),
+    "set_map": (),
+    "set_F": (),
+    "num_nonrel_judged_ret": (),
+}
+OFFICIAL = (
+    "num_q", "num_ret", "num_rel", "num_rel_ret", "map", "gm_map", "Rprec", "bpref", "recip_rank",
+    "iprec_at_recall", "P",
+)  # fmt: skip
+_COUNTS = {"num_q", "num_ret", "num_rel", "num_rel_ret", "num_nonrel_judged_ret"}
+
+
+def expand(wanted: Sequence[str]) -> list[str]:
+    """Names of ``-m`` options (``map``, ``P.5,10``, ``official``, ``all_trec``) in order of printing.
+
+    Examples
+    --------
+    >>> expand(["ndcg_cut.10,5", "map"])
+    ['map', 'ndcg_cut_5', 'ndcg_cut_10']
+    """
+    chosen: dict[str, set[str]] = {}
+    for name in wanted or ["official"]:
+        base, dot, parameters = name.partition(".")
+        sets = {"official": OFFICIAL, "all_trec": tuple(MEASURES)}.get(name)
+        if sets is None and base not in MEASURES:
+            raise InputError(f"-m: no measure '{name}'{closest(base, MEASURES)}")
+        for each in sets or (base,):
+            values = parameters.split(",") if dot else MEASURES[each]
+            if dot and not MEASURES[each]:
+                raise InputError(f"-m: '{each}' has no parameter, got '{name}'")
+            chosen.setdefault(each, set()).update(_canonical(each, value) for value in values)
+    names = []
+    for base in MEASURES:
+        if base in chosen:
+            values = sorted(chosen[base], key=float)
+            names += [f"{base}_{value}" for value in values] if MEASURES[base] else [base]
+    return names
+
+
+def _canonical(measure: str, value: str) -> str:
+    try:
+        return f"{float(value):.2f}" if "." in MEASURES[measure][0] else str(int(value))
+    except ValueError:
+        raise InputError(f"-m: '{measure}' expected a number as parameter, got '{value}'") from None
+
+
+def _line(name: str, topic: str, value: float) -> str:
+    return f"{name:<22}\t{topic}\t{value:.0f}" if name in _COUNTS else f"{name:<22}\t{topic}\t{value:6.4f}"
+
+
+def report(
+    result: EvaluationResult, names: Sequence[str], runid: str, *, per_topic: bool, summary: bool
+) -> Iterator[str]:
+    """The lines that trec_eval prints."""
+    if per_topic:
+        rows = {name: result.per_topic(name) for name in names if name != "num_q"}
+        for topic in result.topics:
+            yield from (_line(name, topic, values[topic]) for name, values in rows.items())
+    if summary:
+        yield f"{'runid':<22}\tall\t{runid}"
+        for name in names:
+            yield _line(name, "all", len(result.topics) if name == "num_q" else result.mean[name])
+
+
+def _read(path: str) -> bytes:
+    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``optical-rs trec-eval [options] qrels run …``."""
+    parser = argparse.ArgumentParser(
+        prog="optical-rs trec-eval", description="trec_eval 9.0.8's measures, as it prints them."
+    )
+    parser.add_argument("-q", action="store_true", dest="per_topic", help="also for each topic")
+    parser.add_argument("-n", action="store_false", dest="summary", help="no summary over topics")
+    parser.add_argument("-c", action="store_true", dest="complete", help="topics without results count as 0")
+    parser.add_argument(
+        "-l", type=int, default=1, dest="level", metavar="N", help="relevant from this grade on"
+    )
+    parser.add_argument("-M", type=int, dest="most", metavar="N", help="documents per topic at most")
+    parser.add_argument(
+        "-m", action="append", dest="measures", metavar="MEASURE",
+        help="a measure, as map or ndcg_cut.5,10; official (the default) or all_trec; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("qrels", help="judgments (.gz too)")
+    parser.add_argument("runs", nargs="+", metavar="run", help="results (.gz too); - is standard input")
+    options = parser.parse_args(arguments)
+    names = expand(options.measures or [])
+    judgments = _read(options.qrels)
+    for path in options.runs:
+        text = _read(path)
+        result = evaluate(
+            (options.qrels, judgments),
+            (path, text),
+            [name for name in names if name != "num_q"],
+            relevance_level=options.level,
+            complete=options.complete,
+            max_documents=options.most,
+        )
+        if not result.topics:
+            raise InputError(f"{path}: no topic of it is judged in {options.qrels}")
+        fields = text.split(None, 6)
+        runid = fields[5].decode("utf-8", "replace") if len(fields) > 5 else ""
+        for line in report(result, names, runid, per_topic=options.per_topic, summary=options.summary):
+            print(line)

@@ -7,6 +7,8 @@
 //!
 //! [`simd`] holds the instruction-set shells that the kernels run in, [`pool`] the threads.
 
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
+
 pub mod error;
 pub mod pool;
 pub mod ranking;

@@ -183,6 +183,9 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
             self.check_cancelled(32)?;
             let rule = if self.options.is_unbalanced() {
                 Rule::Unbalanced(self.tau[0], self.tau[1])
+            } else if self.n_iter + 1 == self.limit {
+                // Whatever comes of it: the columns of the last plan are exact.
+                Rule::Plain
             } else {
                 self.pace.rule()
             };
@@ -213,6 +216,7 @@ impl<'s, 'o, T: Float> Iteration<'s, 'o, T> {
     fn linear(&mut self) -> Result<bool> {
         if self.sweeps(T::LARGE)? == Ended::OutOfRange {
             self.scratch.g.fill(T::ZERO);
+            self.warm = false;
             self.n_iter = 0;
             return Ok(false);
         }

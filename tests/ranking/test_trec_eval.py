@@ -1,0 +1,140 @@
+"""The command that prints what trec_eval prints."""
+
+import gzip
+import io
+import sys
+
+import pytest
+from optical_rs import InputError
+from optical_rs.cli import run_command
+from optical_rs.ranking.trec_eval import MEASURES, expand, main
+
+QRELS = "q1 0 a 1\nq1 0 b 0\nq1 0 c 2\nq2 0 a 1\nq3 0 z 1\n"
+RUN = "q1 Q0 b 1 3.0 mine\nq1 Q0 a 2 2.0 mine\nq1 Q0 x 3 1.0 mine\nq2 Q0 a 1 0.5 mine\nq9 Q0 a 1 0.5 mine\n"
+
+#: By hand: q1 ranks b (judged 0), a (relevant), x (unjudged) and misses c; q2 is perfect; q3 has no results.
+OFFICIAL = """\
+runid                 \tall\tmine
+num_q                 \tall\t2
+num_ret               \tall\t4
+num_rel               \tall\t3
+num_rel_ret           \tall\t2
+map                   \tall\t0.6250
+gm_map                \tall\t0.5000
+Rprec                 \tall\t0.7500
+bpref                 \tall\t0.5000
+recip_rank            \tall\t0.7500
+iprec_at_recall_0.00  \tall\t0.7500
+iprec_at_recall_0.10  \tall\t0.7500
+iprec_at_recall_0.20  \tall\t0.7500
+iprec_at_recall_0.30  \tall\t0.7500
+iprec_at_recall_0.40  \tall\t0.7500
+iprec_at_recall_0.50  \tall\t0.7500
+iprec_at_recall_0.60  \tall\t0.5000
+iprec_at_recall_0.70  \tall\t0.5000
+iprec_at_recall_0.80  \tall\t0.5000
+iprec_at_recall_0.90  \tall\t0.5000
+iprec_at_recall_1.00  \tall\t0.5000
+P_5                   \tall\t0.2000
+P_10                  \tall\t0.1000
+P_15                  \tall\t0.0667
+P_20                  \tall\t0.0500
+P_30                  \tall\t0.0333
+P_100                 \tall\t0.0100
+P_200                 \tall\t0.0050
+P_500                 \tall\t0.0020
+P_1000                \tall\t0.0010
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "qrels").write_text(QRELS)
+    (tmp_path / "run").write_text(RUN)
+    return str(tmp_path / "qrels"), str(tmp_path / "run")
+
+
+def test_the_official_measures_line_by_line(files, capsys):
+    main(list(files))
+    assert capsys.readouterr().out == OFFICIAL
+
+
+def test_topics_and_chosen_measures(files, capsys):
+    main(["-q", "-m", "ndcg_cut.1", "-m", "map", "-m", "num_ret", *files])
+    assert capsys.readouterr().out == (
+        "num_ret               \tq1\t3\n"
+        "map                   \tq1\t0.2500\n"
+        "ndcg_cut_1            \tq1\t0.0000\n"
+        "num_ret               \tq2\t1\n"
+        "map                   \tq2\t1.0000\n"
+        "ndcg_cut_1            \tq2\t1.0000\n"
+        "runid                 \tall\tmine\n"
+        "num_ret               \tall\t4\n"
+        "map                   \tall\t0.6250\n"
+        "ndcg_cut_1            \tall\t0.5000\n"
+    )
+
+
+def test_options(files, capsys):
+    def printed(*options):
+        main([*options, *files])
+        return capsys.readouterr().out
+
+    assert "map                   \tall\t0.4167" in printed("-c", "-m", "map")
+    assert "num_q                 \tall\t3" in printed("-c")
+    assert printed("-n", "-m", "map") == ""
+    assert printed("-n", "-q", "-m", "P.1").splitlines() == [
+        "P_1                   \tq1\t0.0000",
+        "P_1                   \tq2\t1.0000",
+    ]
+    # From grade 2 on, q1's only relevant document is the one that was missed.
+    assert "num_rel               \tall\t1" in printed("-l", "2")
+    assert "num_ret               \tall\t2" in printed("-M", "1")
+    everything = printed("-m", "all_trec").splitlines()
+    assert len(everything) == 1 + sum(max(1, len(v)) for v in MEASURES.values())
+
+
+def test_several_runs_gzip_and_standard_input(files, tmp_path, capsys, monkeypatch):
+    qrels, run = files
+    (tmp_path / "run.gz").write_bytes(gzip.compress(RUN.replace("mine", "zipped").encode()))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(RUN.replace("mine", "piped").encode())))
+    main(["-m", "map", qrels, run, str(tmp_path / "run.gz"), "-"])
+    out = capsys.readouterr().out
+    assert [line.split("\t")[2] for line in out.splitlines() if line.startswith("runid")] == [
+        "mine", "zipped", "piped",
+    ]  # fmt: skip
+    assert out.count("0.6250") == 3
+
+
+def test_parameters_and_order():
+    assert expand(["P.10,5", "P.5", "map"]) == ["map", "P_5", "P_10"]
+    assert expand(["iprec_at_recall.0.1"]) == ["iprec_at_recall_0.10"]
+    assert expand([]) == expand(["official"])
+    for bad, message in (
+        ("mapp", "no measure 'mapp'; did you mean 'map'"),
+        ("map.5", "'map' has no parameter"),
+        ("P.x", "'P' expected a number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            expand([bad])
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("q1 Q0 a 1 2.0\n", "run:1: expected 6 fields"),
+        ("q1 Q0 a 1 2.0 t\nq1 Q0 a 2 1.0 t\n", "run:2: document 'a' retrieved twice"),
+        ("q1 Q0 a 1 high t\n", "run:1: score: expected a number"),
+        ("q8 Q0 a 1 1.0 t\n", "run: no topic of it is judged in"),
+        ("", "run: no topic of it is judged in"),
+    ],
+)
+def test_bad_runs_end_with_a_line_and_a_status(files, tmp_path, capsys, run, message):
+    (tmp_path / "run").write_text(run)
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, list(files))
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out

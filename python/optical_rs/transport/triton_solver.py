@@ -196,7 +196,7 @@ def _solve(
     tl.store(value_at + i, tl.where(live, dual - reg * tl.sum(sums_a) + price_a + price_b, 0.0))
     tl.store(linear_at + i, linear)
     tl.store(error_at + i, error)
-    tl.store(n_iter_at + i, it.to(tl.int64))
+    tl.store(n_iter_at + i, it)
     tl.store(converged_at + i, (error <= tol).to(tl.int8))
     tl.store(status_at + i, tl.where(empty, 4, status).to(tl.int64))
     tl.store(refused_at + i, refused.to(tl.int8))

@@ -17,23 +17,21 @@ pub(crate) enum Source<V> {
     Dict(HashMap<String, HashMap<String, V>>),
 }
 
-fn qrels(source: Source<i64>) -> optical_core::Result<Qrels> {
+fn qrels(source: &Source<i64>) -> optical_core::Result<Qrels<'_>> {
     match source {
-        Source::Text(file, text) => trec::parse_qrels(&file, &text),
+        Source::Text(file, text) => trec::parse_qrels(file, text),
         Source::Dict(topics) => Ok(topics
-            .into_iter()
-            .map(|(t, judged)| {
-                (t.into_bytes(), judged.into_iter().map(|(d, r)| (d.into_bytes(), r)).collect())
-            })
+            .iter()
+            .map(|(t, judged)| (t.as_bytes(), judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect()))
             .collect()),
     }
 }
 
-fn run(source: Source<f64>) -> optical_core::Result<Run> {
+fn run(source: &Source<f64>) -> optical_core::Result<Run<'_>> {
     match source {
-        Source::Text(file, text) => trec::parse_run(&file, &text),
+        Source::Text(file, text) => trec::parse_run(file, text),
         Source::Dict(topics) => {
-            for (topic, retrieved) in &topics {
+            for (topic, retrieved) in topics {
                 if let Some((document, _)) = retrieved.iter().find(|(_, s)| s.is_nan()) {
                     return Err(optical_core::Error::Argument(format!(
                         "run: topic '{topic}', document '{document}': score is NaN"
@@ -41,10 +39,8 @@ fn run(source: Source<f64>) -> optical_core::Result<Run> {
                 }
             }
             Ok(topics
-                .into_iter()
-                .map(|(t, docs)| {
-                    (t.into_bytes(), docs.into_iter().map(|(d, s)| (d.into_bytes(), s)).collect())
-                })
+                .iter()
+                .map(|(t, docs)| (t.as_bytes(), docs.iter().map(|(d, s)| (d.as_bytes(), *s)).collect()))
                 .collect())
         }
     }
@@ -72,7 +68,7 @@ pub(crate) fn evaluate<'py>(
     let options = EvaluateOptions { relevance_level, complete, max_documents };
     let wanted = &measures;
     let result = enter(py, 0.0, move |_| {
-        Ok(core::evaluate(&self::qrels(qrels)?, &self::run(run)?, wanted, &options))
+        Ok(core::evaluate(&self::qrels(&qrels)?, &self::run(&run)?, wanted, &options))
     })?;
     let names = measures.iter().map(Measure::name).collect();
     let means = PyArray1::from_iter(py, (0..measures.len()).map(|m| result.summary(m)));

@@ -1,7 +1,6 @@
 //! What each measure is.
 
-use std::collections::HashMap;
-
+use super::Judgments;
 use crate::{Error, Result};
 
 /// One topic's ranking, reduced to what measures need.
@@ -21,16 +20,14 @@ pub struct Ranked {
 
 impl Ranked {
     /// Rank documents as trec_eval does: by score as `f32`, ties by id, both descending.
-    pub fn new(judged: &HashMap<Vec<u8>, i64>, retrieved: &[(Vec<u8>, f64)], relevance_level: i64) -> Self {
-        let mut order: Vec<(f32, &[u8])> =
-            retrieved.iter().map(|(id, s)| (*s as f32, id.as_slice())).collect();
-        order.sort_unstable_by(|x, y| y.0.total_cmp(&x.0).then_with(|| y.1.cmp(x.1)));
-        // total_cmp puts 0 above −0; trec_eval sees them as equal. Zeros are rare: settle them apart.
-        if order.iter().any(|x| x.0 == 0.0) {
-            let compare = |x: &(f32, &[u8]), y: &(f32, &[u8])| {
+    pub fn new(judged: &Judgments<'_>, retrieved: &[(&[u8], f64)], relevance_level: i64) -> Self {
+        let mut order: Vec<(f32, &[u8])> = retrieved.iter().map(|(id, s)| (*s as f32, *id)).collect();
+        // Runs are most often written in order: then there is nothing to sort but ties.
+        if !order.is_sorted_by(|x, y| x.0 > y.0 || (x.0 == y.0 && x.1 >= y.1)) {
+            order.sort_unstable_by(|x, y| {
+                // 0 and −0 are equal, and parsers let no NaN through.
                 y.0.partial_cmp(&x.0).unwrap_or(std::cmp::Ordering::Equal).then_with(|| y.1.cmp(x.1))
-            };
-            order.sort_by(compare);
+            });
         }
         let mut ideal: Vec<i64> = judged.values().copied().filter(|r| *r > 0).collect();
         ideal.sort_unstable_by(|x, y| y.cmp(x));
@@ -365,12 +362,9 @@ fn average_precision(ranked: &Ranked, k: usize) -> f64 {
 
 fn ndcg(ranked: &Ranked, k: usize) -> f64 {
     let dcg = |grades: &mut dyn Iterator<Item = i64>| -> f64 {
-        grades
-            .take(k)
-            .enumerate()
-            .filter(|(_, g)| *g > 0)
-            .map(|(rank, g)| g as f64 / ((rank + 2) as f64).log2())
-            .sum()
+        let gains = grades.take(k).enumerate().filter(|(_, g)| *g > 0);
+        // From 0, as a sum of nothing would be −0 and be printed so.
+        gains.fold(0.0, |sum, (rank, g)| sum + g as f64 / ((rank + 2) as f64).log2())
     };
     let ideal = dcg(&mut ranked.ideal.iter().copied());
     if ideal == 0.0 { 0.0 } else { dcg(&mut ranked.grades.iter().map(|g| g.unwrap_or(0))) / ideal }
@@ -397,8 +391,8 @@ mod tests {
     use super::*;
 
     fn ranked(judged: &[(&str, i64)], run: &[(&str, f64)]) -> Ranked {
-        let judged = judged.iter().map(|(d, r)| (d.as_bytes().to_vec(), *r)).collect();
-        let run: Vec<_> = run.iter().map(|(d, s)| (d.as_bytes().to_vec(), *s)).collect();
+        let judged = judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect();
+        let run: Vec<_> = run.iter().map(|(d, s)| (d.as_bytes(), *s)).collect();
         Ranked::new(&judged, &run, 1)
     }
 

@@ -25,10 +25,12 @@ use rayon::prelude::*;
 use crate::pool;
 pub use measure::{Measure, Ranked, Summary};
 
-/// Judgments: topic → document → relevance.
-pub type Qrels = BTreeMap<Vec<u8>, HashMap<Vec<u8>, i64>>;
-/// A run: topic → documents with scores, in no particular order.
-pub type Run = BTreeMap<Vec<u8>, Vec<(Vec<u8>, f64)>>;
+/// Judgments: topic → document → relevance. Ids are borrowed from where they were read.
+pub type Qrels<'t> = BTreeMap<&'t [u8], Judgments<'t>>;
+/// Judgments of one topic.
+pub type Judgments<'t> = HashMap<&'t [u8], i64, foldhash::fast::FixedState>;
+/// A run: topic → documents with scores, in no particular order, none twice.
+pub type Run<'t> = BTreeMap<&'t [u8], Vec<(&'t [u8], f64)>>;
 
 /// How topics and judgments are taken.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,7 @@ impl Evaluation {
     /// One value of a measure for all topics: their mean, or as [`Measure::summary`] says.
     pub fn summary(&self, measure: usize) -> f64 {
         let values = &self.values[measure];
-        let sum = values.iter().sum::<f64>();
+        let sum = values.iter().fold(0.0, |sum, x| sum + x);
         match self.measures[measure].summary() {
             Summary::Sum => sum,
             _ if values.is_empty() => 0.0,
@@ -73,11 +75,16 @@ impl Evaluation {
 }
 
 /// Evaluate a run. Topics are computed in parallel; order and thread count change no digit.
-pub fn evaluate(qrels: &Qrels, run: &Run, measures: &[Measure], options: &EvaluateOptions) -> Evaluation {
-    let topics: Vec<(&Vec<u8>, _, _)> = qrels
+pub fn evaluate(
+    qrels: &Qrels<'_>,
+    run: &Run<'_>,
+    measures: &[Measure],
+    options: &EvaluateOptions,
+) -> Evaluation {
+    let topics: Vec<(&[u8], _, _)> = qrels
         .iter()
         .filter(|(id, _)| options.complete || run.contains_key(*id))
-        .map(|(id, judged)| (id, judged, run.get(id).map_or(&[][..], Vec::as_slice)))
+        .map(|(id, judged)| (*id, judged, run.get(id).map_or(&[][..], Vec::as_slice)))
         .collect();
     let rows: Vec<Vec<f64>> = pool::run(|| {
         topics
@@ -91,7 +98,7 @@ pub fn evaluate(qrels: &Qrels, run: &Run, measures: &[Measure], options: &Evalua
     });
     Evaluation {
         measures: measures.to_vec(),
-        topics: topics.into_iter().map(|(id, _, _)| id.clone()).collect(),
+        topics: topics.into_iter().map(|(id, _, _)| id.to_vec()).collect(),
         values: (0..measures.len()).map(|m| rows.iter().map(|row| row[m]).collect()).collect(),
     }
 }

@@ -64,6 +64,7 @@ bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	@mkdir -p bench/results
 	$(BIN)/python bench/transport.py --json bench/results/transport.json
 	$(BIN)/python bench/train.py --json bench/results/train.json
+	$(BIN)/python bench/ranking.py --json bench/results/ranking.json
 
 clean:
 	rm -rf $(VENV) target

@@ -138,3 +138,46 @@ def test_bad_runs_end_with_a_line_and_a_status(files, tmp_path, capsys, run, mes
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert not captured.out
+
+
+MALFORMED = {
+    "binary": bytes(range(256)) * 20,
+    "one huge line": b"q1 Q0 a 1 1.0 " + b"x" * 5_000_000,
+    "huge line of fields": b"a " * 200_000,
+    "no newline at all": b"q1",
+    "only blanks": b" \t \r\n" * 1000,
+    "null bytes": b"q1\x00 Q0 a 1 1.0 t\n",
+    "infinite score": b"q1 Q0 a 1 inf t\n",
+    "huge exponent": b"q1 Q0 a 1 1e99999 t\n",
+    "score in hexadecimal": b"q1 Q0 a 1 0x1p3 t\n",
+    "comma for a point": b"q1 Q0 a 1 0,5 t\n",
+    "broken utf-8": b"q1 Q0 \xff\xfe 1 0.5 t\nq1 Q0 a 2 0.25 t\n",
+    "lone carriage returns": b"q1 Q0 a 1 0.5 t\rq1 Q0 b 1 0.4 t\r",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_no_file_breaks_the_parsers(files, tmp_path, name):
+    """Everything is either accepted or refused with a file and a line; nothing hangs or ends the process."""
+    from optical_rs.ranking import evaluate
+
+    (tmp_path / "bad").write_bytes(MALFORMED[name])
+    for qrels, run in ((files[0], tmp_path / "bad"), (tmp_path / "bad", files[1])):
+        refusal = None
+        try:
+            result = evaluate(qrels, run, ["map", "num_ret"])
+        except InputError as error:
+            refusal = str(error)
+        if refusal is None:
+            assert result.mean["map"] >= 0
+        else:
+            assert refusal.split(":")[0].endswith("bad")
+            assert "\n" not in refusal[:200]
+
+
+def test_ids_are_bytes_and_need_not_be_text(tmp_path):
+    from optical_rs.ranking import evaluate
+
+    (tmp_path / "qrels").write_bytes(b"q\xff 0 \xfe 1\n")
+    (tmp_path / "run").write_bytes(b"q\xff Q0 \xfe 1 0.5 t\n")
+    assert evaluate(tmp_path / "qrels", tmp_path / "run", ["map"]).mean == {"map": 1.0}

@@ -208,6 +208,10 @@ def test_the_divergence_is_a_divergence():
     assert (divergence(x, y) > 0).all()
     torch.testing.assert_close(divergence(x, y), divergence(y, x), atol=1e-9, rtol=0)
     assert divergence(x, x).abs().max() < 1e-12
+
+
+def test_the_divergence_is_that_of_geomloss():
+    x, y = clouds(6, 8, 11)
     geomloss = pytest.importorskip("geomloss")
     want = geomloss.SamplesLoss(
         "sinkhorn", p=2, blur=0.5**0.5, scaling=0.99, debias=True, backend="tensorized"

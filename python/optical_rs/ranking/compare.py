@@ -429,6 +429,15 @@ def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
     list of float
         In the order given, at most 1.
 
+    Raises
+    ------
+    InputError
+        An unknown correction.
+
+    References
+    ----------
+    S. Holm, Scandinavian Journal of Statistics 6, 1979; Y. Benjamini and Y. Hochberg, JRSS B 57, 1995.
+
     Examples
     --------
     >>> from optical_rs.ranking import adjust

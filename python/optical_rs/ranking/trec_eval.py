@@ -51,6 +51,11 @@ _COUNTS = {"num_q", "num_ret", "num_rel", "num_rel_ret", "num_nonrel_judged_ret"
 def expand(wanted: Sequence[str]) -> list[str]:
     """Names of ``-m`` options (``map``, ``P.5,10``, ``official``, ``all_trec``) in order of printing.
 
+    Raises
+    ------
+    InputError
+        A measure that is not known (the nearest is named), or a parameter that it cannot have.
+
     Examples
     --------
     >>> expand(["ndcg_cut.10,5", "map"])

@@ -328,10 +328,7 @@ pub fn solve_batch<T: Float>(
             .zip(f.axis_iter_mut(Axis(0)).into_par_iter())
             .zip(g.axis_iter_mut(Axis(0)).into_par_iter())
             .enumerate()
-            .map_init(
-                || Scratch::shared_by_threads(few),
-                |scratch, (i, ((plan, f), g))| one(scratch, i, plan, f, g),
-            )
+            .map_init(|| Scratch::new(few), |scratch, (i, ((plan, f), g))| one(scratch, i, plan, f, g))
             .collect::<Vec<Result<Report>>>()
     })
     .into_iter()

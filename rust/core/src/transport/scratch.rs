@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Rows of a large problem that are worked on together; their sums are added up in a fixed order, so
 /// that results do not depend on whether threads share the blocks.
-pub(super) const BLOCK: usize = 128;
+const BLOCK: usize = 128;
 
 /// Elements from which a problem is cut into blocks.
 const LARGE: usize = 1 << 16;
@@ -49,8 +49,8 @@ pub(crate) struct Scratch<T> {
 }
 
 impl<T: Float> Scratch<T> {
-    /// Working memory for the problems of a batch, when there are fewer of them than threads or not.
-    pub(crate) fn shared_by_threads(parallel: bool) -> Self {
+    /// Working memory; `parallel` lets threads share the blocks of a large problem.
+    pub(crate) fn new(parallel: bool) -> Self {
         Scratch { parallel, ..Scratch::default() }
     }
 

@@ -364,7 +364,7 @@ fn large_problems_are_cut_into_blocks_without_a_difference() {
     for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
         let mut plans = vec![];
         for parallel in [false, true] {
-            let mut scratch = Scratch::shared_by_threads(parallel);
+            let mut scratch = Scratch::new(parallel);
             scratch.load(&Batch::new(cost.view(), &regs), &options, 0).unwrap_or_else(|e| panic!("{e}"));
             assert!(scratch.block() < n);
             let report =

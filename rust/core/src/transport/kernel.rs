@@ -1,7 +1,7 @@
 //! The loops over a problem's matrix, generic over the vector type.
 //!
 //! Shared contract (see [`Scratch::reserve`](super::Scratch)): matrices are row-major with `stride`
-//! columns, a multiple of the vector width; their row count is padded to a multiple of [`ROWS`];
+//! columns; both sides are padded to multiples of the widest vector (so that transposes need no tail);
 //! padding has kernel 0, cost +∞ and marginal 0. Row vectors have the padded row count, column
 //! vectors `stride` elements.
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,10 @@ def maxsim(
     document_offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]: ...
 def evaluate(
-    qrels: tuple[str, bytes] | dict[str, dict[str, int]],
-    run: tuple[str, bytes] | dict[str, dict[str, float]],
+    qrels: Any,
+    run: Any,
     measures: list[str],
-    relevance_level: int,
-    complete: bool,
-    max_documents: int | None,
-) -> tuple[list[str], list[bytes], NDArray[np.float64], NDArray[np.float64]]: ...
+    options: tuple[int, bool, int | None, int],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[str], list[Any], list[bool], NDArray[np.float64], NDArray[np.float64]]: ...
+def run_tag(run: str | tuple[str, bytes]) -> bytes: ...

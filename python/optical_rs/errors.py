@@ -26,8 +26,8 @@ def closest(name: str, valid) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(valid)}"
 
 
-def require(module: str, extra: str):
-    """Import and return ``module``, or say which extra of this package brings it.
+def require(module: str, extra: str | None = None):
+    """Import and return ``module``, or say what brings it: an extra of this package, or its own.
 
     Raises
     ------
@@ -41,4 +41,5 @@ def require(module: str, extra: str):
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name.split(".")[0]):
             raise
-        raise InputError(f"{module} is not installed: pip install 'optical_rs[{extra}]'") from None
+        brings = f"'optical_rs[{extra}]'" if extra else module
+        raise InputError(f"{module} is not installed: pip install {brings}") from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, closest, require
 from .evaluate import DEFAULT_MEASURES, EvaluationResult, evaluate
+from .tables import latex, markdown
 
 TESTS = ("t", "randomisation", "wilcoxon")
 CORRECTIONS = ("holm", "bonferroni", "bh", "none")
@@ -170,34 +171,11 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """A table, with what was tested below it; ``*`` marks significance, ``=`` equivalence."""
-        head, body = self._table()
-        lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
-        return "\n".join([*lines, "", self.caption, *(f"Note: {note}" for note in self.notes)])
+        return "\n".join([markdown(*self._table()), "", self.caption, *(f"Note: {n}" for n in self.notes)])
 
     def to_latex(self) -> str:
         """The same as a ``table`` with ``booktabs`` rules."""
-
-        def escape(cell: str) -> str:
-            for char in "\\&%_#":
-                cell = cell.replace(char, {"\\": r"\textbackslash{}"}.get(char, f"\\{char}"))
-            return cell
-
-        head, body = self._table()
-        rows = [" & ".join(map(escape, cells)) + r" \\" for cells in body]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                rf"\begin{{tabular}}{{{'l' * 3}{'r' * (len(head) - 3)}}}",
-                r"\toprule",
-                " & ".join(map(escape, head)) + r" \\",
-                r"\midrule",
-                *rows,
-                r"\bottomrule",
-                r"\end{tabular}",
-                rf"\caption{{{escape(' '.join([self.caption, *self.notes]))}}}",
-                r"\end{table}",
-            ]
-        )
+        return latex(*self._table(), " ".join([self.caption, *self.notes]), text_columns=3)
 
 
 def _p(p: float) -> str:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..errors import InputError
+from ..errors import InputError, require
+from .tables import arrays, columns, is_table, latex, markdown
 from .trec import read_bytes
 
 DEFAULT_MEASURES = ("map", "ndcg_cut_10", "P_10", "recall_100", "recip_rank")
@@ -22,14 +23,17 @@ class EvaluationResult:
     ----------
     measures : list of str
         trec_eval's names, in the order asked for.
-    topics : list of str
-        Topic ids in byte order.
+    topics : list of str or of int
+        Topic ids in byte order; numbers, in their order, where ids were given as numbers.
+    retrieved : list of bool
+        Which topics the run has.
     values : (measures, topics) float64 array
         Each measure for each topic.
     """
 
     measures: list[str]
-    topics: list[str]
+    topics: list[Any]
+    retrieved: list[bool]
     values: np.ndarray
     _means: np.ndarray = dataclasses.field(repr=False)
 
@@ -39,7 +43,7 @@ class EvaluationResult:
         geometric mean."""
         return dict(zip(self.measures, self._means.tolist(), strict=True))
 
-    def per_topic(self, measure: str) -> dict[str, float]:
+    def per_topic(self, measure: str) -> dict[Any, float]:
         """One measure for each topic."""
         if measure not in self.measures:
             raise InputError(f"measure: {measure!r} was not computed; have {', '.join(self.measures)}")
@@ -62,13 +66,60 @@ class EvaluationResult:
         return float(low), float(high)
 
 
-def _source(name: str, x: Any) -> Any:
+    def to_dict(self) -> dict[str, Any]:
+        """Means and values per topic, ready for JSON."""
+        rows = zip(self.topics, self.values.T.tolist(), strict=True)
+        topics = {topic: dict(zip(self.measures, row, strict=True)) for topic, row in rows}
+        return {"mean": self.mean, "topics": topics}
+
+    def _columns(self) -> dict[str, Any]:
+        return {"topic": self.topics, **dict(zip(self.measures, self.values, strict=True))}
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame: a row for each topic, a column for each measure."""
+        return require("pandas").DataFrame(self._columns())
+
+    def to_polars(self) -> Any:
+        """A polars data frame: a row for each topic, a column for each measure."""
+        return require("polars").DataFrame(self._columns())
+
+    def to_arrow(self) -> Any:
+        """An Arrow table: a row for each topic, a column for each measure."""
+        return require("pyarrow").table(self._columns())
+
+    def to_markdown(self) -> str:
+        """A table of the means."""
+        return markdown(["measure", "mean"], self._means_as_text())
+
+    def to_latex(self) -> str:
+        """The same as a ``table`` with ``booktabs`` rules."""
+        return latex(["measure", "mean"], self._means_as_text(), f"{len(self.topics)} topics.")
+
+    def _means_as_text(self) -> list[list[str]]:
+        return [[name, f"{value:.4f}"] for name, value in self.mean.items()]
+
+
+def source(name: str, x: Any) -> Any:
+    """Judgments (``name="qrels"``) or a run (``"run"``) as the native core takes it.
+
+    Raises
+    ------
+    InputError
+        A file that is missing or broken, or something that is none of what :func:`evaluate` accepts.
+    """
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], bytes):
         return str(x[0]), x[1]
+    if isinstance(x, tuple) and len(x) == 3:
+        return arrays(name, x)
     if isinstance(x, (str, os.PathLike)):
-        return str(x), read_bytes(x)
+        path = os.fspath(x)
+        return path if os.path.isfile(path) and not path.endswith(".gz") else (path, read_bytes(x))
+    if is_table(x):
+        return columns(name, x)
     if not isinstance(x, Mapping):
-        raise InputError(f"{name}: expected a file name or a dict of dicts, got {type(x).__name__}")
+        raise InputError(
+            f"{name}: expected a file name, a dict of dicts, a table or three arrays, got {type(x).__name__}"
+        )
     return {str(topic): dict(documents) for topic, documents in x.items()}
 
 
@@ -80,6 +131,8 @@ def evaluate(
     relevance_level: int = 1,
     complete: bool = False,
     max_documents: int | None = None,
+    compat: str = "9",
+    progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Evaluate a run as trec_eval 9.0.8 does.
 
@@ -88,26 +141,38 @@ def evaluate(
 
     Parameters
     ----------
-    qrels : path or dict
-        Judgments: a TREC qrels file (``.gz`` too), a pair of a name and its text (bytes), or
-        ``{topic: {document: relevance}}``.
-    run : path or dict
-        Results: a TREC run file (``.gz`` too), a pair of a name and its text (bytes), or
-        ``{topic: {document: score}}``.
+    qrels : path, dict, table or arrays
+        Judgments: a TREC qrels file (``.gz`` too); a pair of a name and its text (bytes);
+        ``{topic: {document: relevance}}``; a pandas, polars or Arrow table with columns named as in
+        ir_measures (``query_id``, ``doc_id``, ``relevance``) or PyTerrier (``qid``, ``docno``,
+        ``label``); or three arrays (topics, documents, relevance).
+    run : path, dict, table or arrays
+        Results in the same forms, with ``score`` for the value. Of three arrays, documents and scores
+        may be (topics, k), where a document -1 is none.
+        Ids that are integers in both columns stay numbers: topics come in their order, ties go to the
+        larger number, and ``qrels`` must have numbers, too.
     measures : sequence of str
         trec_eval's names: ``map``, ``map_cut_k``, ``gm_map``, ``ndcg``, ``ndcg_cut_k``, ``P_k``,
         ``recall_k``, ``success_k``, ``relative_P_k``, ``recip_rank``, ``Rprec``, ``Rprec_mult_x``,
         ``bpref``, ``infAP``, ``iprec_at_recall_x``, ``11pt_avg``, ``set_P``, ``set_recall``,
         ``set_relative_P``, ``set_map``, ``set_F``, ``utility``, ``num_ret``, ``num_rel``,
         ``num_rel_ret``, ``num_nonrel_judged_ret``; those of ir_measures for them (``AP``, ``nDCG@k``,
-        ``P@k``, ``R@k``, ``RR``, ``Success@k``, ``RPrec``, ``Bpref``, ``IPrec@x``, ``SetP`` …); and
-        ``judged_k``, the share of the first k that is judged.
+        ``P@k``, ``R@k``, ``RR``, ``Success@k``, ``RPrec``, ``Bpref``, ``IPrec@x``, ``SetP`` …); and four
+        that trec_eval 9 lacks: ``judged_k`` (``Judged@k``), the share of the first k that is judged;
+        ``rbp_p`` (``RBP(p=0.8)``), rank-biased precision [1]_, and ``rbp_resid_p``, the weight of all
+        that is not judged; ``err_k`` (``ERR@k``), expected reciprocal rank [2]_ on grades to 4;
+        ``compat_p`` (``Compat(p=0.95)``), compatibility with an ideal ranking [3]_.
     relevance_level : int
         Judgments of at least this are relevant (``-l``). nDCG uses the grades themselves.
     complete : bool
         Count judged topics without results as 0 (``-c``) instead of leaving them out.
     max_documents : int, optional
         Keep only so many documents of each topic, the best by score (``-M``).
+    compat : {"9", "10"}
+        Whose rules hold where versions of trec_eval differ. ``"10"`` compares scores in double precision
+        and takes lines that begin with ``#`` as comments.
+    progress : callable, optional
+        Called now and then with the number of topics done and of all topics.
 
     Returns
     -------
@@ -116,7 +181,16 @@ def evaluate(
     Raises
     ------
     InputError
-        An unknown measure (with the nearest valid name); a bad line (with file and line); NaN scores.
+        An unknown measure (with the nearest valid name); a bad line (with file and line); NaN scores; a
+        document that is judged or retrieved twice.
+
+    References
+    ----------
+    .. [1] A. Moffat, J. Zobel. Rank-biased precision for measurement of retrieval effectiveness. TOIS
+       27(1), 2008.
+    .. [2] O. Chapelle, D. Metzler, Y. Zhang, P. Grinspan. Expected reciprocal rank for graded relevance.
+       CIKM 2009.
+    .. [3] C. Clarke, A. Vtyurina, M. Smucker. Assessing top-k preferences. TOIS 39(3), 2021.
 
     Examples
     --------
@@ -127,17 +201,16 @@ def evaluate(
     """
     if max_documents is not None and max_documents < 1:
         raise InputError(f"max_documents: expected an integer >= 1, got {max_documents}")
+    if compat not in ("9", "10"):
+        raise InputError(f"compat: expected '9' or '10', got {compat!r}")
+    given = source("qrels", qrels), source("run", run)
     try:
-        names, topics, values, means = _core.evaluate(
-            _source("qrels", qrels),
-            _source("run", run),
-            list(measures),
-            relevance_level,
-            complete,
-            max_documents,
+        names, topics, retrieved, values, means = _core.evaluate(
+            *given, list(measures), (relevance_level, complete, max_documents, int(compat)), progress
         )
     except TypeError as error:
         raise InputError(
             f"qrels, run: expected {{topic: {{document: integer}}}} and {{topic: {{document: score}}}} ({error})"
         ) from None
-    return EvaluationResult(names, [t.decode("utf-8", "replace") for t in topics], values, means)
+    ids = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in topics]
+    return EvaluationResult(names, ids, retrieved, values, means)

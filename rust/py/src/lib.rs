@@ -50,7 +50,7 @@ fn multiply_adds_per_second(py: Python<'_>) -> f64 {
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::ranking::evaluate;
+    use super::ranking::{evaluate, run_tag};
     #[pymodule_export]
     use super::similarity::maxsim;
     #[pymodule_export]

@@ -1,64 +1,7 @@
 //! What each measure is.
 
-use super::Judgments;
+use super::Ranked;
 use crate::{Error, Result};
-
-/// One topic's ranking, reduced to what measures need.
-#[derive(Clone, Debug)]
-pub struct Ranked {
-    /// Judgments of the retrieved documents in rank order; `None` where unjudged.
-    pub grades: Vec<Option<i64>>,
-    /// All positive judgments of the topic, highest first: the ideal ranking.
-    pub ideal: Vec<i64>,
-    /// Relevant documents of the topic.
-    pub num_rel: usize,
-    /// Judged non-relevant documents of the topic.
-    pub num_nonrel: usize,
-    /// Judgments of at least this are relevant.
-    pub relevance_level: i64,
-}
-
-impl Ranked {
-    /// Rank documents as trec_eval does: by score as `f32`, ties by id, both descending.
-    pub fn new(judged: &Judgments<'_>, retrieved: &[(&[u8], f64)], relevance_level: i64) -> Self {
-        let mut order: Vec<(f32, &[u8])> = retrieved.iter().map(|(id, s)| (*s as f32, *id)).collect();
-        // Runs are most often written in order: then there is nothing to sort but ties.
-        if !order.is_sorted_by(|x, y| x.0 > y.0 || (x.0 == y.0 && x.1 >= y.1)) {
-            order.sort_unstable_by(|x, y| {
-                // 0 and −0 are equal, and parsers let no NaN through.
-                y.0.partial_cmp(&x.0).unwrap_or(std::cmp::Ordering::Equal).then_with(|| y.1.cmp(x.1))
-            });
-        }
-        let mut ideal: Vec<i64> = judged.values().copied().filter(|r| *r > 0).collect();
-        ideal.sort_unstable_by(|x, y| y.cmp(x));
-        Ranked {
-            grades: order.iter().map(|(_, id)| judged.get(*id).copied()).collect(),
-            ideal,
-            num_rel: judged.values().filter(|r| **r >= relevance_level).count(),
-            num_nonrel: judged.values().filter(|r| (0..relevance_level).contains(*r)).count(),
-            relevance_level,
-        }
-    }
-
-    fn is_relevant(&self, rank: usize) -> bool {
-        self.grades[rank].is_some_and(|g| g >= self.relevance_level)
-    }
-
-    /// Judged, and not relevant.
-    fn is_nonrelevant(&self, rank: usize) -> bool {
-        self.grades[rank].is_some_and(|g| (0..self.relevance_level).contains(&g))
-    }
-
-    /// Relevant documents among the first `k`.
-    fn hits(&self, k: usize) -> usize {
-        (0..k.min(self.grades.len())).filter(|&r| self.is_relevant(r)).count()
-    }
-
-    /// Relevant documents retrieved.
-    fn num_rel_ret(&self) -> usize {
-        self.hits(self.grades.len())
-    }
-}
 
 /// A measure, with its cut-off or parameter where it has one. Names and definitions are trec_eval's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +60,14 @@ pub enum Measure {
     Utility,
     /// Share of the first k that is judged (not one of trec_eval's).
     Judged(usize),
+    /// Rank-biased precision: relevant documents weighted (1 − p) pʳ at rank r from 0.
+    Rbp(f64),
+    /// The weight in rank-biased precision of all that is not judged: how much it could grow.
+    RbpResidual(f64),
+    /// Expected reciprocal rank of the first k, with chances (2^grade − 1) / 16 of an end.
+    Err(usize),
+    /// Compatibility: rank-biased overlap with the ideal ranking, over that of the ideal with itself.
+    Compat(f64),
 }
 
 /// How values of topics become one.
@@ -154,7 +105,7 @@ const PLAIN: [(&str, &str, Measure); 18] = [
 
 type WithCut = fn(usize) -> Measure;
 /// Names with a cut-off, as `ndcg_cut_10` or `nDCG@10`.
-const CUT: [(&str, &str, WithCut); 7] = [
+const CUT: [(&str, &str, WithCut); 8] = [
     ("ndcg_cut_", "nDCG@", Measure::NdcgCut),
     ("map_cut_", "AP@", Measure::MapCut),
     ("P_", "P@", Measure::P),
@@ -162,13 +113,19 @@ const CUT: [(&str, &str, WithCut); 7] = [
     ("success_", "Success@", Measure::Success),
     ("relative_P_", "RelP@", Measure::RelativeP),
     ("judged_", "Judged@", Measure::Judged),
+    ("err_", "ERR@", Measure::Err),
 ];
 
 type WithShare = fn(f64) -> Measure;
+/// The largest persistence.
+const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
 /// Names with a fraction, as `iprec_at_recall_0.10`, and the largest that makes sense.
-const SHARE: [(&str, &str, WithShare, f64); 2] = [
+const SHARE: [(&str, &str, WithShare, f64); 5] = [
     ("iprec_at_recall_", "IPrec@", Measure::IprecAtRecall, 1.0),
     ("Rprec_mult_", "RPrecMult@", Measure::RprecMult, 100.0),
+    ("rbp_resid_", "RBPResidual(p=", Measure::RbpResidual, BELOW_ONE),
+    ("rbp_", "RBP(p=", Measure::Rbp, BELOW_ONE),
+    ("compat_", "Compat(p=", Measure::Compat, BELOW_ONE),
 ];
 
 impl Measure {
@@ -190,6 +147,7 @@ impl Measure {
         }
         for (trec, ir, make, most) in SHARE {
             let share = name.strip_prefix(trec).or_else(|| name.strip_prefix(ir));
+            let share = share.map(|x| if ir.contains('(') { x.strip_suffix(')').unwrap_or(x) } else { x });
             if let Some(x) = share.and_then(|x| x.parse().ok()).filter(|x| (0.0..=most).contains(x)) {
                 return Ok(make(x));
             }
@@ -216,6 +174,10 @@ impl Measure {
             Measure::Judged(k) => format!("judged_{k}"),
             Measure::IprecAtRecall(x) => format!("iprec_at_recall_{x:.2}"),
             Measure::RprecMult(x) => format!("Rprec_mult_{x:.2}"),
+            Measure::Err(k) => format!("err_{k}"),
+            Measure::Rbp(p) => format!("rbp_{p:.2}"),
+            Measure::RbpResidual(p) => format!("rbp_resid_{p:.2}"),
+            Measure::Compat(p) => format!("compat_{p:.2}"),
             plain => PLAIN.iter().find(|(.., m)| m == plain).map_or("", |(name, ..)| *name).into(),
         }
     }
@@ -233,33 +195,34 @@ impl Measure {
 
     /// The value for one topic.
     pub fn of(&self, ranked: &Ranked) -> f64 {
-        let (num_ret, num_rel) = (ranked.grades.len(), ranked.num_rel);
+        let (num_ret, num_rel) = (ranked.num_ret, ranked.num_rel);
         match *self {
             Measure::NumRet => num_ret as f64,
             Measure::NumRel => num_rel as f64,
             Measure::NumRelRet => ranked.num_rel_ret() as f64,
-            Measure::NumNonrelJudgedRet => (0..num_ret).filter(|&r| ranked.is_nonrelevant(r)).count() as f64,
+            Measure::NumNonrelJudgedRet => {
+                let nonrelevant = |grade: i64| (0..ranked.relevance_level).contains(&grade);
+                ranked.hits.iter().filter(|(_, grade)| nonrelevant(*grade)).count() as f64
+            }
             Measure::Map => average_precision(ranked, usize::MAX),
             Measure::GmMap => average_precision(ranked, usize::MAX).max(1e-5).ln(),
             Measure::MapCut(k) => average_precision(ranked, k),
-            Measure::Rprec => share(ranked.hits(num_rel), num_rel),
+            Measure::Rprec => share(ranked.relevant_before(num_rel), num_rel),
             Measure::RprecMult(x) => {
                 let cut = (x * num_rel as f64 + 0.9) as usize;
-                share(ranked.hits(cut), cut)
+                share(ranked.relevant_before(cut), cut)
             }
             Measure::Bpref => bpref(ranked),
             Measure::InfAp => inferred_ap(ranked),
-            Measure::RecipRank => {
-                (0..num_ret).find(|&r| ranked.is_relevant(r)).map_or(0.0, |r| 1.0 / (r + 1) as f64)
-            }
+            Measure::RecipRank => ranked.relevant().next().map_or(0.0, |r| 1.0 / (r + 1) as f64),
             Measure::IprecAtRecall(x) => interpolated(ranked, x),
             Measure::ElevenPointAvg => {
                 (0..=10).map(|i| interpolated(ranked, f64::from(i) / 10.0)).sum::<f64>() / 11.0
             }
-            Measure::P(k) => ranked.hits(k) as f64 / k as f64,
-            Measure::RelativeP(k) => share(ranked.hits(k), k.min(num_rel)),
-            Measure::Recall(k) => share(ranked.hits(k), num_rel),
-            Measure::Success(k) => f64::from(u8::from(ranked.hits(k) > 0)),
+            Measure::P(k) => ranked.relevant_before(k) as f64 / k as f64,
+            Measure::RelativeP(k) => share(ranked.relevant_before(k), k.min(num_rel)),
+            Measure::Recall(k) => share(ranked.relevant_before(k), num_rel),
+            Measure::Success(k) => f64::from(u8::from(ranked.relevant_before(k) > 0)),
             Measure::Ndcg => ndcg(ranked, usize::MAX),
             Measure::NdcgCut(k) => ndcg(ranked, k),
             Measure::SetP => share(ranked.num_rel_ret(), num_ret),
@@ -279,9 +242,15 @@ impl Measure {
                 hits - (num_ret as f64 - hits)
             }
             Measure::Judged(k) => {
-                let judged = ranked.grades.iter().take(k).filter(|g| g.is_some()).count();
-                judged as f64 / k as f64
+                ranked.hits.iter().filter(|(rank, _)| *rank < k).count() as f64 / k as f64
             }
+            Measure::Rbp(p) => ranked.relevant().fold(0.0, |sum, r| sum + (1.0 - p) * power(p, r)),
+            Measure::RbpResidual(p) => {
+                let judged = ranked.hits.iter().filter(|(_, grade)| *grade >= 0);
+                1.0 - judged.fold(0.0, |sum, (r, _)| sum + (1.0 - p) * power(p, *r))
+            }
+            Measure::Err(k) => expected_reciprocal_rank(ranked, k),
+            Measure::Compat(p) => compatibility(ranked, p),
         }
     }
 }
@@ -291,40 +260,86 @@ fn share(count: usize, of: usize) -> f64 {
     if of == 0 { 0.0 } else { count as f64 / of as f64 }
 }
 
+fn power(p: f64, exponent: usize) -> f64 {
+    p.powi(i32::try_from(exponent).unwrap_or(i32::MAX))
+}
+
+/// Chapelle, Metzler, Zhang & Grinspan, CIKM 2009, with the scale of TREC's web track: grades to 4,
+/// and higher ones as 4.
+fn expected_reciprocal_rank(ranked: &Ranked, k: usize) -> f64 {
+    let (mut reached, mut sum) = (1.0, 0.0);
+    for (rank, grade) in ranked.hits.iter().filter(|(rank, grade)| *rank < k && *grade > 0) {
+        let ends = f64::from((1u32 << (*grade).min(4)) - 1) / 16.0;
+        sum += reached * ends / (rank + 1) as f64;
+        reached *= 1.0 - ends;
+    }
+    sum
+}
+
+/// Clarke, Vtyurina & Smucker, TOIS 39(3), 2021: rank-biased overlap to depth 1,000 with the ideal
+/// ranking that is nearest to this one, normalised by the most that can be had.
+fn compatibility(ranked: &Ranked, p: f64) -> f64 {
+    const DEPTH: usize = 1000;
+    // In the ideal ranking a grade's documents come as they were retrieved, the others behind them.
+    let mut retrieved: Vec<(usize, i64)> = ranked.hits.iter().copied().filter(|(_, g)| *g > 0).collect();
+    retrieved.sort_by_key(|(rank, grade)| (-grade, *rank));
+    // From which depth on both rankings have a document.
+    let mut enters = [0usize; DEPTH];
+    let mut of_grade = (i64::MAX, 0, 0);
+    for (rank, grade) in retrieved {
+        if grade != of_grade.0 {
+            of_grade = (grade, ranked.ideal.partition_point(|g| *g > grade), 0);
+        }
+        let depth = rank.max(of_grade.1 + of_grade.2);
+        of_grade.2 += 1;
+        if depth < DEPTH {
+            enters[depth] += 1;
+        }
+    }
+    let (mut both, mut weight, mut overlap, mut best) = (0, 1.0, 0.0, 0.0);
+    for (depth, entered) in enters.into_iter().enumerate() {
+        both += entered;
+        overlap += weight * both as f64 / (depth + 1) as f64;
+        best += weight * ranked.ideal.len().min(depth + 1) as f64 / (depth + 1) as f64;
+        weight *= p;
+    }
+    if best > 0.0 { overlap / best } else { 0.0 }
+}
+
 /// Buckley & Voorhees, SIGIR 2004, as in trec_eval: each relevant document counts 1 less the share of
 /// judged non-relevant ones before it, of which as many count as are relevant.
 fn bpref(ranked: &Ranked) -> f64 {
     let bound = ranked.num_rel.min(ranked.num_nonrel);
     let (mut nonrel, mut sum) = (0usize, 0.0);
-    for rank in 0..ranked.grades.len() {
-        if ranked.is_relevant(rank) {
+    for (_, grade) in &ranked.hits {
+        if *grade >= ranked.relevance_level {
             sum += if nonrel == 0 { 1.0 } else { 1.0 - nonrel.min(ranked.num_rel) as f64 / bound as f64 };
-        } else if ranked.is_nonrelevant(rank) {
+        } else if *grade >= 0 {
             nonrel += 1;
         }
     }
     if ranked.num_rel == 0 { 0.0 } else { sum / ranked.num_rel as f64 }
 }
 
-/// Yilmaz & Aslam, CIKM 2006, as in trec_eval: a judgment of −1 is a pooled document that was not in
-/// the sample.
+/// Yilmaz & Aslam, CIKM 2006, as in trec_eval: a negative judgment is a pooled document that was not
+/// in the sample.
 fn inferred_ap(ranked: &Ranked) -> f64 {
     const EPSILON: f64 = 1e-5;
     let (mut rel, mut nonrel, mut unjudged, mut sum) = (0.0, 0.0, 0.0, 0.0);
-    for rank in 0..ranked.grades.len() {
-        if ranked.is_relevant(rank) {
+    for (rank, grade) in &ranked.hits {
+        if *grade >= ranked.relevance_level {
             // Of the documents above: those pooled, and those of the judged that are relevant.
-            let above = rank as f64;
-            sum += if rank == 0 {
+            let above = *rank as f64;
+            sum += if *rank == 0 {
                 1.0
             } else {
                 let expected = (rel + EPSILON) / (rel + nonrel + 2.0 * EPSILON);
                 1.0 / (above + 1.0) + above / (above + 1.0) * ((rel + nonrel + unjudged) / above) * expected
             };
             rel += 1.0;
-        } else if ranked.is_nonrelevant(rank) {
+        } else if *grade >= 0 {
             nonrel += 1.0;
-        } else if ranked.grades[rank] == Some(-1) {
+        } else {
             unjudged += 1.0;
         }
     }
@@ -334,40 +349,28 @@ fn inferred_ap(ranked: &Ranked) -> f64 {
 /// The best precision at any rank from which on at least this share of the relevant is found.
 fn interpolated(ranked: &Ranked, recall: f64) -> f64 {
     let wanted = (recall * ranked.num_rel as f64 + 0.9) as usize;
-    let mut found = ranked.num_rel_ret();
-    if wanted > found {
-        return 0.0;
-    }
-    let mut best = 0.0f64;
-    for rank in (0..ranked.grades.len()).rev() {
-        if found < wanted || found == 0 {
-            break;
-        }
-        best = best.max(found as f64 / (rank + 1) as f64);
-        found -= usize::from(ranked.is_relevant(rank));
-    }
-    best
+    // Precision is best where a relevant document has just been found.
+    let found = ranked.relevant().enumerate().skip(wanted.max(1) - 1);
+    found.fold(0.0, |best, (before, rank)| f64::max(best, (before + 1) as f64 / (rank + 1) as f64))
 }
 
 fn average_precision(ranked: &Ranked, k: usize) -> f64 {
-    let (mut hits, mut sum) = (0usize, 0.0);
-    for rank in 0..ranked.grades.len().min(k) {
-        if ranked.is_relevant(rank) {
-            hits += 1;
-            sum += hits as f64 / (rank + 1) as f64;
-        }
-    }
+    let hits = ranked.relevant().take_while(|rank| *rank < k).enumerate();
+    let sum = hits.fold(0.0, |sum, (before, rank)| sum + (before + 1) as f64 / (rank + 1) as f64);
     if ranked.num_rel == 0 { 0.0 } else { sum / ranked.num_rel as f64 }
 }
 
 fn ndcg(ranked: &Ranked, k: usize) -> f64 {
-    let dcg = |grades: &mut dyn Iterator<Item = i64>| -> f64 {
-        let gains = grades.take(k).enumerate().filter(|(_, g)| *g > 0);
+    let dcg = |gains: &mut dyn Iterator<Item = (usize, i64)>| -> f64 {
         // From 0, as a sum of nothing would be −0 and be printed so.
-        gains.fold(0.0, |sum, (rank, g)| sum + g as f64 / ((rank + 2) as f64).log2())
+        gains.filter(|(rank, g)| *rank < k && *g > 0).fold(0.0, |sum, (rank, g)| sum + g as f64 / discount(rank))
     };
-    let ideal = dcg(&mut ranked.ideal.iter().copied());
-    if ideal == 0.0 { 0.0 } else { dcg(&mut ranked.grades.iter().map(|g| g.unwrap_or(0))) / ideal }
+    let ideal = dcg(&mut ranked.ideal.iter().copied().take(k).enumerate());
+    if ideal == 0.0 { 0.0 } else { dcg(&mut ranked.hits.iter().copied()) / ideal }
+}
+
+fn discount(rank: usize) -> f64 {
+    ((rank + 2) as f64).log2()
 }
 
 /// Edit distance.
@@ -390,17 +393,14 @@ fn distance(x: &str, y: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn ranked(judged: &[(&str, i64)], run: &[(&str, f64)]) -> Ranked {
-        let judged = judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect();
-        let run: Vec<_> = run.iter().map(|(d, s)| (d.as_bytes(), *s)).collect();
-        Ranked::new(&judged, &run, 1)
-    }
+    use crate::ranking::ranked::tests::ranked;
 
     #[test]
     fn values_by_hand() {
         let r = ranked(
             &[("a", 1), ("b", 2), ("c", 0), ("z", 1)],
             &[("c", 3.0), ("b", 2.0), ("x", 1.0), ("a", 0.5)],
+            true,
         );
         assert_eq!(Measure::Map.of(&r), (0.5 + 0.5) / 3.0);
         assert_eq!(Measure::RecipRank.of(&r), 0.5);
@@ -414,11 +414,15 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_to_the_higher_id_and_scores_are_single() {
-        let r = ranked(&[("a", 1)], &[("b", 0.1), ("a", 0.1 + 1e-12)]);
-        assert_eq!(r.grades, [None, Some(1)]);
-        let r = ranked(&[("b", 1)], &[("a", 0.0), ("b", -0.0)]);
-        assert_eq!(r.grades, [Some(1), None]);
+    fn weights_of_ranks_by_hand() {
+        let r = ranked(&[("a", 1), ("b", 0), ("c", 4)], &[("b", 3.0), ("x", 2.0), ("a", 1.0)], true);
+        assert_eq!(Measure::Rbp(0.5).of(&r), 0.5 * 0.25);
+        // Unjudged are x, at the second rank, and all from the fourth on.
+        assert_eq!(Measure::RbpResidual(0.5).of(&r), 0.5 * 0.5 + 0.125);
+        assert_eq!(Measure::Err(20).of(&r), 1.0 / 16.0 / 3.0);
+        assert_eq!(Measure::Err(2).of(&r), 0.0);
+        let perfect = ranked(&[("a", 1), ("c", 4)], &[("c", 3.0), ("a", 2.0)], true);
+        assert_eq!(Measure::Compat(0.9).of(&perfect), 1.0);
     }
 
     #[test]
@@ -427,6 +431,9 @@ mod tests {
             assert_eq!(Measure::parse(name).map(|m| m.name()), Ok(name.to_owned()));
         }
         assert_eq!(Measure::parse("nDCG@7"), Ok(Measure::NdcgCut(7)));
+        assert_eq!(Measure::parse("RBP(p=0.8)"), Ok(Measure::Rbp(0.8)));
+        assert_eq!(Measure::parse("rbp_resid_0.95").map(|m| m.name()), Ok("rbp_resid_0.95".into()));
+        assert!(Measure::parse("rbp_1").is_err());
         let error = Measure::parse("ndgc_cut_10").err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("did you mean 'ndcg_cut_10'"), "{error}");
         assert!(Measure::parse("P_0").is_err());

@@ -2,65 +2,97 @@
 //!
 //! trec_eval 9.0.8 is the definition: scores are compared as `f32`, ties go to the higher document
 //! id (bytes), topics are those that both the judgments and the run have unless `complete`, and
-//! means are taken over topics in byte order of their ids.
+//! means are taken over topics in byte order of their ids. [`Version::Ten`] follows trec_eval 10.
+//!
+//! A run is never held as a whole: the places of each topic's documents are found first, then every
+//! topic is read, ranked and measured by one thread, and forgotten.
 //!
 //! ```
-//! use optical_core::ranking::{Measure, evaluate, trec};
+//! use optical_core::ranking::{Measure, Version, evaluate, trec};
 //!
-//! let qrels = trec::parse_qrels("qrels", b"q1 0 d1 1\nq1 0 d2 0\n")?;
-//! let run = trec::parse_run("run", b"q1 Q0 d2 1 0.9 x\nq1 Q0 d1 2 0.8 x\n")?;
+//! let qrels = trec::parse_qrels("qrels", b"q1 0 d1 1\nq1 0 d2 0\n", Version::Nine)?;
+//! let run = trec::parse_run("run", b"q1 Q0 d2 1 0.9 x\nq1 Q0 d1 2 0.8 x\n", Version::Nine);
 //! let measures = [Measure::parse("map")?, Measure::parse("nDCG@10")?];
-//! let result = evaluate(&qrels, &run, &measures, &Default::default());
+//! let result = evaluate(&qrels, &run, &measures, &Default::default())?;
 //! assert_eq!(result.summary(0), 0.5);
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
 mod measure;
+mod ranked;
+mod rows;
 pub mod trec;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::pool;
-pub use measure::{Measure, Ranked, Summary};
+use crate::{Error, Result, pool};
+pub use measure::{Measure, Summary};
+pub use ranked::{Fault, Id, Judgments, Ranked, Retrieved};
+use ranked::{Ranking, Scratch};
+pub use rows::{Column, Rows, TextColumn, judgments_of_rows, topics_of_rows};
 
-/// Judgments: topic → document → relevance. Ids are borrowed from where they were read.
-pub type Qrels<'t> = BTreeMap<&'t [u8], Judgments<'t>>;
-/// Judgments of one topic.
-pub type Judgments<'t> = HashMap<&'t [u8], i64, foldhash::fast::FixedState>;
-/// A run: topic → documents with scores, in no particular order, none twice.
-pub type Run<'t> = BTreeMap<&'t [u8], Vec<(&'t [u8], f64)>>;
+/// Judgments: topic → document → relevance.
+pub type Qrels<T, D> = BTreeMap<T, Judgments<D>>;
+/// A run: topic → where its documents are read from.
+pub type Run<T, R> = BTreeMap<T, R>;
+
+/// Whose rules hold where versions of trec_eval differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// 9.0.8: scores are compared in single precision; `#` has no meaning.
+    #[default]
+    Nine,
+    /// 10: scores are compared in double precision; lines that begin with `#` are comments.
+    Ten,
+}
 
 /// How topics and judgments are taken.
 #[derive(Clone, Copy, Debug)]
-pub struct EvaluateOptions {
+pub struct EvaluateOptions<'w> {
     /// Judgments of at least this count as relevant (trec_eval's `-l`); nDCG uses the grades.
     pub relevance_level: i64,
     /// Topics that the run lacks count as 0 (trec_eval's `-c`), instead of not at all.
     pub complete: bool,
     /// Documents of a topic that count, the best by score (trec_eval's `-M`).
     pub max_documents: Option<usize>,
+    /// Whose rules hold.
+    pub version: Version,
+    /// Set from outside to stop.
+    pub cancel: Option<&'w AtomicBool>,
+    /// Topics done so far.
+    pub done: Option<&'w AtomicUsize>,
 }
 
-impl Default for EvaluateOptions {
+impl Default for EvaluateOptions<'_> {
     fn default() -> Self {
-        EvaluateOptions { relevance_level: 1, complete: false, max_documents: None }
+        EvaluateOptions {
+            relevance_level: 1,
+            complete: false,
+            max_documents: None,
+            version: Version::Nine,
+            cancel: None,
+            done: None,
+        }
     }
 }
 
 /// Measures per topic.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation {
+pub struct Evaluation<T> {
     /// What was measured.
     pub measures: Vec<Measure>,
-    /// Topic ids in byte order.
-    pub topics: Vec<Vec<u8>>,
+    /// Topic ids in order.
+    pub topics: Vec<T>,
+    /// Which topics the run has.
+    pub retrieved: Vec<bool>,
     /// `values[measure][topic]`.
     pub values: Vec<Vec<f64>>,
 }
 
-impl Evaluation {
+impl<T> Evaluation<T> {
     /// One value of a measure for all topics: their mean, or as [`Measure::summary`] says.
     pub fn summary(&self, measure: usize) -> f64 {
         let values = &self.values[measure];
@@ -75,30 +107,72 @@ impl Evaluation {
 }
 
 /// Evaluate a run. Topics are computed in parallel; order and thread count change no digit.
-pub fn evaluate(
-    qrels: &Qrels<'_>,
-    run: &Run<'_>,
+///
+/// # Errors
+/// The first document of the run that cannot be read, has a score that is no number or comes twice
+/// for its topic, judged or not; or a request to stop.
+pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
+    qrels: &Qrels<T, D>,
+    run: &Run<T, R>,
     measures: &[Measure],
-    options: &EvaluateOptions,
-) -> Evaluation {
-    let topics: Vec<(&[u8], _, _)> = qrels
-        .iter()
-        .filter(|(id, _)| options.complete || run.contains_key(*id))
-        .map(|(id, judged)| (*id, judged, run.get(id).map_or(&[][..], Vec::as_slice)))
-        .collect();
-    let rows: Vec<Vec<f64>> = pool::run(|| {
-        topics
-            .par_iter()
-            .map(|(_, judged, retrieved)| {
-                let mut ranked = Ranked::new(judged, retrieved, options.relevance_level);
-                ranked.grades.truncate(options.max_documents.unwrap_or(usize::MAX));
-                measures.iter().map(|m| m.of(&ranked)).collect()
-            })
-            .collect()
+    options: &EvaluateOptions<'_>,
+) -> Result<Evaluation<T>> {
+    let how = Ranking {
+        single: options.version == Version::Nine,
+        relevance_level: options.relevance_level,
+        max_documents: options.max_documents.unwrap_or(usize::MAX),
+    };
+    let values = |ranked: &Ranked| measures.iter().map(|m| m.of(ranked)).collect::<Vec<f64>>();
+    let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
+    let topics: Vec<(&T, &R)> = run.iter().collect();
+    let rows: Vec<std::result::Result<Option<Vec<f64>>, Fault>> = pool::run(|| {
+        let topics = topics.par_iter().with_min_len(4);
+        let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
+            if cancelled() {
+                return Ok(None);
+            }
+            scratch.read(*topic, *documents, how.single)?;
+            if let Some(done) = options.done {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(qrels.get(*topic).map(|judged| values(&scratch.rank(judged, &how))))
+        });
+        measured.collect()
     });
-    Evaluation {
-        measures: measures.to_vec(),
-        topics: topics.into_iter().map(|(id, _, _)| id.to_vec()).collect(),
-        values: (0..measures.len()).map(|m| rows.iter().map(|row| row[m]).collect()).collect(),
+    if cancelled() {
+        return Err(Error::Interrupted);
     }
+    let mut found = BTreeMap::new();
+    let mut first: Option<(Fault, &R)> = None;
+    for ((topic, documents), row) in topics.into_iter().zip(rows) {
+        match row {
+            Ok(Some(row)) => drop(found.insert(*topic, row)),
+            Ok(None) => {}
+            Err(fault) if first.as_ref().is_none_or(|(known, _)| fault.position < known.position) => {
+                first = Some((fault, documents));
+            }
+            Err(_) => {}
+        }
+    }
+    if let Some((fault, documents)) = first {
+        return Err(documents.error(fault));
+    }
+    let mut result = Evaluation {
+        measures: measures.to_vec(),
+        topics: Vec::new(),
+        retrieved: Vec::new(),
+        values: vec![Vec::with_capacity(found.len()); measures.len()],
+    };
+    for (topic, judged) in qrels {
+        let row = found.remove(topic);
+        let retrieved = row.is_some();
+        if !retrieved && !options.complete {
+            continue;
+        }
+        let row = row.unwrap_or_else(|| values(&Ranked::nothing(judged, how.relevance_level)));
+        result.topics.push(*topic);
+        result.retrieved.push(retrieved);
+        result.values.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    Ok(result)
 }

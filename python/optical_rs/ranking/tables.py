@@ -1,0 +1,143 @@
+"""Tables: ids and values from those of users (pandas, polars, Arrow, numpy), and tables for papers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+#: Names that columns have in ir_measures, PyTerrier, ranx and TREC's own texts.
+TOPIC = ("query_id", "qid", "q_id", "topic", "query")
+DOCUMENT = ("doc_id", "docno", "docid", "document", "doc")
+VALUE = {"qrels": ("relevance", "label", "rel", "score"), "run": ("score",)}
+_VALUE_TYPE = {"qrels": np.int64, "run": np.float64}
+
+
+def is_table(x: Any) -> bool:
+    """Whether ``x`` has named columns: a pandas or polars data frame, or an Arrow table."""
+    return hasattr(x, "columns") and hasattr(x, "__getitem__") and hasattr(x, "shape")
+
+
+def columns(name: str, table: Any) -> tuple[Any, Any, np.ndarray]:
+    """Topics, documents and values of a table, as the native core takes them.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, or values that are no numbers (integers for judgments).
+    """
+    names = [str(c) for c in getattr(table, "column_names", table.columns)]
+
+    def column(what: str, accepted: tuple[str, ...]) -> Any:
+        for candidate in accepted:
+            if candidate in names:
+                return table[candidate]
+        raise InputError(
+            f"{name}: no column for the {what} (one of {', '.join(accepted)}); got {', '.join(names)}"
+        )
+
+    topics, documents = column("topic", TOPIC), column("document", DOCUMENT)
+    values = _values(name, column("value", VALUE[name]))
+    return (*_ids(name, topics, documents), values)
+
+
+def arrays(name: str, x: tuple[Any, Any, Any]) -> tuple[Any, Any, np.ndarray]:
+    """The same from three arrays; documents and values may have a row per topic, padded with -1.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or values that are no numbers.
+    """
+    topics, documents, values = (np.asarray(part) for part in x)
+    if documents.ndim == 2 and documents.shape == values.shape and topics.shape == documents.shape[:1]:
+        keep = documents != -1 if documents.dtype.kind == "i" else np.ones(documents.shape, bool)
+        topics = np.repeat(topics, keep.sum(axis=1))
+        documents, values = documents[keep], values[keep]
+    if not topics.shape == documents.shape == values.shape or topics.ndim != 1:
+        raise InputError(
+            f"{name}: expected topics (n,) with documents and values (n,) or (n, k), got "
+            f"{', '.join(str(np.shape(part)) for part in x)}"
+        )
+    return (*_ids(name, topics, documents), _values(name, values))
+
+
+def _values(name: str, column: Any) -> np.ndarray:
+    wanted = _VALUE_TYPE[name]
+    values = np.asarray(column)
+    kinds = "iub" if name == "qrels" else "iufb"
+    if values.dtype.kind not in kinds:
+        expected = "integers" if name == "qrels" else "numbers"
+        raise InputError(f"{name}: expected {expected} as values, got {values.dtype}")
+    return np.ascontiguousarray(values, dtype=wanted)
+
+
+def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
+    """Numbers where both are integers, else text."""
+    both = [_integers(topics), _integers(documents)]
+    if all(numbers is not None for numbers in both):
+        return both[0], both[1]
+    return _text(f"{name}: topics", topics), _text(f"{name}: documents", documents)
+
+
+def _integers(column: Any) -> np.ndarray | None:
+    if str(getattr(column, "dtype", getattr(column, "type", ""))).lower().startswith(("int", "uint")):
+        return np.ascontiguousarray(np.asarray(column), dtype=np.int64)
+    return None
+
+
+def _text(what: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ids as one text with offsets; without a copy of each where Arrow is at hand."""
+    try:
+        import pyarrow as arrow
+        import pyarrow.compute
+    except ImportError:
+        arrow = None
+    if arrow is not None:
+        array = column.to_arrow() if hasattr(column, "to_arrow") else arrow.array(column)
+        if isinstance(array, arrow.ChunkedArray):
+            array = array.combine_chunks()
+        if array.null_count:
+            raise InputError(f"{what}: expected an id in every row, got {array.null_count} empty ones")
+        array = arrow.compute.cast(arrow.compute.cast(array, arrow.large_string()), arrow.large_binary())
+        _, offsets, data = array.buffers()
+        bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        return np.frombuffer(data or b"", np.uint8), np.ascontiguousarray(bounds)
+    ids = [i if isinstance(i, bytes) else str(i).encode() for i in column]
+    bounds = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)]).astype(np.int64)
+    return np.frombuffer(b"".join(ids), np.uint8), bounds
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    >>> print(markdown(["measure", "mean"], [["map", "0.5"]]))
+    | measure | mean |
+    | --- | --- |
+    | map | 0.5 |
+    """
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text_columns: int = 1) -> str:
+    """A LaTeX ``table`` with ``booktabs`` rules; the first ``text_columns`` are flush left."""
+    lines = [
+        r"\begin{table}",
+        rf"\begin{{tabular}}{{{'l' * text_columns}{'r' * (len(head) - text_columns)}}}",
+        r"\toprule",
+        " & ".join(map(_escape, head)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(_escape, cells)) + r" \\" for cells in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if caption:
+        lines.append(rf"\caption{{{_escape(caption)}}}")
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _escape(cell: str) -> str:
+    for char in "\\&%_#":
+        cell = cell.replace(char, {"\\": r"\textbackslash{}"}.get(char, f"\\{char}"))
+    return cell

@@ -1,0 +1,277 @@
+//! From retrieved documents and judgments to the ranks of the judged ones, which is all that
+//! measures need.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use foldhash::fast::FixedState;
+
+use crate::Error;
+
+/// What names topics and documents: bytes of text, or numbers. Order decides ties.
+pub trait Id: Copy + Ord + Hash + Debug + Send + Sync {
+    /// For messages.
+    fn show(&self) -> String;
+}
+
+impl Id for &[u8] {
+    fn show(&self) -> String {
+        String::from_utf8_lossy(self).into_owned()
+    }
+}
+
+impl Id for i64 {
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Judgments of one topic: document → relevance.
+pub type Judgments<D> = HashMap<D, i64, FixedState>;
+
+/// Something wrong with one of a topic's documents.
+#[derive(Debug)]
+pub struct Fault {
+    /// Where in the source: the first fault of a run is the one that is told.
+    pub position: usize,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Where a topic's retrieved documents are read from.
+pub trait Retrieved<D>: Sync {
+    /// Hand over every document with its score, in any order.
+    ///
+    /// # Errors
+    /// The first document that cannot be read.
+    fn read(&self, add: &mut impl FnMut(D, f64)) -> Result<(), Fault>;
+
+    /// Where in the source the document is that was handed over as number `index`.
+    fn position(&self, index: usize) -> usize {
+        index
+    }
+
+    /// What to tell about a fault.
+    fn error(&self, fault: Fault) -> Error {
+        Error::Argument(format!("run: {}", fault.reason))
+    }
+}
+
+impl<D: Id> Retrieved<D> for Vec<(D, f64)> {
+    fn read(&self, add: &mut impl FnMut(D, f64)) -> Result<(), Fault> {
+        self.iter().for_each(|(document, score)| add(*document, *score));
+        Ok(())
+    }
+}
+
+/// How scores and ranks are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranking {
+    /// Scores are rounded to single precision before they are compared.
+    pub single: bool,
+    pub relevance_level: i64,
+    pub max_documents: usize,
+}
+
+/// Memory for one topic, used again for the next.
+#[derive(Debug)]
+pub(super) struct Scratch<D> {
+    documents: Vec<D>,
+    scores: Vec<f64>,
+    seen: HashSet<D, FixedState>,
+}
+
+impl<D> Default for Scratch<D> {
+    fn default() -> Self {
+        Scratch { documents: Vec::new(), scores: Vec::new(), seen: HashSet::default() }
+    }
+}
+
+impl<D: Id> Scratch<D> {
+    /// Take a topic's documents in.
+    ///
+    /// # Errors
+    /// A document that cannot be read, has a score that is no number, or comes twice.
+    pub fn read(&mut self, topic: &impl Id, from: &impl Retrieved<D>, single: bool) -> Result<(), Fault> {
+        self.documents.clear();
+        self.scores.clear();
+        self.seen.clear();
+        let (documents, scores) = (&mut self.documents, &mut self.scores);
+        let outcome = from.read(&mut |document, score| {
+            documents.push(document);
+            scores.push(if single { f64::from(score as f32) } else { score });
+        });
+        let seen = &mut self.seen;
+        let twice = documents.iter().position(|d| !seen.insert(*d));
+        let nan = scores.iter().position(|s| s.is_nan());
+        let fault = match (twice, nan) {
+            (None, None) => return outcome,
+            (Some(at), nan) if nan.is_none_or(|n| at <= n) => (at, "retrieved twice"),
+            (_, Some(at)) | (Some(at), None) => (at, "the score is not a number"),
+        };
+        let (at, what) = fault;
+        Err(Fault {
+            position: from.position(at),
+            reason: format!("topic '{}', document '{}': {what}", topic.show(), documents[at].show()),
+        })
+    }
+
+    /// Rank what was read as trec_eval does: by score, ties by id, both descending.
+    pub fn rank(&self, judged: &Judgments<D>, how: &Ranking) -> Ranked {
+        let found = self.documents.iter().enumerate().filter_map(|(i, d)| Some((i, *judged.get(d)?)));
+        let mut hits: Vec<(usize, i64)> = found.collect();
+        if !self.in_order() {
+            self.ranks(&mut hits);
+            hits.sort_unstable();
+        }
+        hits.truncate(hits.partition_point(|(rank, _)| *rank < how.max_documents));
+        Ranked::new(hits, self.documents.len().min(how.max_documents), judged, how.relevance_level)
+    }
+
+    /// Whether document `i` comes before `j`.
+    fn before(&self, i: usize, j: usize) -> bool {
+        let (x, y) = (self.scores[i], self.scores[j]);
+        x > y || (x == y && self.documents[i] > self.documents[j])
+    }
+
+    /// Runs are most often written in order: then places are ranks.
+    fn in_order(&self) -> bool {
+        (1..self.documents.len()).all(|i| self.before(i - 1, i))
+    }
+
+    /// Places become ranks: for a few documents by counting those before each, else by sorting all.
+    fn ranks(&self, hits: &mut [(usize, i64)]) {
+        let n = self.documents.len();
+        // A comparison of a sort costs about as much as counting over sixty scores.
+        if hits.len() < 60 * n.ilog2() as usize {
+            for (place, _) in hits {
+                let score = self.scores[*place];
+                let (mut higher, mut equal) = (0usize, 0usize);
+                for s in &self.scores {
+                    higher += usize::from(*s > score);
+                    equal += usize::from(*s == score);
+                }
+                if equal > 1 {
+                    let document = self.documents[*place];
+                    let tied = self.scores.iter().zip(&self.documents);
+                    higher += tied.filter(|(s, d)| **s == score && **d > document).count();
+                }
+                *place = higher;
+            }
+            return;
+        }
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_unstable_by(|&i, &j| {
+            if self.before(i, j) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        });
+        let mut rank_of = vec![0; n];
+        order.iter().enumerate().for_each(|(rank, place)| rank_of[*place] = rank);
+        hits.iter_mut().for_each(|(place, _)| *place = rank_of[*place]);
+    }
+}
+
+/// One topic's ranking, reduced to what measures need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// Ranks (from 0) and judgments of the judged documents that were retrieved, by rank.
+    pub hits: Vec<(usize, i64)>,
+    /// Retrieved documents.
+    pub num_ret: usize,
+    /// All positive judgments of the topic, highest first: the ideal ranking.
+    pub ideal: Vec<i64>,
+    /// Relevant documents of the topic.
+    pub num_rel: usize,
+    /// Judged non-relevant documents of the topic.
+    pub num_nonrel: usize,
+    /// Judgments of at least this are relevant.
+    pub relevance_level: i64,
+}
+
+impl Ranked {
+    fn new<D>(hits: Vec<(usize, i64)>, num_ret: usize, judged: &Judgments<D>, relevance_level: i64) -> Self {
+        let mut ideal: Vec<i64> = judged.values().copied().filter(|r| *r > 0).collect();
+        ideal.sort_unstable_by(|x, y| y.cmp(x));
+        Ranked {
+            hits,
+            num_ret,
+            ideal,
+            num_rel: judged.values().filter(|r| **r >= relevance_level).count(),
+            num_nonrel: judged.values().filter(|r| (0..relevance_level).contains(*r)).count(),
+            relevance_level,
+        }
+    }
+
+    /// A topic without results.
+    pub(super) fn nothing<D>(judged: &Judgments<D>, relevance_level: i64) -> Self {
+        Ranked::new(Vec::new(), 0, judged, relevance_level)
+    }
+
+    /// Ranks of the relevant documents, from 0.
+    pub(super) fn relevant(&self) -> impl DoubleEndedIterator<Item = usize> {
+        self.hits.iter().filter(|(_, grade)| *grade >= self.relevance_level).map(|(rank, _)| *rank)
+    }
+
+    /// Relevant documents among the first `k`.
+    pub(super) fn relevant_before(&self, k: usize) -> usize {
+        self.relevant().take_while(|rank| *rank < k).count()
+    }
+
+    /// Relevant documents retrieved.
+    pub(super) fn num_rel_ret(&self) -> usize {
+        self.relevant().count()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A ranking of documents with text ids.
+    pub fn ranked(judged: &[(&str, i64)], run: &[(&str, f64)], single: bool) -> Ranked {
+        let judged: Judgments<&[u8]> = judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect();
+        let run: Vec<(&[u8], f64)> = run.iter().map(|(d, s)| (d.as_bytes(), *s)).collect();
+        let mut scratch = Scratch::default();
+        scratch.read(&0, &run, single).unwrap_or_else(|f| panic!("{f:?}"));
+        scratch.rank(&judged, &Ranking { single, relevance_level: 1, max_documents: usize::MAX })
+    }
+
+    #[test]
+    fn ties_go_to_the_higher_id_and_scores_are_single() {
+        let near = [("b", 0.1), ("a", 0.1 + 1e-12)];
+        assert_eq!(ranked(&[("a", 1)], &near, true).hits, [(1, 1)]);
+        assert_eq!(ranked(&[("a", 1)], &near, false).hits, [(0, 1)], "doubles are told apart");
+        assert_eq!(ranked(&[("b", 1)], &[("a", 0.0), ("b", -0.0)], true).hits, [(0, 1)]);
+    }
+
+    #[test]
+    fn counting_and_sorting_give_the_same_ranks() {
+        // Few documents are judged, then all are; scores collide often.
+        let run: Vec<(i64, f64)> = (0..5000).map(|i| (i * 7919 % 5000, (i * 31 % 97) as f64)).collect();
+        let how = Ranking { single: true, relevance_level: 1, max_documents: usize::MAX };
+        let mut scratch = Scratch::default();
+        scratch.read(&0, &run, true).unwrap_or_else(|f| panic!("{f:?}"));
+        let few: Judgments<i64> = (0..50).map(|d| (d * 99, d)).collect();
+        let all: Judgments<i64> = (0..5000).map(|d| (d, if d % 99 == 0 { d / 99 } else { -5 })).collect();
+        let mut counted = scratch.rank(&few, &how).hits;
+        let sorted = scratch.rank(&all, &how).hits;
+        assert_eq!(sorted.len(), 5000);
+        assert!(sorted.iter().enumerate().all(|(i, (rank, _))| i == *rank));
+        let mut wanted: Vec<_> = sorted.into_iter().filter(|(_, g)| (0..50).contains(g)).collect();
+        wanted.sort_unstable();
+        counted.sort_unstable();
+        assert_eq!(counted, wanted);
+    }
+
+    #[test]
+    fn faults_are_found_at_the_first_place() {
+        let read = |run: Vec<(i64, f64)>| {
+            Scratch::default().read(&9, &run, true).err().map(|f| (f.position, f.reason))
+        };
+        assert_eq!(read(vec![(1, 0.5), (2, 0.5)]), None);
+        let twice = Some((2, "topic '9', document '1': retrieved twice".to_owned()));
+        assert_eq!(read(vec![(1, 0.5), (2, 0.5), (1, f64::NAN)]), twice);
+        let (at, why) = read(vec![(1, 0.5), (2, f64::NAN), (1, 0.5)]).unwrap_or_default();
+        assert_eq!((at, why.as_str()), (1, "topic '9', document '2': the score is not a number"));
+    }
+}

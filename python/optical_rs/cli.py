@@ -26,12 +26,12 @@ MODULES = {
 def run_command(
     command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None
 ) -> NoReturn:
-    """Run a command and exit: 0, 2 with one line for a bad input, 130 when interrupted."""
+    """Run a command and exit: 0, the error's status with one line for a bad input, 130 when interrupted."""
     try:
         command(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -5,8 +5,10 @@ class InputError(ValueError):
     """A bad input: an argument, a file or a combination that cannot be used as given.
 
     The message is one line that names the argument or the file and line, what was expected and what
-    was got. Command-line tools print it and exit with status 2.
+    was got. Command-line tools print it and exit with ``status``.
     """
+
+    status = 2
 
 
 class ConvergenceWarning(UserWarning):

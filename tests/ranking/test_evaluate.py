@@ -1,8 +1,13 @@
 """Measures: bit for bit against trec_eval's own code, through pytrec_eval."""
 
 import gzip
+import sys
 import warnings
+from unittest import mock
 
+import hypothesis
+import numpy as np
+import optical_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +119,7 @@ def test_interval_covers_the_mean_and_is_seeded():
         (b"1 Q0 d 1 0.5 x\n1 Q0 e 2\n", r"run:2: expected 6 fields"),
         (b"1 Q0 d 1 high x\n", r"run:1: score: expected a number, got 'high'"),
         (b"1 Q0 d 1 nan x\n", r"run:1: score"),
-        (b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n", r"run:2: document 'd' retrieved twice"),
+        (b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n", r"run:2: topic '1', document 'd': retrieved twice"),
         (b"\xff\xfe\x00", r"run:1: expected 6 fields"),
     ],
 )
@@ -135,9 +140,15 @@ def test_other_bad_input(tmp_path):
         (lambda: evaluate("nowhere", {}), "nowhere: no such file"),
         (lambda: evaluate({}, tmp_path / "run.gz"), "broken gzip"),
         (lambda: evaluate({}, tmp_path), "is a directory"),
-        (lambda: evaluate({"1": {"d": 1}}, {"1": {"d": float("nan")}}), "score is NaN"),
+        (
+            lambda: evaluate({"1": {"d": 1}}, {"1": {"d": float("nan")}}),
+            "topic '1', document 'd': the score is not a number",
+        ),
         (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels, run: expected"),
-        (lambda: evaluate(3, {}), "qrels: expected a file name or a dict"),
+        (
+            lambda: evaluate(3, {}),
+            "qrels: expected a file name, a dict of dicts, a table or three arrays, got int",
+        ),
         (lambda: write_run(tmp_path / "r", {"a b": {}}, "t"), "topic: TREC files"),
     ):
         with pytest.raises(InputError, match=message):
@@ -178,9 +189,195 @@ ALIASES = {
     "AP": "map", "AP@5": "map_cut_5", "nDCG": "ndcg", "nDCG@3": "ndcg_cut_3", "P@1": "P_1", "R@9": "recall_9",
     "RR": "recip_rank", "RPrec": "Rprec", "Bpref": "bpref", "Success@2": "success_2", "IPrec@0.1":
     "iprec_at_recall_0.10", "SetP": "set_P", "SetR": "set_recall", "SetF": "set_F", "Judged@4": "judged_4",
-    "NumRet": "num_ret", "NumRel": "num_rel", "NumRelRet": "num_rel_ret", "infAP": "infAP",
+    "RBP(p=0.8)": "rbp_0.80", "RBPResidual(p=0.8)": "rbp_resid_0.80", "ERR@20": "err_20",
+    "Compat(p=0.95)": "compat_0.95", "NumRet": "num_ret", "NumRel": "num_rel", "NumRelRet": "num_rel_ret", "infAP": "infAP",
 }  # fmt: skip
 
 
 def test_names_of_ir_measures():
     assert evaluate({"q": {"a": 1}}, {"q": {"a": 1.0}}, list(ALIASES)).measures == list(ALIASES.values())
+
+
+def ranked_grades(judged, run):
+    """Judgments in rank order, None where unjudged, by sorting all."""
+    order = sorted(run, key=lambda d: (np.float32(run[d]), d.encode()), reverse=True)
+    return [judged.get(d) for d in order]
+
+
+@given(signed, runs, st.sampled_from([1, 2]))
+def test_weighted_ranks_by_brute_force(judged, run, level):
+    result = evaluate(judged, run, ["rbp_0.8", "rbp_resid_0.8", "err_3"], relevance_level=level)
+    for i, topic in enumerate(result.topics):
+        grades = ranked_grades(judged[topic], run[topic])
+        weights = [0.2 * 0.8**r for r in range(len(grades))]
+        rbp = sum(w for w, g in zip(weights, grades, strict=True) if g is not None and g >= level)
+        unjudged = sum(w for w, g in zip(weights, grades, strict=True) if g is None or g < 0)
+        err, reached = 0.0, 1.0
+        for rank, grade in enumerate(grades[:3], 1):
+            ends = (2 ** max(grade or 0, 0) - 1) / 16
+            err, reached = err + reached * ends / rank, reached * (1 - ends)
+        wanted = [rbp, unjudged + 0.8 ** len(grades), err]
+        assert result.values[:, i] == pytest.approx(wanted, rel=1e-12, abs=1e-15)
+
+
+@given(qrels, runs)
+def test_compatibility_is_that_of_ir_measures(judged, run):
+    ir_measures = pytest.importorskip("ir_measures")
+    measure = ir_measures.parse_measure("Compat(p=0.95)")
+    # Theirs takes what was not retrieved as retrieved with a score of 0, and has its own rule for ties.
+    run = {t: {d: 1 + i for i, d in enumerate(sorted(docs))} for t, docs in run.items()}
+    theirs = {m.query_id: m.value for m in ir_measures.iter_calc([measure], judged, run)}
+    ours = evaluate(judged, run, ["compat_0.95"]).per_topic("compat_0.95")
+    for topic, value in ours.items():
+        assert value == pytest.approx(theirs[topic], rel=1e-9, abs=1e-12)
+
+
+def test_versions_differ_in_precision_and_comments(tmp_path):
+    judged, run = {"1": {"a": 1}}, {"1": {"a": 1.0 + 1e-12, "b": 1.0}}
+    assert evaluate(judged, run, ["map"]).mean["map"] == 0.5, "9: a tie, which b wins"
+    assert evaluate(judged, run, ["map"], compat="10").mean["map"] == 1
+    (tmp_path / "qrels").write_text("# topic iteration document relevance\n1 0 a 1\n")
+    assert evaluate(tmp_path / "qrels", run, ["map"], compat="10").topics == ["1"]
+    with pytest.raises(InputError, match=r"qrels:1: expected 4 fields .*, got 5"):
+        evaluate(tmp_path / "qrels", run, ["map"])
+    with pytest.raises(InputError, match="compat: expected '9' or '10', got '8'"):
+        evaluate(judged, run, compat="8")
+
+
+def as_rows(topics):
+    return [(t, d, v) for t, docs in topics.items() for d, v in docs.items()]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "numpy"])
+@given(judged=signed, run=runs)
+@hypothesis.settings(max_examples=15)
+def test_tables_are_as_dicts(kind, judged, run):
+    library = pytest.importorskip(kind)
+    want = evaluate(judged, run, MEASURES)
+
+    def table(topics, value, names):
+        columns = dict(zip((*names, value), map(list, zip(*as_rows(topics), strict=True)), strict=True))
+        if kind == "numpy":
+            return tuple(np.array(c) for c in columns.values())
+        return library.table(columns) if kind == "pyarrow" else library.DataFrame(columns)
+
+    for names, label in ((("query_id", "doc_id"), "relevance"), (("qid", "docno"), "label")):
+        got = evaluate(table(judged, label, names), table(run, "score", names), MEASURES)
+        assert got.topics == want.topics
+        assert (got.values == want.values).all()
+    # A table goes with a dict as well.
+    assert (evaluate(judged, table(run, "score", ("qid", "docno")), MEASURES).values == want.values).all()
+
+
+@given(judged=signed, run=runs)
+def test_tables_without_arrow(judged, run):
+    want = evaluate(judged, run, MEASURES)
+    with mock.patch.dict(sys.modules, {"pyarrow": None}):
+        arrays = [tuple(np.array(c, object) for c in zip(*as_rows(x), strict=True)) for x in (judged, run)]
+        arrays = [(t, d, v.astype(int if i == 0 else float)) for i, (t, d, v) in enumerate(arrays)]
+        assert (evaluate(*arrays, MEASURES).values == want.values).all()
+
+
+numbers = st.integers(0, 12)
+
+
+@given(
+    st.dictionaries(numbers, st.dictionaries(numbers, st.integers(0, 3), min_size=1), min_size=1),
+    st.dictionaries(numbers, st.dictionaries(numbers, scores, min_size=1), min_size=1),
+    st.randoms(),
+)
+def test_numbers_as_ids(judged, run, shuffle):
+    """Like text of equal width, which has the numbers' order; rows may come in any order."""
+
+    def text(topics):
+        return {f"{t:02}": {f"{d:02}": v for d, v in docs.items()} for t, docs in topics.items()}
+
+    def arrays(topics):
+        rows = as_rows(topics)
+        shuffle.shuffle(rows)
+        return tuple(np.array(c) for c in zip(*rows, strict=True))
+
+    got, want = evaluate(arrays(judged), arrays(run), MEASURES), evaluate(text(judged), text(run), MEASURES)
+    assert [f"{t:02}" for t in got.topics] == want.topics
+    assert (got.values == want.values).all()
+
+
+def test_results_of_a_search_as_arrays():
+    judged = (np.array([3, 4]), np.array([7, 8]), np.array([1, 1]))
+    run = (np.array([3, 4]), np.array([[7, 9], [8, -1]]), np.array([[0.5, 0.9], [0.1, 0.0]]))
+    assert evaluate(judged, run, ["map", "num_ret"]).mean == {"map": 0.75, "num_ret": 3}
+
+
+def test_bad_tables():
+    pandas = pytest.importorskip("pandas")
+    qrels = {"1": {"a": 1}}
+    run = pandas.DataFrame({"qid": ["1"], "docno": ["a"], "score": [0.5]})
+    for call, message in (
+        (lambda: evaluate(qrels, run.rename(columns={"docno": "where"})), "run: no column for the document"),
+        (lambda: evaluate(run.assign(label=["x"]), run), "qrels: expected integers as values"),
+        (lambda: evaluate(run.assign(label=[1.5]), run), "qrels: expected integers as values"),
+        (lambda: evaluate(qrels, run.assign(score=[np.nan])), "row 0: topic '1', document 'a': the score"),
+        (
+            lambda: evaluate(qrels, pandas.concat([run, run])),
+            "row 1: topic '1', document 'a': retrieved twice",
+        ),
+        (lambda: evaluate(qrels, run.assign(qid=[None])), "run: topics: expected an id in every row"),
+        (lambda: evaluate(qrels, (np.array([1]), np.array([2]), np.array([0.5]))), "one has numbers for ids"),
+        (lambda: evaluate(qrels, (np.array([1]), np.array([2, 3]), np.array([0.5]))), "run: expected topics"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_results_as_tables():
+    result = evaluate({"1": {"a": 1}, "2": {"b": 1}}, {"1": {"a": 1.0}, "2": {"x": 1.0}}, ["map", "P_1"])
+    for frame in (result.to_pandas(), result.to_polars(), result.to_arrow()):
+        assert list(frame["map"]) == [1, 0] or frame["map"].to_pylist() == [1, 0]
+    assert result.to_dict() == {
+        "mean": {"map": 0.5, "P_1": 0.5},
+        "topics": {"1": {"map": 1, "P_1": 1}, "2": {"map": 0, "P_1": 0}},
+    }
+    assert result.to_markdown().splitlines()[2] == "| map | 0.5000 |"
+    assert r"P\_1 & 0.5000" in result.to_latex()
+
+
+def test_progress_is_told_and_can_stop():
+    run = {str(i): {"a": 1.0} for i in range(50)}
+    seen = []
+    evaluate({"1": {"a": 1}}, run, ["map"], progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (50, 50)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"1": {"a": 1}}, run, ["map"], progress=stop)
+
+
+@given(runs)
+def test_order_in_the_file_does_not_matter(run):
+    """Topics that come back after others, in any order of lines, are what they are when sorted."""
+    lines = [f"{t} Q0 {d} 0 {s!r} tag\n" for t, d, s in as_rows(run)]
+    judged = {t: dict.fromkeys(docs, 1) for t, docs in run.items()}
+    want = evaluate(judged, run, MEASURES)
+    for seed in range(3):
+        np.random.default_rng(seed).shuffle(lines)
+        got = evaluate(judged, ("run", "".join(lines).encode()), MEASURES)
+        assert (got.values == want.values).all()
+
+
+def test_threads_change_no_digit():
+    generator = np.random.default_rng(0)
+    n, k = 300, 50
+    topics = np.repeat(np.arange(n), k)
+    documents = np.concatenate([generator.permutation(200)[:k] for _ in range(n)])
+    run = (topics, documents, generator.integers(0, 9, n * k).astype(float))
+    judged = (topics, documents, generator.integers(-1, 3, n * k))
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            optical_rs.set_num_threads(threads)
+            found.append(evaluate(judged, run, MEASURES))
+    finally:
+        optical_rs.set_num_threads(0)
+    assert all((f.values == found[0].values).all() and f.mean == found[0].mean for f in found)

@@ -65,7 +65,6 @@ class EvaluationResult:
         low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
         return float(low), float(high)
 
-
     def to_dict(self) -> dict[str, Any]:
         """Means and values per topic, ready for JSON."""
         rows = zip(self.topics, self.values.T.tolist(), strict=True)

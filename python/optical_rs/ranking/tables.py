@@ -91,7 +91,6 @@ def _text(what: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Ids as one text with offsets; without a copy of each where Arrow is at hand."""
     try:
         import pyarrow as arrow
-        import pyarrow.compute
     except ImportError:
         arrow = None
     if arrow is not None:
@@ -100,7 +99,7 @@ def _text(what: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
             array = array.combine_chunks()
         if array.null_count:
             raise InputError(f"{what}: expected an id in every row, got {array.null_count} empty ones")
-        array = arrow.compute.cast(arrow.compute.cast(array, arrow.large_string()), arrow.large_binary())
+        array = array.cast(arrow.large_string()).cast(arrow.large_binary())
         _, offsets, data = array.buffers()
         bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
         return np.frombuffer(data or b"", np.uint8), np.ascontiguousarray(bounds)
@@ -120,7 +119,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def latex(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text_columns: int = 1) -> str:
+def latex(
+    head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text_columns: int = 1
+) -> str:
     """A LaTeX ``table`` with ``booktabs`` rules; the first ``text_columns`` are flush left."""
     lines = [
         r"\begin{table}",

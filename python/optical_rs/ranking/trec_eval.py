@@ -3,10 +3,12 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
+from .. import _core
 from ..errors import InputError, closest
-from .evaluate import EvaluationResult, evaluate
-from .trec import read_bytes
+from ..progress import progress_bar
+from .evaluate import EvaluationResult, evaluate, source
 
 _CUTS = ("5", "10", "15", "20", "30", "100", "200", "500", "1000")
 _TENTHS = tuple(f"{i / 10:.2f}" for i in range(11))
@@ -41,11 +43,36 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "set_F": (),
     "num_nonrel_judged_ret": (),
 }
+#: Measures beyond those of ``all_trec``.
+MORE: dict[str, tuple[str, ...]] = {
+    "rbp": ("0.90",),
+    "rbp_resid": ("0.90",),
+    "err": ("10", "20"),
+    "judged": ("10",),
+    "compat": ("0.95",),
+}
 OFFICIAL = (
     "num_q", "num_ret", "num_rel", "num_rel_ret", "map", "gm_map", "Rprec", "bpref", "recip_rank",
     "iprec_at_recall", "P",
 )  # fmt: skip
 _COUNTS = {"num_q", "num_ret", "num_rel", "num_rel_ret", "num_nonrel_judged_ret"}
+
+
+class UsageError(InputError):
+    """A wrong option; trec_eval exits with 1."""
+
+    status = 1
+
+
+class NoTopicError(InputError):
+    """No topic has both results and judgments; trec_eval exits with 7."""
+
+    status = 7
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.format_usage().strip()})")
 
 
 def expand(wanted: Sequence[str]) -> list[str]:
@@ -61,30 +88,32 @@ def expand(wanted: Sequence[str]) -> list[str]:
     >>> expand(["ndcg_cut.10,5", "map"])
     ['map', 'ndcg_cut_5', 'ndcg_cut_10']
     """
+    known = {**MEASURES, **MORE}
     chosen: dict[str, set[str]] = {}
     for name in wanted or ["official"]:
         base, dot, parameters = name.partition(".")
         sets = {"official": OFFICIAL, "all_trec": tuple(MEASURES)}.get(name)
-        if sets is None and base not in MEASURES:
-            raise InputError(f"-m: no measure '{name}'{closest(base, MEASURES)}")
+        if sets is None and base not in known:
+            raise UsageError(f"-m: no measure '{name}'{closest(base, known)}")
         for each in sets or (base,):
-            values = parameters.split(",") if dot else MEASURES[each]
-            if dot and not MEASURES[each]:
-                raise InputError(f"-m: '{each}' has no parameter, got '{name}'")
+            values = parameters.split(",") if dot else known[each]
+            if dot and not known[each]:
+                raise UsageError(f"-m: '{each}' has no parameter, got '{name}'")
             chosen.setdefault(each, set()).update(_canonical(each, value) for value in values)
     names = []
-    for base in MEASURES:
+    for base in known:
         if base in chosen:
             values = sorted(chosen[base], key=float)
-            names += [f"{base}_{value}" for value in values] if MEASURES[base] else [base]
+            names += [f"{base}_{value}" for value in values] if known[base] else [base]
     return names
 
 
 def _canonical(measure: str, value: str) -> str:
     try:
-        return f"{float(value):.2f}" if "." in MEASURES[measure][0] else str(int(value))
+        default = {**MEASURES, **MORE}[measure][0]
+        return f"{float(value):.2f}" if "." in default else str(int(value))
     except ValueError:
-        raise InputError(f"-m: '{measure}' expected a number as parameter, got '{value}'") from None
+        raise UsageError(f"-m: '{measure}' expected a number as parameter, got '{value}'") from None
 
 
 def _line(name: str, topic: str, value: float) -> str:
@@ -92,27 +121,36 @@ def _line(name: str, topic: str, value: float) -> str:
 
 
 def report(
-    result: EvaluationResult, names: Sequence[str], runid: str, *, per_topic: bool, summary: bool
+    result: EvaluationResult,
+    names: Sequence[str],
+    runid: str,
+    *,
+    per_topic: bool,
+    summary: bool,
+    compat: str = "9",
 ) -> Iterator[str]:
     """The lines that trec_eval prints."""
     if per_topic:
         rows = {name: result.per_topic(name) for name in names if name != "num_q"}
-        for topic in result.topics:
-            yield from (_line(name, topic, values[topic]) for name, values in rows.items())
+        for topic, retrieved in zip(result.topics, result.retrieved, strict=True):
+            # With -c, version 9 averages over topics without results, but does not print them.
+            if retrieved or compat == "10":
+                yield from (_line(name, topic, values[topic]) for name, values in rows.items())
     if summary:
         yield f"{'runid':<22}\tall\t{runid}"
         for name in names:
             yield _line(name, "all", len(result.topics) if name == "num_q" else result.mean[name])
 
 
-def _read(path: str) -> bytes:
-    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+def _source(what: str, path: str) -> str | tuple[str, bytes]:
+    return (path, sys.stdin.buffer.read()) if path == "-" else source(what, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """``optical-rs trec-eval [options] qrels run …``."""
-    parser = argparse.ArgumentParser(
-        prog="optical-rs trec-eval", description="trec_eval 9.0.8's measures, as it prints them."
+    parser = _Parser(
+        prog="optical-rs trec-eval",
+        description="trec_eval's measures, as it prints them, with its exit status.",
     )
     parser.add_argument("-q", action="store_true", dest="per_topic", help="also for each topic")
     parser.add_argument("-n", action="store_false", dest="summary", help="no summary over topics")
@@ -125,24 +163,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-m", action="append", dest="measures", metavar="MEASURE",
         help="a measure, as map or ndcg_cut.5,10; official (the default) or all_trec; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--compat", choices=("9", "10"), default="9", help="follow trec_eval 9.0.8 (the default) or 10"
+    )
     parser.add_argument("qrels", help="judgments (.gz too)")
     parser.add_argument("runs", nargs="+", metavar="run", help="results (.gz too); - is standard input")
     options = parser.parse_args(arguments)
     names = expand(options.measures or [])
-    judgments = _read(options.qrels)
+    judgments = _source("qrels", options.qrels)
     for path in options.runs:
-        text = _read(path)
-        result = evaluate(
-            (options.qrels, judgments),
-            (path, text),
-            [name for name in names if name != "num_q"],
-            relevance_level=options.level,
-            complete=options.complete,
-            max_documents=options.most,
+        run = _source("run", path)
+        with progress_bar(path, "topic") as progress:
+            result = evaluate(
+                judgments,
+                run,
+                [name for name in names if name != "num_q"],
+                relevance_level=options.level,
+                complete=options.complete,
+                max_documents=options.most,
+                compat=options.compat,
+                progress=progress,
+            )
+        if not any(result.retrieved):
+            raise NoTopicError(f"{path}: no topic of it is judged in {options.qrels}")
+        runid = _core.run_tag(run).decode("utf-8", "replace")
+        lines = report(
+            result,
+            names,
+            runid,
+            per_topic=options.per_topic,
+            summary=options.summary,
+            compat=options.compat,
         )
-        if not result.topics:
-            raise InputError(f"{path}: no topic of it is judged in {options.qrels}")
-        fields = text.split(None, 6)
-        runid = fields[5].decode("utf-8", "replace") if len(fields) > 5 else ""
-        for line in report(result, names, runid, per_topic=options.per_topic, summary=options.summary):
-            print(line)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))

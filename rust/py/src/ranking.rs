@@ -116,7 +116,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run<T: Id, D: Id, R: Retrieved<D>>(&self, qrels: &Qrels<T, D>, run: &Run<T, R>) -> Result<Evaluation<T>> {
+    fn run<T: Id, D: Id, R: Retrieved<D>>(
+        &self,
+        qrels: &Qrels<T, D>,
+        run: &Run<T, R>,
+    ) -> Result<Evaluation<T>> {
         self.watch.expect(run.len());
         core::evaluate(qrels, run, self.measures, &self.options)
     }
@@ -138,7 +142,9 @@ impl Job<'_> {
     fn qrels<'t>(&self, qrels: &Data<'t, i64>) -> Result<Qrels<&'t [u8], &'t [u8]>> {
         match *qrels {
             Data::Text(file, text) => trec::parse_qrels(file, text, self.options.version),
-            Data::Columns(topics, documents, relevance) => core::judgments_of_rows(topics, documents, relevance),
+            Data::Columns(topics, documents, relevance) => {
+                core::judgments_of_rows(topics, documents, relevance)
+            }
             Data::Dict(topics) => Ok(topics
                 .iter()
                 .map(|(t, judged)| (t.as_bytes(), judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect()))
@@ -147,7 +153,11 @@ impl Job<'_> {
         }
     }
 
-    fn text<'t>(&self, qrels: &Qrels<&'t [u8], &'t [u8]>, run: &Data<'t, f64>) -> Result<Evaluation<&'t [u8]>> {
+    fn text<'t>(
+        &self,
+        qrels: &Qrels<&'t [u8], &'t [u8]>,
+        run: &Data<'t, f64>,
+    ) -> Result<Evaluation<&'t [u8]>> {
         match *run {
             Data::Text(file, text) => self.run(qrels, &trec::parse_run(file, text, self.options.version)),
             Data::Columns(topics, documents, scores) => {
@@ -164,13 +174,8 @@ impl Job<'_> {
     }
 }
 
-type Evaluated<'py> = (
-    Vec<String>,
-    Bound<'py, PyList>,
-    Vec<bool>,
-    Bound<'py, PyArray2<f64>>,
-    Bound<'py, PyArray1<f64>>,
-);
+type Evaluated<'py> =
+    (Vec<String>, Bound<'py, PyList>, Vec<bool>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>);
 
 /// Evaluate a run; see `optical_rs.ranking.evaluate`.
 ///

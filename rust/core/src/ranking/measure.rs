@@ -241,9 +241,7 @@ impl Measure {
                 let hits = ranked.num_rel_ret() as f64;
                 hits - (num_ret as f64 - hits)
             }
-            Measure::Judged(k) => {
-                ranked.hits.iter().filter(|(rank, _)| *rank < k).count() as f64 / k as f64
-            }
+            Measure::Judged(k) => ranked.hits.iter().filter(|(rank, _)| *rank < k).count() as f64 / k as f64,
             Measure::Rbp(p) => ranked.relevant().fold(0.0, |sum, r| sum + (1.0 - p) * power(p, r)),
             Measure::RbpResidual(p) => {
                 let judged = ranked.hits.iter().filter(|(_, grade)| *grade >= 0);
@@ -276,15 +274,15 @@ fn expected_reciprocal_rank(ranked: &Ranked, k: usize) -> f64 {
     sum
 }
 
-/// Clarke, Vtyurina & Smucker, TOIS 39(3), 2021: rank-biased overlap to depth 1,000 with the ideal
-/// ranking that is nearest to this one, normalised by the most that can be had.
+/// Clarke, Vtyurina & Smucker, TOIS 39(3), 2021: rank-biased overlap, to the depth of the longer one, with
+/// the ideal ranking that is nearest to this one, over that of the ideal ranking with itself.
 fn compatibility(ranked: &Ranked, p: f64) -> f64 {
-    const DEPTH: usize = 1000;
+    let deepest = ranked.num_ret.max(ranked.ideal.len());
     // In the ideal ranking a grade's documents come as they were retrieved, the others behind them.
     let mut retrieved: Vec<(usize, i64)> = ranked.hits.iter().copied().filter(|(_, g)| *g > 0).collect();
     retrieved.sort_by_key(|(rank, grade)| (-grade, *rank));
     // From which depth on both rankings have a document.
-    let mut enters = [0usize; DEPTH];
+    let mut enters = vec![0usize; deepest];
     let mut of_grade = (i64::MAX, 0, 0);
     for (rank, grade) in retrieved {
         if grade != of_grade.0 {
@@ -292,9 +290,7 @@ fn compatibility(ranked: &Ranked, p: f64) -> f64 {
         }
         let depth = rank.max(of_grade.1 + of_grade.2);
         of_grade.2 += 1;
-        if depth < DEPTH {
-            enters[depth] += 1;
-        }
+        enters[depth] += 1;
     }
     let (mut both, mut weight, mut overlap, mut best) = (0, 1.0, 0.0, 0.0);
     for (depth, entered) in enters.into_iter().enumerate() {
@@ -363,7 +359,9 @@ fn average_precision(ranked: &Ranked, k: usize) -> f64 {
 fn ndcg(ranked: &Ranked, k: usize) -> f64 {
     let dcg = |gains: &mut dyn Iterator<Item = (usize, i64)>| -> f64 {
         // From 0, as a sum of nothing would be −0 and be printed so.
-        gains.filter(|(rank, g)| *rank < k && *g > 0).fold(0.0, |sum, (rank, g)| sum + g as f64 / discount(rank))
+        gains
+            .filter(|(rank, g)| *rank < k && *g > 0)
+            .fold(0.0, |sum, (rank, g)| sum + g as f64 / discount(rank))
     };
     let ideal = dcg(&mut ranked.ideal.iter().copied().take(k).enumerate());
     if ideal == 0.0 { 0.0 } else { dcg(&mut ranked.hits.iter().copied()) / ideal }

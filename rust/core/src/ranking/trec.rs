@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use rayon::prelude::*;
 
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run, Version};
@@ -13,46 +13,54 @@ use crate::{Error, Result, pool};
 const CHUNK: usize = 1 << 20;
 
 fn is_blank(byte: u8) -> bool {
-    byte == b' ' || (9..=13).contains(&byte)
+    byte == b' ' || byte == b'\t' || (11..=13).contains(&byte)
+}
+
+/// Where the field that `at` is in ends: at a blank, the line's end or the text's.
+#[inline]
+fn field_end(text: &[u8], mut at: usize) -> usize {
+    const ALL: u64 = 0x0101_0101_0101_0101;
+    loop {
+        if let Some(eight) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let bytes = u64::from_le_bytes(*eight);
+            // The lowest set bit marks the first byte below '!'; few of those are no blanks.
+            let low = bytes.wrapping_sub(0x21 * ALL) & !bytes & (0x80 * ALL);
+            if low == 0 {
+                at += 8;
+                continue;
+            }
+            at += low.trailing_zeros() as usize / 8;
+        }
+        match text.get(at) {
+            Some(byte) if *byte != b'\n' && !is_blank(*byte) => at += 1,
+            _ => return at,
+        }
+    }
 }
 
 /// The next field of a line from `at` on, which moves behind it; empty where none is left.
 #[inline]
-fn field<'t>(line: &'t [u8], at: &mut usize) -> &'t [u8] {
+fn field<'t>(text: &'t [u8], at: &mut usize) -> &'t [u8] {
     let mut start = *at;
-    while start < line.len() && is_blank(line[start]) {
+    while text.get(start).is_some_and(|b| is_blank(*b)) {
         start += 1;
     }
-    let mut end = start;
-    while end < line.len() && !is_blank(line[end]) {
-        end += 1;
+    *at = field_end(text, start);
+    &text[start..*at]
+}
+
+/// Where the line that `at` is in ends.
+#[inline]
+fn line_end(text: &[u8], at: usize) -> usize {
+    match text.get(at) {
+        Some(b'\n') => at,
+        Some(_) => memchr(b'\n', &text[at..]).map_or(text.len(), |length| at + length),
+        None => text.len(),
     }
-    *at = end;
-    &line[start..end]
 }
 
-fn count_fields(line: &[u8]) -> usize {
-    let mut at = 0;
-    std::iter::from_fn(|| Some(field(line, &mut at)).filter(|f| !f.is_empty())).count()
-}
-
-/// Lines with the places where they start.
-struct Lines<'t> {
-    text: &'t [u8],
-    at: usize,
-}
-
-impl<'t> Iterator for Lines<'t> {
-    type Item = (usize, &'t [u8]);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let start = self.at;
-        let rest = self.text.get(start..).filter(|rest| !rest.is_empty())?;
-        let length = memchr(b'\n', rest).unwrap_or(rest.len());
-        self.at = start + length + 1;
-        Some((start, &rest[..length]))
-    }
+fn count_fields(text: &[u8], mut at: usize) -> usize {
+    std::iter::from_fn(|| Some(field(text, &mut at)).filter(|f| !f.is_empty())).count()
 }
 
 /// The places of one topic's lines in a file.
@@ -66,27 +74,54 @@ pub struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    /// The topic's lines that are not blank, each with its place and where its second field may begin.
-    fn lines(&self) -> impl Iterator<Item = (usize, &'t [u8], usize)> {
-        let (topic, version, text) = (self.topic, self.version, self.text);
-        let ranges = self.ranges.iter().cloned();
-        let lines = ranges.flat_map(move |r| Lines { text: &text[..r.end], at: r.start });
-        lines.filter_map(move |(place, line)| {
-            let mut at = topic.len();
-            if !line.starts_with(topic) || line.get(at).is_some_and(|b| !is_blank(*b)) {
-                at = 0;
-                if field(line, &mut at).is_empty() || is_comment(line, version) {
-                    return None;
-                }
+    /// The text up to the end of one of the ranges, and where the second field begins of the first line
+    /// from `at` on that is neither blank nor a comment.
+    #[inline]
+    fn next_line(&self, text: &'t [u8], at: &mut usize) -> Option<usize> {
+        while *at < text.len() {
+            let place = *at;
+            if same_topic(text, place, self.topic) {
+                *at += self.topic.len();
+                return Some(place);
             }
-            Some((place, line, at))
-        })
+            if !field(text, at).is_empty() && !is_comment(&text[place..], self.version) {
+                return Some(place);
+            }
+            *at = line_end(text, *at) + 1;
+        }
+        None
+    }
+
+    /// Hand over the place of each line that is neither blank nor a comment, the text up to the end of
+    /// its range, and where to read its second field.
+    #[inline]
+    fn each_line(
+        &self,
+        mut take: impl FnMut(usize, &'t [u8], &mut usize) -> std::result::Result<(), Fault>,
+    ) -> std::result::Result<(), Fault> {
+        for range in &self.ranges {
+            let text = &self.text[..range.end];
+            let mut at = range.start;
+            while let Some(place) = self.next_line(text, &mut at) {
+                take(place, text, &mut at)?;
+                at = line_end(text, at) + 1;
+            }
+        }
+        Ok(())
     }
 
     fn line_error(&self, place: usize, reason: String) -> Error {
-        let line = 1 + memchr::memchr_iter(b'\n', &self.text[..place]).count();
+        let line = 1 + memchr_iter(b'\n', &self.text[..place]).count();
         Error::Line { file: self.file.into(), line, reason }
     }
+}
+
+/// Whether the line at `at` begins with this topic.
+#[inline]
+fn same_topic(text: &[u8], at: usize, topic: &[u8]) -> bool {
+    // Compared byte by byte: topics are too short for a call.
+    text.get(at..at + topic.len()).is_some_and(|field| field.iter().zip(topic).all(|(x, y)| x == y))
+        && text.get(at + topic.len()).is_some_and(|b| is_blank(*b))
 }
 
 fn is_comment(line: &[u8], version: Version) -> bool {
@@ -114,23 +149,23 @@ fn topics<'t>(file: &'t str, text: &'t [u8], version: Version) -> BTreeMap<&'t [
 /// Topics with the ranges in which their lines follow each other.
 fn segments(text: &[u8], start: usize, version: Version) -> Vec<(&[u8], Range<usize>)> {
     let mut found: Vec<(&[u8], Range<usize>)> = Vec::new();
-    for (place, line) in (Lines { text, at: start }) {
-        let end = (place + line.len() + 1).min(text.len());
-        if let Some((topic, range)) = found.last_mut()
-            && line.starts_with(topic)
-            && line.get(topic.len()).is_some_and(|b| is_blank(*b))
-        {
-            range.end = end;
-            continue;
-        }
-        let topic = field(line, &mut 0);
+    let mut place = start;
+    let ends = memchr_iter(b'\n', &text[start..]).map(|at| start + at + 1);
+    let last = (!text.ends_with(b"\n")).then_some(text.len());
+    for end in ends.chain(last) {
+        let line = std::mem::replace(&mut place, end);
         match found.last_mut() {
-            // A blank line or a comment belongs to whatever surrounds it.
-            Some((last, range)) if topic.is_empty() || topic == *last || is_comment(line, version) => {
-                range.end = end;
+            Some((topic, range)) if same_topic(text, line, topic) => range.end = end,
+            last => {
+                let topic = field(text, &mut { line });
+                let nothing = topic.is_empty() || is_comment(&text[line..], version);
+                match last {
+                    // A blank line or a comment belongs to whatever surrounds it.
+                    Some((before, range)) if nothing || topic == *before => range.end = end,
+                    _ if nothing => {}
+                    _ => found.push((topic, line..end)),
+                }
             }
-            None if topic.is_empty() || is_comment(line, version) => {}
-            _ => found.push((topic, place..end)),
         }
     }
     found
@@ -176,22 +211,24 @@ pub fn parse_qrels<'t>(file: &'t str, text: &'t [u8], version: Version) -> Resul
 
 fn judgments<'t>(places: &Places<'t>) -> std::result::Result<Judgments<&'t [u8]>, Fault> {
     let mut judged = Judgments::default();
-    for (position, line, mut at) in places.lines() {
+    places.each_line(|position, text, at| {
         let fault = |reason: String| Err(Fault { position, reason });
-        let _iteration = field(line, &mut at);
-        let document = field(line, &mut at);
-        let relevance = field(line, &mut at);
-        if relevance.is_empty() || !field(line, &mut at).is_empty() {
-            let n = count_fields(line);
+        let _iteration = field(text, at);
+        let document = field(text, at);
+        let relevance = field(text, at);
+        if relevance.is_empty() || !field(text, at).is_empty() {
+            let n = count_fields(text, position);
             return fault(format!("expected 4 fields (topic iteration document relevance), got {n}"));
         }
         let Some(grade) = std::str::from_utf8(relevance).ok().and_then(|s| s.parse().ok()) else {
             return fault(format!("relevance: expected an integer, got '{}'", relevance.show()));
         };
         if judged.insert(document, grade).is_some() {
-            return fault(format!("topic '{}', document '{}': judged twice", places.topic.show(), document.show()));
+            let (topic, document) = (places.topic.show(), document.show());
+            return fault(format!("topic '{topic}', document '{document}': judged twice"));
         }
-    }
+        Ok(())
+    })?;
     Ok(judged)
 }
 
@@ -207,13 +244,13 @@ pub fn parse_run<'t>(file: &'t str, text: &'t [u8], version: Version) -> Run<&'t
 
 impl<'t> Retrieved<&'t [u8]> for Places<'t> {
     fn read(&self, add: &mut impl FnMut(&'t [u8], f64)) -> std::result::Result<(), Fault> {
-        for (position, line, mut at) in self.lines() {
-            let _q0 = field(line, &mut at);
-            let document = field(line, &mut at);
-            let _rank = field(line, &mut at);
-            let score = field(line, &mut at);
-            if field(line, &mut at).is_empty() {
-                let n = count_fields(line);
+        self.each_line(|position, text, at| {
+            let _q0 = field(text, at);
+            let document = field(text, at);
+            let _rank = field(text, at);
+            let score = field(text, at);
+            if field(text, at).is_empty() {
+                let n = count_fields(text, position);
                 let reason = format!("expected 6 fields (topic Q0 document rank score tag), got {n}");
                 return Err(Fault { position, reason });
             }
@@ -222,12 +259,18 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
                 return Err(Fault { position, reason });
             };
             add(document, value);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn position(&self, index: usize) -> usize {
-        self.lines().nth(index).map_or(usize::MAX, |(place, ..)| place)
+        let mut places = Vec::new();
+        // Nothing here can fail.
+        let _ = self.each_line(|place, _, _| {
+            places.push(place);
+            Ok(())
+        });
+        places.get(index).copied().unwrap_or(usize::MAX)
     }
 
     fn error(&self, fault: Fault) -> Error {
@@ -238,13 +281,42 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
 /// A decimal number; none for `nan`.
 #[inline]
 fn number(text: &[u8]) -> Option<f64> {
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|x: &f64| !x.is_nan())
+    plain_number(text).or_else(|| std::str::from_utf8(text).ok()?.parse().ok()).filter(|x: &f64| !x.is_nan())
+}
+
+/// A number of at most fifteen digits without exponent: it and the power of ten that divides it are
+/// doubles, so their quotient is the double nearest to the number.
+#[inline]
+fn plain_number(text: &[u8]) -> Option<f64> {
+    const TENS: [f64; 16] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let (negative, digits) = match text.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        _ => (false, text),
+    };
+    let (mut mantissa, mut point) = (0u64, None);
+    if digits.len() > 16 {
+        return None;
+    }
+    for (i, byte) in digits.iter().enumerate() {
+        match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => mantissa = mantissa * 10 + u64::from(digit),
+            _ if *byte == b'.' && point.is_none() => point = Some(i),
+            _ => return None,
+        }
+    }
+    let whole = digits.len() - usize::from(point.is_some());
+    if whole == 0 || whole > 15 {
+        return None;
+    }
+    let size = mantissa as f64 / TENS[point.map_or(0, |at| digits.len() - 1 - at)];
+    Some(if negative { -size } else { size })
 }
 
 /// The tag of a run's last line, which trec_eval prints as `runid`.
 pub fn run_tag(text: &[u8]) -> &[u8] {
     let mut lines = text.rsplit(|b| *b == b'\n');
-    let last = lines.find(|line| count_fields(line) >= 6).unwrap_or_default();
+    let last = lines.find(|line| count_fields(line, 0) >= 6).unwrap_or_default();
     let mut at = 0;
     for _ in 0..5 {
         field(last, &mut at);
@@ -284,7 +356,9 @@ mod tests {
         assert!(why(b"1 Q0 d 1 nan x\n").starts_with("r:1: score"));
         assert!(why(b"1 Q0 d 1 0.5\n").starts_with("r:1: expected 6 fields (topic Q0"));
         assert!(why(b"1\n").starts_with("r:1: expected 6 fields (topic Q0 document rank score tag), got 1"));
-        assert!(why(b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n").starts_with("r:2: topic '1', document 'd': retrieved twice"));
+        assert!(
+            why(b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n").starts_with("r:2: topic '1', document 'd': retrieved twice")
+        );
         assert!(why(b"1 Q0 \xff 1 x x\n").starts_with("r:1: score"));
         assert_eq!(why(b"1 Q0 d 1 0.5 x and more\n"), "");
     }
@@ -322,7 +396,11 @@ mod tests {
         assert!(why(&bad_last).starts_with("r:60001: score"), "{}", why(&bad_last));
         let mut twice = text.clone();
         twice.extend(b"q0 Q0 d0 1 0 tag\nq1 Q0 d 1 high tag\n");
-        assert!(why(&twice).starts_with("r:60001: topic 'q0', document 'd0': retrieved twice"), "{}", why(&twice));
+        assert!(
+            why(&twice).starts_with("r:60001: topic 'q0', document 'd0': retrieved twice"),
+            "{}",
+            why(&twice)
+        );
     }
 
     #[test]
@@ -338,6 +416,50 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_the_standard_library() {
+        for text in [
+            "0",
+            "-0",
+            "1.5",
+            "-12.25",
+            "0.1",
+            "123456789012345",
+            "0.123456789012345",
+            ".5",
+            "5.",
+            "1e5",
+            "-1E-300",
+            "inf",
+            "0.30000000000000004",
+            "1234567890123456789",
+            "+7",
+            "000000000000000000.5",
+        ] {
+            let wanted: f64 = text.parse().unwrap_or(f64::NAN);
+            assert_eq!(number(text.as_bytes()).map(f64::to_bits), Some(wanted.to_bits()), "{text}");
+        }
+        for i in 0..100_000u64 {
+            let text = format!("{}.{:06}", i * 7919 % 1000, i * 104_729 % 1_000_000);
+            assert_eq!(number(text.as_bytes()), text.parse().ok(), "{text}");
+        }
+        for text in ["", "-", ".", "1.2.3", "nan", "1,5", "0x1p3", "--1", "\u{e9}"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_end_at_blanks_alone() {
+        let text = b"a\x01b\x1fc\xff\xfe123456789 next\tx\x0by\n z";
+        let mut at = 0;
+        assert_eq!(field(text, &mut at), b"a\x01b\x1fc\xff\xfe123456789");
+        assert_eq!(
+            [field(text, &mut at), field(text, &mut at), field(text, &mut at)],
+            [&b"next"[..], b"x", b"y"]
+        );
+        assert_eq!(field(text, &mut at), b"", "the line ends here");
+    }
+
+    #[test]
     fn the_tag_of_the_last_line() {
         assert_eq!(run_tag(b"1 Q0 d 1 1 first\n1 Q0 e 1 1 last more\n\n"), b"last");
         assert_eq!(run_tag(b""), b"");
@@ -347,6 +469,9 @@ mod tests {
     fn a_topic_that_begins_like_another_is_another() {
         let run = parse_run("r", b"1 Q0 a 1 1 t\n10 Q0 a 1 1 t\n1 Q0 b 1 1 t\n", Version::Nine);
         assert_eq!(run.len(), 2);
-        assert_eq!(evaluate(&Qrels::new(), &run, &[Measure::Map], &EvaluateOptions::default()).map(|_| ()), Ok(()));
+        assert_eq!(
+            evaluate(&Qrels::new(), &run, &[Measure::Map], &EvaluateOptions::default()).map(|_| ()),
+            Ok(())
+        );
     }
 }

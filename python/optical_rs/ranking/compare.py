@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 
 from ..errors import InputError, closest, require
 from .evaluate import DEFAULT_MEASURES, EvaluationResult, evaluate
+from .languages import language_gap, means_by_language
 from .tables import latex, markdown
+from .trec import rows
 
 TESTS = ("t", "randomisation", "wilcoxon")
 CORRECTIONS = ("holm", "bonferroni", "bh", "none")
@@ -263,10 +266,19 @@ def compare(
     """
     require("scipy", "compare")
     _check(runs, baseline, test, correction, margin, alpha, resamples)
-    results = {
-        name: evaluate(qrels, run, measures, relevance_level=relevance_level, complete=True)
-        for name, run in runs.items()
-    }
+    results, tied = {}, {}
+    for name, run in runs.items():
+        # Ties between documents are counted along.
+        wanted = [*measures, "num_ret", "num_tied"]
+        result = evaluate(qrels, run, wanted, relevance_level=relevance_level, complete=True)
+        retrieved, ties = result._means[-2:]
+        tied[name] = ties / max(retrieved, 1)
+        results[name] = dataclasses.replace(
+            result,
+            measures=result.measures[:-2],
+            values=result.values[:-2],
+            _means=result._means[:-2],
+        )
     first = next(iter(results.values()))
     n = len(first.topics)
     if n < 2:
@@ -316,7 +328,7 @@ def compare(
         dataclasses.replace(row, p_adjusted=p, significant=p < alpha)
         for row, p in zip(rows, adjusted, strict=True)
     ]
-    return Comparison(results, rows, test, correction, alpha, margin, _notes(rows, n, test, correction))
+    return Comparison(results, rows, test, correction, alpha, margin, _notes(rows, n, test, correction, tied))
 
 
 def _check(runs, baseline, test, correction, margin, alpha, resamples) -> None:
@@ -438,7 +450,9 @@ def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
     return np.minimum(out, 1.0).tolist()
 
 
-def _notes(rows: list[Difference], n: int, test: str, correction: str) -> list[str]:
+def _notes(
+    rows: list[Difference], n: int, test: str, correction: str, tied_scores: Mapping[str, float]
+) -> list[str]:
     notes = []
     if n < FEW_TOPICS:
         notes.append(f"only {n} topics: a difference must be large to be found.")
@@ -452,6 +466,11 @@ def _notes(rows: list[Difference], n: int, test: str, correction: str) -> list[s
             f"in {len(tied)} of {len(rows)} comparisons more than half of the topics are tied; the intervals "
             "and tests rest on the others."
         )
+    for name, share in tied_scores.items():
+        if share > 0:
+            notes.append(
+                f"{share:.2%} of the documents of {name} tie in score with another; their ids decide the order."
+            )
     if test == "wilcoxon":
         notes.append("the Wilcoxon test is about the ranks of differences, not about the means shown.")
     return notes
@@ -476,6 +495,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", choices=("markdown", "latex", "json"), default="markdown")
+    parser.add_argument("--languages", type=Path, help="a file of topics and their languages, a line each")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="also write charts there (extra plot)")
     options = parser.parse_args(arguments)
     runs: dict[str, str] = {}
     for spec in options.runs:
@@ -498,7 +519,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=options.seed,
         relevance_level=options.relevance_level,
     )
+    languages: dict[str, dict[str, dict[str, float]]] = {}
+    if options.languages:
+        of_topics = {parts[0]: parts[1] for _, parts in rows(options.languages, 2, "topic language")}
+        for name, one in result.results.items():
+            for measure, means in means_by_language(one, of_topics).items():
+                languages.setdefault(measure, {})[name] = means
     if options.format == "json":
-        print(json.dumps(result.to_dict(), indent=1))
+        print(json.dumps({**result.to_dict(), **({"languages": languages} if languages else {})}, indent=1))
     else:
-        print(result.to_markdown() if options.format == "markdown" else result.to_latex())
+        as_text, table = (
+            (result.to_markdown(), markdown) if options.format == "markdown" else (result.to_latex(), latex)
+        )
+        print("\n\n".join([as_text, *(table(*_by_language(m, of)) for m, of in languages.items())]))
+    if options.plot:
+        from .plots import write_plots
+
+        written = write_plots(
+            options.plot,
+            result,
+            options.qrels,
+            runs,
+            languages=languages,
+            relevance_level=options.relevance_level,
+        )
+        print(f"\n{len(written)} charts: {options.plot}", file=sys.stderr)
+
+
+def _by_language(
+    measure: str, values: Mapping[str, Mapping[str, float]]
+) -> tuple[list[str], list[list[str]]]:
+    """A table's head and rows: a measure of each system by language, with the mean and the largest gap."""
+    names = list(next(iter(values.values())))
+    body = []
+    for system, means in values.items():
+        gap = language_gap(means)
+        cells = [*(means[name] for name in names), gap.mean, max(gap.gaps.values())]
+        body.append([system, *(f"{value:.4f}" for value in cells)])
+    return [measure, *names, "mean", "largest gap"], body

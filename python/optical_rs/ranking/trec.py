@@ -3,7 +3,7 @@
 import gzip
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,14 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         raise InputError(f"{path}: broken gzip file ({error})") from None
 
 
-def _rows(path: str | os.PathLike, fields: int, what: str):
+def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines of blank-separated fields with their numbers; blank lines are skipped.
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line with another number of fields or that is no UTF-8.
+    """
     for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
         try:
             parts = line.decode("utf-8").split()
@@ -45,7 +52,7 @@ def read_qrels(path: str | os.PathLike) -> dict[str, dict[str, int]]:
         With file and line, for a line that is no judgment.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, (topic, _, document, relevance) in _rows(path, 4, "topic iteration document relevance"):
+    for number, (topic, _, document, relevance) in rows(path, 4, "topic iteration document relevance"):
         try:
             qrels.setdefault(topic, {})[document] = int(relevance)
         except ValueError:
@@ -62,7 +69,7 @@ def read_run(path: str | os.PathLike) -> dict[str, dict[str, float]]:
         With file and line, for a line that is no result.
     """
     run: dict[str, dict[str, float]] = {}
-    for number, (topic, _, document, _, score, _) in _rows(path, 6, "topic Q0 document rank score tag"):
+    for number, (topic, _, document, _, score, _) in rows(path, 6, "topic Q0 document rank score tag"):
         try:
             run.setdefault(topic, {})[document] = float(score)
         except ValueError:

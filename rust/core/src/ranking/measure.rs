@@ -66,6 +66,8 @@ pub enum Measure {
     RbpResidual(f64),
     /// Expected reciprocal rank of the first k, with chances (2^grade − 1) / 16 of an end.
     Err(usize),
+    /// Retrieved documents that share their score with another of the topic.
+    NumTied,
     /// Compatibility: rank-biased overlap with the ideal ranking, over that of the ideal with itself.
     Compat(f64),
 }
@@ -82,7 +84,7 @@ pub enum Summary {
 }
 
 /// Names without a parameter: trec_eval's, and the alias of ir_measures.
-const PLAIN: [(&str, &str, Measure); 18] = [
+const PLAIN: [(&str, &str, Measure); 19] = [
     ("num_ret", "NumRet", Measure::NumRet),
     ("num_rel", "NumRel", Measure::NumRel),
     ("num_rel_ret", "NumRelRet", Measure::NumRelRet),
@@ -101,6 +103,7 @@ const PLAIN: [(&str, &str, Measure); 18] = [
     ("set_map", "SetAP", Measure::SetMap),
     ("set_F", "SetF", Measure::SetF),
     ("utility", "", Measure::Utility),
+    ("num_tied", "", Measure::NumTied),
 ];
 
 type WithCut = fn(usize) -> Measure;
@@ -185,9 +188,11 @@ impl Measure {
     /// How topics are summed up.
     pub fn summary(&self) -> Summary {
         match self {
-            Measure::NumRet | Measure::NumRel | Measure::NumRelRet | Measure::NumNonrelJudgedRet => {
-                Summary::Sum
-            }
+            Measure::NumRet
+            | Measure::NumRel
+            | Measure::NumRelRet
+            | Measure::NumNonrelJudgedRet
+            | Measure::NumTied => Summary::Sum,
             Measure::GmMap => Summary::GeometricMean,
             _ => Summary::Mean,
         }
@@ -199,6 +204,7 @@ impl Measure {
         match *self {
             Measure::NumRet => num_ret as f64,
             Measure::NumRel => num_rel as f64,
+            Measure::NumTied => ranked.num_tied as f64,
             Measure::NumRelRet => ranked.num_rel_ret() as f64,
             Measure::NumNonrelJudgedRet => {
                 let nonrelevant = |grade: i64| (0..ranked.relevance_level).contains(&grade);

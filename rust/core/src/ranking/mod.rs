@@ -121,6 +121,7 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
         single: options.version == Version::Nine,
         relevance_level: options.relevance_level,
         max_documents: options.max_documents.unwrap_or(usize::MAX),
+        ties: measures.contains(&Measure::NumTied),
     };
     let values = |ranked: &Ranked| measures.iter().map(|m| m.of(ranked)).collect::<Vec<f64>>();
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));

@@ -72,6 +72,8 @@ pub(super) struct Ranking {
     pub single: bool,
     pub relevance_level: i64,
     pub max_documents: usize,
+    /// Whether documents that share their score are counted.
+    pub ties: bool,
 }
 
 /// Memory for one topic, used again for the next.
@@ -126,7 +128,15 @@ impl<D: Id> Scratch<D> {
             hits.sort_unstable();
         }
         hits.truncate(hits.partition_point(|(rank, _)| *rank < how.max_documents));
-        Ranked::new(hits, self.documents.len().min(how.max_documents), judged, how.relevance_level)
+        let num_ret = self.documents.len().min(how.max_documents);
+        let num_tied = if how.ties { self.num_tied() } else { 0 };
+        Ranked { num_tied, ..Ranked::new(hits, num_ret, judged, how.relevance_level) }
+    }
+
+    fn num_tied(&self) -> usize {
+        let mut scores = self.scores.clone();
+        scores.sort_unstable_by(f64::total_cmp);
+        scores.chunk_by(|x, y| x == y).map(<[f64]>::len).filter(|n| *n > 1).sum()
     }
 
     /// Whether document `i` comes before `j`.
@@ -186,6 +196,8 @@ pub struct Ranked {
     pub num_nonrel: usize,
     /// Judgments of at least this are relevant.
     pub relevance_level: i64,
+    /// Retrieved documents that share their score with another, if they were counted.
+    pub num_tied: usize,
 }
 
 impl Ranked {
@@ -199,6 +211,7 @@ impl Ranked {
             num_rel: judged.values().filter(|r| **r >= relevance_level).count(),
             num_nonrel: judged.values().filter(|r| (0..relevance_level).contains(*r)).count(),
             relevance_level,
+            num_tied: 0,
         }
     }
 
@@ -233,7 +246,7 @@ pub(super) mod tests {
         let run: Vec<(&[u8], f64)> = run.iter().map(|(d, s)| (d.as_bytes(), *s)).collect();
         let mut scratch = Scratch::default();
         scratch.read(&0, &run, single).unwrap_or_else(|f| panic!("{f:?}"));
-        scratch.rank(&judged, &Ranking { single, relevance_level: 1, max_documents: usize::MAX })
+        scratch.rank(&judged, &Ranking { single, relevance_level: 1, max_documents: usize::MAX, ties: true })
     }
 
     #[test]
@@ -242,13 +255,15 @@ pub(super) mod tests {
         assert_eq!(ranked(&[("a", 1)], &near, true).hits, [(1, 1)]);
         assert_eq!(ranked(&[("a", 1)], &near, false).hits, [(0, 1)], "doubles are told apart");
         assert_eq!(ranked(&[("b", 1)], &[("a", 0.0), ("b", -0.0)], true).hits, [(0, 1)]);
+        assert_eq!([true, false].map(|single| ranked(&[], &near, single).num_tied), [2, 0]);
+        assert_eq!(ranked(&[], &[("a", -0.0), ("b", 0.0), ("c", 1.0)], false).num_tied, 2);
     }
 
     #[test]
     fn counting_and_sorting_give_the_same_ranks() {
         // Few documents are judged, then all are; scores collide often.
         let run: Vec<(i64, f64)> = (0..5000).map(|i| (i * 7919 % 5000, (i * 31 % 97) as f64)).collect();
-        let how = Ranking { single: true, relevance_level: 1, max_documents: usize::MAX };
+        let how = Ranking { single: true, relevance_level: 1, max_documents: usize::MAX, ties: true };
         let mut scratch = Scratch::default();
         scratch.read(&0, &run, true).unwrap_or_else(|f| panic!("{f:?}"));
         let few: Judgments<i64> = (0..50).map(|d| (d * 99, d)).collect();

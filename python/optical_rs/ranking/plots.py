@@ -1,0 +1,171 @@
+"""Charts of comparisons (extra ``plot``)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, require
+from .compare import Comparison, Difference
+from .evaluate import evaluate
+
+_BETTER, _WORSE, _NEUTRAL = "#2a6f97", "#c8553d", "#6c757d"
+
+
+def _figure(width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
+    """A figure that needs no screen, and its axes."""
+    require("matplotlib", "plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def plot_differences(comparison: Comparison, row: Difference) -> Any:
+    """Bars of a pair's differences, topic by topic in order of size, with the interval of their mean.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of :func:`~optical_rs.ranking.compare`.
+    row : Difference
+        One of its rows.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import compare
+    >>> from optical_rs.ranking.plots import plot_differences
+    >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
+    >>> one, two = ({q: {"d": 1.0, "x": 1.5 * (i % n == 0)} for i, q in enumerate(qrels)} for n in (2, 3))
+    >>> result = compare(qrels, {"one": one, "two": two}, ["map"])
+    >>> plot_differences(result, result.rows[0]).axes[0].get_ylabel()
+    'map: one − two'
+    """
+    first, second = comparison.results[row.first], comparison.results[row.second]
+    at = first.measures.index(row.measure)
+    differences = np.sort(first.values[at] - second.values[at])[::-1]
+    figure, axes = _figure()
+    colours = np.where(differences > 0, _BETTER, np.where(differences < 0, _WORSE, _NEUTRAL))
+    axes.bar(np.arange(len(differences)), differences, width=1.0, color=colours)
+    level = 1 - comparison.alpha
+    axes.axhspan(row.low, row.high, color=_NEUTRAL, alpha=0.3, label=f"mean, {level:.0%} interval")
+    axes.axhline(row.difference, color="black", linewidth=1)
+    axes.axhline(0, color=_NEUTRAL, linewidth=0.5)
+    axes.set_xlabel(f"{row.n} topics: {row.wins} better, {row.losses} worse, {row.ties} the same")
+    axes.set_ylabel(f"{row.measure}: {row.first} − {row.second}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_recall(qrels: Any, runs: Mapping[str, Any], *, depth: int = 1000, relevance_level: int = 1) -> Any:
+    """Recall of each run over the number of documents looked at.
+
+    Parameters
+    ----------
+    qrels, runs, relevance_level
+        As for :func:`~optical_rs.ranking.compare`.
+    depth : int
+        Documents to look at.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if depth < 1:
+        raise InputError(f"depth: expected an integer >= 1, got {depth}")
+    cuts = sorted({*np.unique(np.geomspace(1, depth, 40).astype(int)).tolist(), depth})
+    figure, axes = _figure()
+    for name, run in runs.items():
+        names = [f"recall_{k}" for k in cuts]
+        mean = evaluate(qrels, run, names, relevance_level=relevance_level, complete=True).mean
+        axes.plot(cuts, [mean[n] for n in names], label=name)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("documents looked at")
+    axes.set_ylabel("recall")
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> Any:
+    """A measure of several systems in several languages, side by side, with each system's mean.
+
+    Parameters
+    ----------
+    values : dict of str to dict of str to float
+        System → language → value.
+    measure : str
+        What the values are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    languages = list(dict.fromkeys(name for row in values.values() for name in row))
+    if not languages:
+        raise InputError("values: expected at least one system with a language")
+    figure, axes = _figure(width=max(6.4, 0.5 * len(languages) * len(values)))
+    width = 0.8 / len(values)
+    for i, (system, row) in enumerate(values.items()):
+        places = np.arange(len(languages)) + (i - (len(values) - 1) / 2) * width
+        heights = [row.get(name, np.nan) for name in languages]
+        bars = axes.bar(places, heights, width, label=system)
+        axes.axhline(np.nanmean(heights), color=bars[0].get_facecolor(), linewidth=0.8, linestyle=":")
+    axes.set_xticks(np.arange(len(languages)), languages)
+    axes.set_ylabel(measure)
+    axes.legend(frameon=False, ncols=min(3, len(values)))
+    return figure
+
+
+def write_plots(
+    folder: Path,
+    comparison: Comparison,
+    qrels: Any,
+    runs: Mapping[str, Any],
+    *,
+    languages: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    relevance_level: int = 1,
+) -> list[Path]:
+    """Every chart of a comparison as PNG files.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    comparison, qrels, runs, relevance_level
+        As for :func:`~optical_rs.ranking.compare` and of it.
+    languages : dict, optional
+        Measure → system → language → value, for a chart of each measure.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
+    charts = {
+        f"{row.measure}-{_file(row.first)}-{_file(row.second)}": plot_differences(comparison, row)
+        for row in comparison.rows
+    }
+    charts["recall"] = plot_recall(qrels, runs, relevance_level=relevance_level)
+    for measure, values in (languages or {}).items():
+        charts[f"languages-{measure}"] = plot_languages(values, measure)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_save(figure, folder / f"{name}.png") for name, figure in charts.items()]
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=150)
+    return path

@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo test lint rust-test python-test bench clean help
+.PHONY: demo test lint rust-test python-test fuzz bench clean help
 
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
 	@echo "make test     install, build, lint and run every test of both languages"
 	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc"
+	@echo "make fuzz     a minute of random input for each parser and for the measures (cargo-fuzz, C++)"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
 
@@ -45,7 +46,7 @@ test: lint rust-test python-test
 
 rust-test:
 	@echo "== Rust tests"
-	cargo test --quiet --workspace --release
+	cargo test --quiet --release
 
 python-test: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	@echo "== Python tests"
@@ -54,11 +55,18 @@ python-test: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 lint: $(VENV)/.installed-train,demo,dev
 	@echo "== lint"
 	cargo fmt --all --check
-	cargo clippy --quiet --workspace --all-targets --release -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
+	cargo clippy --quiet --all-targets --release -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	$(BIN)/ruff format --check --quiet python tests bench tools
 	$(BIN)/ruff check --quiet python tests bench tools
 	$(BIN)/mypy
+
+# Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
+FUZZ_SECONDS ?= 60
+fuzz:
+	cd rust/fuzz && for target in qrels run evaluate; do \
+	  cargo fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
+	done
 
 bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	@mkdir -p bench/results

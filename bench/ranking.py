@@ -1,10 +1,14 @@
 """Evaluation of a run, from files to printed means: against pytrec_eval, ir_measures and ranx.
 
 Every entry is a process of its own that imports what it needs, reads the files and prints the means, as
-the command of an evaluation does; "warm" repeats the work in a process that has done it before.
+the command of an evaluation does; "warm" repeats the work in a process that has done it before. "Arrays"
+leaves reading out: integer ids in memory, against ranx's compiled kernels on lists that it has made before.
+trec_eval itself takes part where it is found on the path.
 """
 
 import json
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -57,7 +61,50 @@ def work():
     return [found[name] for name in names]
 """
 
+TREC_EVAL = """
+import subprocess
+def work():
+    names = [part for name in ("map", "ndcg_cut.10", "P.10", "recall.100") for part in ("-m", name)]
+    out = subprocess.run(["trec_eval", *names, QRELS, RUN], capture_output=True, text=True, check=True).stdout
+    found = {line.split()[0]: float(line.split()[2]) for line in out.splitlines()}
+    return [found[name] for name in ("map", "ndcg_cut_10", "P_10", "recall_100")]
+"""
+
+OUR_ARRAYS = """
+import numpy as np
+import optical_rs
+from optical_rs.ranking import evaluate
+optical_rs.set_num_threads(THREADS)
+found = np.load(ARRAYS)
+qrels = found["qrel_topics"], found["qrel_documents"], found["grades"]
+run = found["topics"], found["documents"], found["scores"]
+def work():
+    result = evaluate(qrels, run, ["map", "ndcg_cut_10", "P_10", "recall_100"])
+    return list(result.mean.values())
+"""
+
+RANX_ARRAYS = """
+import warnings
+warnings.simplefilter("ignore")
+import numba
+import numpy as np
+from ranx import evaluate
+found = np.load(ARRAYS)
+def lists(topics, documents, values):
+    rows = np.stack([documents, values], axis=1).astype(np.float64)
+    starts = np.flatnonzero(np.diff(topics, prepend=-1))
+    return numba.typed.List([np.ascontiguousarray(part) for part in np.split(rows, starts[1:])])
+qrels = lists(found["qrel_topics"], found["qrel_documents"], found["grades"])
+run = lists(found["topics"], found["documents"], found["scores"])
+def work():
+    values = evaluate(qrels, run, ["map", "ndcg@10", "precision@10", "recall@100"], threads=THREADS)
+    return [values[name] for name in ("map", "ndcg@10", "precision@10", "recall@100")]
+"""
+
 PEERS = {"optical_rs": OURS, "pytrec_eval": PYTREC, "ir_measures": IR_MEASURES, "ranx": RANX}
+if shutil.which("trec_eval"):
+    PEERS["trec_eval"] = TREC_EVAL
+ARRAY_PEERS = {"optical_rs": OUR_ARRAYS, "ranx": RANX_ARRAYS}
 
 COLD = "import json\nprint(json.dumps([float(x) for x in work()]))"
 WARM = """
@@ -70,6 +117,18 @@ for _ in range(RUNS):
     times.append(time.perf_counter() - began)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": statistics.median(times), "peak_mebibytes": peak}))
+"""
+
+
+ARRAY_WARM = """
+import json, statistics, time
+values = [float(x) for x in work()]
+times = []
+for _ in range(RUNS):
+    began = time.perf_counter()
+    work()
+    times.append(time.perf_counter() - began)
+print(json.dumps({"seconds": statistics.median(times), "means": values}))
 """
 
 
@@ -89,8 +148,61 @@ def collection(folder: Path, topics: int, judged: int, depth: int = 1000) -> tup
     return qrels, run
 
 
-def measure(code: str, qrels: Path, run: Path, threads: int, runs: int) -> dict:
-    head = f"QRELS, RUN, THREADS, RUNS = {str(qrels)!r}, {str(run)!r}, {threads}, {runs}\n"
+def arrays(folder: Path, topics: int, judged: int, depth: int = 1000) -> Path:
+    """The same as integer arrays; ranx needs every topic's documents in order of score."""
+    rng = np.random.default_rng(0)
+    documents = np.stack([rng.choice(8_000_000, depth, replace=False) for _ in range(topics)])
+    chosen = np.stack([rng.choice(row, judged, replace=False) for row in documents])
+    scores = np.sort(rng.random((topics, depth)))[:, ::-1]
+    grades = rng.integers(1 if judged == 1 else 0, 4, size=topics * judged)
+    file = folder / "arrays.npz"
+    np.savez(
+        file,
+        topics=np.repeat(np.arange(topics), depth),
+        documents=documents.ravel(),
+        scores=scores.ravel(),
+        qrel_topics=np.repeat(np.arange(topics), judged),
+        qrel_documents=chosen.ravel(),
+        grades=grades,
+    )
+    return file
+
+
+def long_run(folder: Path, threads: int) -> dict:
+    """Ten million lines through the command, with its peak memory."""
+    qrels, run = collection(folder, 10_000, 100)
+    code = f"""
+import resource, time
+import optical_rs
+from optical_rs.ranking.trec_eval import main
+optical_rs.set_num_threads({threads})
+began = time.perf_counter()
+main(["-m", "map", {str(qrels)!r}, {str(run)!r}])
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    seconds = []
+    for _ in range(3):
+        out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        took, peak = map(float, out.splitlines()[-1].split())
+        seconds.append(took)
+    size = run.stat().st_size
+    found = {
+        "lines": 10_000_000,
+        "run_bytes": size,
+        "seconds": statistics.median(seconds),
+        "bytes_per_second": (size + qrels.stat().st_size) / statistics.median(seconds),
+        "peak_mebibytes": peak,
+        "peak_over_file_size": peak * 2**20 / size,
+    }
+    print(
+        f"\n10,000,000 lines ({size / 1e6:.0f} MB): {found['seconds']:.2f} s, "
+        f"{found['bytes_per_second'] / 1e9:.2f} GB/s, peak {peak:.0f} MiB = "
+        f"{found['peak_over_file_size']:.2f} of the file"
+    )
+    return found
+
+
+def measure(code: str, head: str, runs: int) -> dict:
 
     def process(tail: str) -> str:
         return subprocess.run(
@@ -118,9 +230,10 @@ def main() -> None:
             qrels, run = collection(Path(folder), topics, judged)
             size = run.stat().st_size
             entries = {}
+            head = f"QRELS, RUN = {str(qrels)!r}, {str(run)!r}\nTHREADS, RUNS = {{threads}}, {{runs}}\n"
             for name, code in PEERS.items():
                 runs = 5 if name == "optical_rs" or topics == 1000 else 1
-                entries[name] = measure(code, qrels, run, options.threads, runs)
+                entries[name] = measure(code, head.format(threads=options.threads, runs=runs), runs)
             mine = entries["optical_rs"]
             print(f"\n{label}; a run of {size / 1e6:.0f} MB; {MEASURES}")
             for name, entry in entries.items():
@@ -135,8 +248,33 @@ def main() -> None:
                     flush=True,
                 )
             rows.append({"what": label, "run_bytes": size, "entries": entries})
+    array_rows = []
+    for label, topics, judged in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            file = arrays(Path(folder), topics, judged)
+            head = f"ARRAYS = {str(file)!r}\nTHREADS, RUNS = {options.threads}, 9\n"
+            found = {}
+            for name, code in ARRAY_PEERS.items():
+                out = subprocess.run(
+                    [sys.executable, "-c", head + code + ARRAY_WARM],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+                found[name] = json.loads(out)
+        ratio = found["ranx"]["seconds"] / found["optical_rs"]["seconds"]
+        print(
+            f"\n{label}, arrays: optical_rs {found['optical_rs']['seconds'] * 1e3:.1f} ms, "
+            f"ranx {found['ranx']['seconds'] * 1e3:.1f} ms: x{ratio:.1f}"
+        )
+        array_rows.append({"what": label, "entries": found, "ours_is_faster_by": ratio})
+    long = None
+    if not options.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            long = long_run(Path(folder), options.threads)
     packages = ["pytrec-eval-terrier", "ir-measures", "ranx", "numba", "numpy"]
-    write(options.json, {"what": __doc__, "machine": machine(packages, options.threads), "cases": rows})
+    results = {"what": __doc__, "machine": machine(packages, options.threads), "cases": rows}
+    write(options.json, {**results, "arrays": array_rows, "long": long})
 
 
 if __name__ == "__main__":

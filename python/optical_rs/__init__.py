@@ -8,9 +8,14 @@ live in :mod:`optical_rs.losses`, :mod:`optical_rs.models`, :mod:`optical_rs.dat
 """
 
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from . import _core, ranking, similarity, transport
+from . import _core
 from .errors import ConvergenceWarning, InputError
+
+if TYPE_CHECKING:
+    from . import ranking, similarity, transport
 
 __all__ = [
     "ConvergenceWarning",
@@ -62,6 +67,13 @@ def set_simd_level(level: str) -> None:
         If the level is unknown or this machine lacks it.
     """
     _core.set_simd_level(level)
+
+
+def __getattr__(name: str) -> Any:
+    # Read when they are needed: numpy takes longer to start than most files take to evaluate.
+    if name in ("ranking", "similarity", "transport"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __version__: str = build_info()["version"]

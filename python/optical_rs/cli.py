@@ -19,7 +19,7 @@ MODULES = {
     "train": ("optical_rs.train", "sentence_transformers"),
     "evaluate": ("optical_rs.evaluate", "sentence_transformers"),
     "trec-eval": ("optical_rs.ranking.trec_eval", None),
-    "compare": ("optical_rs.ranking.compare", None),
+    "compare": ("optical_rs.ranking.comparison", None),
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from optical_rs import InputError
 from optical_rs.ranking import compare, write_run
-from optical_rs.ranking.compare import main
+from optical_rs.ranking.comparison import main
 from optical_rs.ranking.plots import plot_differences, plot_languages, plot_recall
 
 pytest.importorskip("matplotlib")

@@ -1,17 +1,21 @@
 """Runs, judgments, trec_eval's measures, and comparisons that can be published."""
 
-from .compare import Comparison, Difference, adjust, compare
-from .evaluate import EvaluationResult, evaluate
-from .languages import (
-    LanguageGap,
-    awrf,
-    language_gap,
-    max_rank,
-    means_by_language,
-    peer,
-    rank_distance,
-)
-from .trec import read_qrels, read_run, write_run
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .comparison import Comparison, Difference, adjust, compare
+    from .evaluation import EvaluationResult, evaluate
+    from .languages import (
+        LanguageGap,
+        awrf,
+        language_gap,
+        max_rank,
+        means_by_language,
+        peer,
+        rank_distance,
+    )
+    from .trec import read_qrels, read_run, write_run
 
 __all__ = [
     "Comparison",
@@ -31,3 +35,24 @@ __all__ = [
     "read_run",
     "write_run",
 ]
+
+# Modules are read when they are needed: a command that evaluates a file has done so before numpy is there.
+_NAMES = {
+    "comparison": ("Comparison", "Difference", "adjust", "compare"),
+    "evaluation": ("EvaluationResult", "evaluate"),
+    "languages": (
+        "LanguageGap", "awrf", "language_gap", "max_rank", "means_by_language", "peer", "rank_distance",
+    ),
+    "trec": ("read_qrels", "read_run", "write_run"),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest, require
-from .evaluate import EvaluationResult
+from .evaluation import EvaluationResult
 from .trec import read_qrels, read_run
 
 

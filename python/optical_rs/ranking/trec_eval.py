@@ -8,7 +8,7 @@ from typing import NoReturn
 from .. import _core
 from ..errors import InputError, closest
 from ..progress import progress_bar
-from .evaluate import EvaluationResult, evaluate, source
+from .evaluation import EvaluationResult, evaluate, source
 
 _CUTS = ("5", "10", "15", "20", "30", "100", "200", "500", "1000")
 _TENTHS = tuple(f"{i / 10:.2f}" for i in range(11))

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::atomic::AtomicUsize;
 
 use memmap2::Mmap;
-use numpy::{PyArray1, PyArray2, PyReadonlyArray1};
+use numpy::PyReadonlyArray1;
 use optical_core::ranking::{
     self as core, EvaluateOptions, Evaluation, Id, Measure, Qrels, Retrieved, Run, TextColumn, Version, trec,
 };
@@ -174,13 +174,12 @@ impl Job<'_> {
     }
 }
 
-type Evaluated<'py> =
-    (Vec<String>, Bound<'py, PyList>, Vec<bool>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>);
+type Evaluated<'py> = (Vec<String>, Bound<'py, PyList>, Vec<bool>, Vec<f64>, Bound<'py, PyBytes>);
 
 /// Evaluate a run; see `optical_rs.ranking.evaluate`.
 ///
-/// Returns (measure names, topic ids as bytes or integers, which topics the run has, values (measures ×
-/// topics), means). `options` is (relevance level, complete, most documents, trec_eval's version).
+/// Returns (measure names, topic ids as bytes or integers, which topics the run has, means,
+/// values (measures × topics) as the bytes of doubles). `options` is (relevance level, complete, most documents, trec_eval's version).
 /// `progress` is called now and then with the topics done and all topics.
 #[pyfunction]
 pub(crate) fn evaluate<'py>(
@@ -207,16 +206,12 @@ pub(crate) fn evaluate<'py>(
         Job { measures: &measures, options, watch }.all(&qrels, &run)
     })?;
     let names = measures.iter().map(Measure::name).collect();
-    let summaries = PyArray1::from_vec(py, found.summaries);
-    let mut values = ndarray::Array2::zeros((measures.len(), found.retrieved.len()));
-    for (mut row, given) in values.rows_mut().into_iter().zip(&found.values) {
-        row.iter_mut().zip(given).for_each(|(x, v)| *x = *v);
-    }
+    let values: Vec<u8> = found.values.iter().flatten().flat_map(|v| v.to_ne_bytes()).collect();
     let topics = match found.topics {
         Topics::Text(ids) => PyList::new(py, ids.iter().map(|id| PyBytes::new(py, id)))?,
         Topics::Numbers(ids) => PyList::new(py, ids)?,
     };
-    Ok((names, topics, found.retrieved, PyArray2::from_owned_array(py, values), summaries))
+    Ok((names, topics, found.retrieved, found.summaries, PyBytes::new(py, &values)))
 }
 
 /// The tag of the last line of a run's text, which trec_eval prints as `runid`.

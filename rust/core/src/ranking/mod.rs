@@ -31,7 +31,7 @@ use rayon::prelude::*;
 use crate::{Error, Result, pool};
 pub use measure::{Measure, Summary};
 pub use ranked::{Fault, Id, Judgments, Ranked, Retrieved};
-use ranked::{Ranking, Scratch};
+use ranked::{Ranking, Scratch, all_or_first};
 pub use rows::{Column, Rows, TextColumn, judgments_of_rows, topics_of_rows};
 
 /// Judgments: topic → document → relevance.
@@ -143,21 +143,9 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
     if cancelled() {
         return Err(Error::Interrupted);
     }
-    let mut found = BTreeMap::new();
-    let mut first: Option<(Fault, &R)> = None;
-    for ((topic, documents), row) in topics.into_iter().zip(rows) {
-        match row {
-            Ok(Some(row)) => drop(found.insert(*topic, row)),
-            Ok(None) => {}
-            Err(fault) if first.as_ref().is_none_or(|(known, _)| fault.position < known.position) => {
-                first = Some((fault, documents));
-            }
-            Err(_) => {}
-        }
-    }
-    if let Some((fault, documents)) = first {
-        return Err(documents.error(fault));
-    }
+    let rows = all_or_first(rows).map_err(|(topic, fault)| topics[topic].1.error(fault))?;
+    let mut found: BTreeMap<T, Vec<f64>> =
+        topics.iter().zip(rows).filter_map(|((topic, _), row)| Some((**topic, row?))).collect();
     let mut result = Evaluation {
         measures: measures.to_vec(),
         topics: Vec::new(),

@@ -1,9 +1,9 @@
 //! From retrieved documents and judgments to the ranks of the judged ones, which is all that
 //! measures need.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 
@@ -37,6 +37,22 @@ pub struct Fault {
     pub position: usize,
     /// What is wrong.
     pub reason: String,
+}
+
+/// All parts, or the fault that comes first in the source, with the number of its part.
+pub(super) fn all_or_first<T>(parts: Vec<Result<T, Fault>>) -> Result<Vec<T>, (usize, Fault)> {
+    let mut good = Vec::with_capacity(parts.len());
+    let mut first: Option<(usize, Fault)> = None;
+    for (i, part) in parts.into_iter().enumerate() {
+        match part {
+            Ok(part) => good.push(part),
+            Err(fault) if first.as_ref().is_none_or(|(_, known)| fault.position < known.position) => {
+                first = Some((i, fault));
+            }
+            Err(_) => {}
+        }
+    }
+    first.map_or(Ok(good), Err)
 }
 
 /// Where a topic's retrieved documents are read from.
@@ -80,13 +96,70 @@ pub(super) struct Ranking {
 #[derive(Debug)]
 pub(super) struct Scratch<D> {
     documents: Vec<D>,
+    hashes: Vec<u64>,
     scores: Vec<f64>,
-    seen: HashSet<D, FixedState>,
+    seen: Seen,
 }
 
 impl<D> Default for Scratch<D> {
     fn default() -> Self {
-        Scratch { documents: Vec::new(), scores: Vec::new(), seen: HashSet::default() }
+        Scratch { documents: Vec::new(), hashes: Vec::new(), scores: Vec::new(), seen: Seen::default() }
+    }
+}
+
+fn hash(document: &impl Hash) -> u64 {
+    FixedState::default().hash_one(document)
+}
+
+/// Finds documents that come twice: a table of places that need not be cleared for the next topic, as
+/// each remembers in which round it was taken.
+#[derive(Debug, Default)]
+struct Seen {
+    places: Vec<(u32, u32)>,
+    round: u32,
+}
+
+impl Seen {
+    fn first_repeated<D: PartialEq>(&mut self, documents: &[D], hashes: &[u64]) -> Option<usize> {
+        // At most a quarter is taken, so that few look further than one place.
+        let wanted = (4 * documents.len()).next_power_of_two();
+        if self.places.len() < wanted || self.round == u32::MAX {
+            self.places.clear();
+            self.places.resize(wanted, (0, 0));
+            self.round = 0;
+        }
+        self.round += 1;
+        let mask = self.places.len() - 1;
+        for (i, (document, hash)) in documents.iter().zip(hashes).enumerate() {
+            let mut at = *hash as usize & mask;
+            loop {
+                let (round, other) = self.places[at];
+                if round != self.round {
+                    self.places[at] = (self.round, i as u32);
+                    break;
+                }
+                if hashes[other as usize] == *hash && documents[other as usize] == *document {
+                    return Some(i);
+                }
+                at = (at + 1) & mask;
+            }
+        }
+        None
+    }
+}
+
+/// Tells most documents apart that are not judged, by a bit of their hash.
+struct Sieve([u64; 64]);
+
+impl Sieve {
+    fn new<'d, D: Hash + 'd>(judged: impl Iterator<Item = &'d D>) -> Self {
+        let mut bits = [0; 64];
+        judged.map(hash).for_each(|h| bits[(h >> 52) as usize / 64] |= 1 << (h >> 52 & 63));
+        Sieve(bits)
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        self.0[(hash >> 52) as usize / 64] >> (hash >> 52 & 63) & 1 == 1
     }
 }
 
@@ -98,14 +171,18 @@ impl<D: Id> Scratch<D> {
     pub fn read(&mut self, topic: &impl Id, from: &impl Retrieved<D>, single: bool) -> Result<(), Fault> {
         self.documents.clear();
         self.scores.clear();
-        self.seen.clear();
-        let (documents, scores) = (&mut self.documents, &mut self.scores);
+        self.hashes.clear();
+        let (documents, scores, hashes) = (&mut self.documents, &mut self.scores, &mut self.hashes);
         let outcome = from.read(&mut |document, score| {
             documents.push(document);
+            hashes.push(hash(&document));
             scores.push(if single { f64::from(score as f32) } else { score });
         });
-        let seen = &mut self.seen;
-        let twice = documents.iter().position(|d| !seen.insert(*d));
+        if u32::try_from(documents.len()).is_err() {
+            let reason = format!("topic '{}': {} documents, more than can be", topic.show(), documents.len());
+            return Err(Fault { position: from.position(0), reason });
+        }
+        let twice = self.seen.first_repeated(documents, hashes);
         let nan = scores.iter().position(|s| s.is_nan());
         let fault = match (twice, nan) {
             (None, None) => return outcome,
@@ -121,8 +198,10 @@ impl<D: Id> Scratch<D> {
 
     /// Rank what was read as trec_eval does: by score, ties by id, both descending.
     pub fn rank(&self, judged: &Judgments<D>, how: &Ranking) -> Ranked {
-        let found = self.documents.iter().enumerate().filter_map(|(i, d)| Some((i, *judged.get(d)?)));
-        let mut hits: Vec<(usize, i64)> = found.collect();
+        let sieve = Sieve::new(judged.keys());
+        let candidates = self.hashes.iter().enumerate().filter(|(_, hash)| sieve.may_have(**hash));
+        let mut hits: Vec<(usize, i64)> =
+            candidates.filter_map(|(i, _)| Some((i, *judged.get(&self.documents[i])?))).collect();
         if !self.in_order() {
             self.ranks(&mut hits);
             hits.sort_unstable();
@@ -276,6 +355,23 @@ pub(super) mod tests {
         wanted.sort_unstable();
         counted.sort_unstable();
         assert_eq!(counted, wanted);
+    }
+
+    #[test]
+    fn repeats_are_found_in_every_round() {
+        let mut seen = Seen::default();
+        // Hashes that collide must not hide or invent a repeat.
+        for round in 0..5 {
+            let documents: Vec<i64> = (0..100).map(|i| i + round).collect();
+            let hashes: Vec<u64> = documents.iter().map(|d| *d as u64 / 10).collect();
+            assert_eq!(seen.first_repeated(&documents, &hashes), None);
+            let twice = [&documents[..], &[50 + round]].concat();
+            let hashes = [&hashes[..], &[(50 + round) as u64 / 10]].concat();
+            assert_eq!(seen.first_repeated(&twice, &hashes), Some(100));
+        }
+        seen.round = u32::MAX;
+        assert_eq!(seen.first_repeated(&[1, 2, 1], &[7, 7, 7]), Some(2));
+        assert_eq!(seen.first_repeated::<i64>(&[], &[]), None);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
+use super::ranked::all_or_first;
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run};
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// A column of ids.
 pub trait Column<I>: Copy + Send + Sync {
@@ -123,21 +126,23 @@ pub fn judgments_of_rows<T: Id, D: Id>(
     relevance: &[i64],
 ) -> Result<Qrels<T, D>> {
     same_length("qrels", topics.rows(), documents.rows(), relevance.len())?;
-    let mut qrels = Qrels::new();
-    for (topic, ranges) in ranges(topics) {
+    let topics: Vec<(T, Vec<Range<usize>>)> = ranges(topics).into_iter().collect();
+    let judged = |(topic, ranges): &(T, Vec<Range<usize>>)| {
         let mut judged = Judgments::default();
-        for row in ranges.into_iter().flatten() {
+        for row in ranges.iter().cloned().flatten() {
             if judged.insert(documents.id(row), relevance[row]).is_some() {
-                return Err(Error::Argument(format!(
-                    "qrels: row {row}: document '{}' judged twice for topic '{}'",
-                    documents.id(row).show(),
-                    topic.show()
-                )));
+                let (document, topic) = (documents.id(row).show(), topic.show());
+                let reason = format!("topic '{topic}', document '{document}': judged twice");
+                return Err(Fault { position: row, reason });
             }
         }
-        qrels.insert(topic, judged);
+        Ok((*topic, judged))
+    };
+    let parts: Vec<_> = pool::run(|| topics.par_iter().with_min_len(4).map(judged).collect());
+    match all_or_first(parts) {
+        Ok(parts) => Ok(parts.into_iter().collect()),
+        Err((_, fault)) => Err(Error::Argument(format!("qrels: row {}: {}", fault.position, fault.reason))),
     }
-    Ok(qrels)
 }
 
 #[cfg(test)]
@@ -166,6 +171,6 @@ mod tests {
         let short = topics_of_rows::<i64, i64, _>(&[1][..], &[1, 2][..], &[0.0]);
         assert!(why(short.err()).contains("got 1 topics, 2 documents and 1 values"));
         let twice = judgments_of_rows::<i64, i64>(&[1, 1][..], &[3, 3][..], &[0, 1]);
-        assert!(why(twice.err()).starts_with("qrels: row 1: document '3' judged twice"));
+        assert!(why(twice.err()).starts_with("qrels: row 1: topic '1', document '3': judged twice"));
     }
 }

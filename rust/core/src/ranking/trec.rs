@@ -6,6 +6,7 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter};
 use rayon::prelude::*;
 
+use super::ranked::all_or_first;
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run, Version};
 use crate::{Error, Result, pool};
 
@@ -192,20 +193,9 @@ fn whole_lines(text: &[u8], size: usize) -> Vec<Range<usize>> {
 pub fn parse_qrels<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<Qrels<&'t [u8], &'t [u8]>> {
     let places: Vec<Places<'t>> = topics(file, text, version).into_values().collect();
     let parsed: Vec<_> = pool::run(|| places.par_iter().with_min_len(4).map(judgments).collect());
-    let mut qrels = Qrels::new();
-    let mut first: Option<(Fault, &Places<'t>)> = None;
-    for (topic, judged) in places.iter().zip(parsed) {
-        match judged {
-            Ok(judged) => drop(qrels.insert(topic.topic, judged)),
-            Err(fault) if first.as_ref().is_none_or(|(known, _)| fault.position < known.position) => {
-                first = Some((fault, topic));
-            }
-            Err(_) => {}
-        }
-    }
-    match first {
-        Some((fault, topic)) => Err(topic.line_error(fault.position, fault.reason)),
-        None => Ok(qrels),
+    match all_or_first(parsed) {
+        Ok(judged) => Ok(places.iter().map(|of| of.topic).zip(judged).collect()),
+        Err((topic, fault)) => Err(places[topic].line_error(fault.position, fault.reason)),
     }
 }
 

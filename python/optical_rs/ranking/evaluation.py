@@ -1,16 +1,20 @@
 """``evaluate``: a run against judgments, by trec_eval's measures."""
 
-import dataclasses
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+import dataclasses
+import functools
+import os
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..errors import InputError, require
-from .tables import arrays, columns, is_table, latex, markdown
 from .trec import read_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT_MEASURES = ("map", "ndcg_cut_10", "P_10", "recall_100", "recip_rank")
 
@@ -27,27 +31,47 @@ class EvaluationResult:
         Topic ids in byte order; numbers, in their order, where ids were given as numbers.
     retrieved : list of bool
         Which topics the run has.
-    values : (measures, topics) float64 array
-        Each measure for each topic.
     """
 
     measures: list[str]
     topics: list[Any]
     retrieved: list[bool]
-    values: np.ndarray
-    _means: np.ndarray = dataclasses.field(repr=False)
+    _means: list[float] = dataclasses.field(repr=False)
+    _values: bytes = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        """(measures, topics) float64: each measure for each topic."""
+        import numpy as np
+
+        return np.frombuffer(self._values).reshape(len(self.measures), len(self.topics))
 
     @property
     def mean(self) -> dict[str, float]:
         """Each measure over all topics: the mean; of counts (``num_ret`` …) the sum; of ``gm_map`` the
         geometric mean."""
-        return dict(zip(self.measures, self._means.tolist(), strict=True))
+        return dict(zip(self.measures, self._means, strict=True))
 
     def per_topic(self, measure: str) -> dict[Any, float]:
         """One measure for each topic."""
         if measure not in self.measures:
             raise InputError(f"measure: {measure!r} was not computed; have {', '.join(self.measures)}")
-        return dict(zip(self.topics, self.values[self.measures.index(measure)].tolist(), strict=True))
+        return dict(zip(self.topics, self._row(self.measures.index(measure)), strict=True))
+
+    def _row(self, index: int) -> array[float]:
+        width = 8 * len(self.topics)
+        return array("d", self._values[index * width : (index + 1) * width])
+
+    def select(self, measures: Sequence[str]) -> EvaluationResult:
+        """The result for some of the measures."""
+        places = [self.measures.index(name) for name in measures]
+        return EvaluationResult(
+            list(measures),
+            self.topics,
+            self.retrieved,
+            [self._means[i] for i in places],
+            b"".join(self._row(i).tobytes() for i in places),
+        )
 
     def interval(self, measure: str, level: float = 0.95, resamples: int = 10_000, seed: int = 0):
         """Bootstrap interval of a measure's mean over topics (percentile method).
@@ -57,6 +81,8 @@ class EvaluationResult:
         (float, float)
             Lower and upper bound; the same for the same seed.
         """
+        import numpy as np
+
         values = np.array(list(self.per_topic(measure).values()))
         if not len(values):
             raise InputError("topics: an interval needs at least one topic")
@@ -88,10 +114,14 @@ class EvaluationResult:
 
     def to_markdown(self) -> str:
         """A table of the means."""
+        from .tables import markdown
+
         return markdown(["measure", "mean"], self._means_as_text())
 
     def to_latex(self) -> str:
         """The same as a ``table`` with ``booktabs`` rules."""
+        from .tables import latex
+
         return latex(["measure", "mean"], self._means_as_text(), f"{len(self.topics)} topics.")
 
     def _means_as_text(self) -> list[list[str]]:
@@ -108,18 +138,20 @@ def source(name: str, x: Any) -> Any:
     """
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], bytes):
         return str(x[0]), x[1]
-    if isinstance(x, tuple) and len(x) == 3:
-        return arrays(name, x)
     if isinstance(x, (str, os.PathLike)):
         path = os.fspath(x)
         return path if os.path.isfile(path) and not path.endswith(".gz") else (path, read_bytes(x))
+    if isinstance(x, Mapping):
+        return {str(topic): dict(documents) for topic, documents in x.items()}
+    from .tables import arrays, columns, is_table
+
+    if isinstance(x, tuple) and len(x) == 3:
+        return arrays(name, x)
     if is_table(x):
         return columns(name, x)
-    if not isinstance(x, Mapping):
-        raise InputError(
-            f"{name}: expected a file name, a dict of dicts, a table or three arrays, got {type(x).__name__}"
-        )
-    return {str(topic): dict(documents) for topic, documents in x.items()}
+    raise InputError(
+        f"{name}: expected a file name, a dict of dicts, a table or three arrays, got {type(x).__name__}"
+    )
 
 
 def evaluate(
@@ -204,7 +236,7 @@ def evaluate(
         raise InputError(f"compat: expected '9' or '10', got {compat!r}")
     given = source("qrels", qrels), source("run", run)
     try:
-        names, topics, retrieved, values, means = _core.evaluate(
+        names, topics, retrieved, means, values = _core.evaluate(
             *given, list(measures), (relevance_level, complete, max_documents, int(compat)), progress
         )
     except TypeError as error:
@@ -212,4 +244,4 @@ def evaluate(
             f"qrels, run: expected {{topic: {{document: integer}}}} and {{topic: {{document: score}}}} ({error})"
         ) from None
     ids = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in topics]
-    return EvaluationResult(names, ids, retrieved, values, means)
+    return EvaluationResult(names, ids, retrieved, means, values)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest, require
-from .evaluate import DEFAULT_MEASURES, EvaluationResult, evaluate
+from .evaluation import DEFAULT_MEASURES, EvaluationResult, evaluate
 from .languages import language_gap, means_by_language
 from .tables import latex, markdown
 from .trec import rows
@@ -271,14 +271,9 @@ def compare(
         # Ties between documents are counted along.
         wanted = [*measures, "num_ret", "num_tied"]
         result = evaluate(qrels, run, wanted, relevance_level=relevance_level, complete=True)
-        retrieved, ties = result._means[-2:]
+        *_, retrieved, ties = (result.mean[m] for m in result.measures)
         tied[name] = ties / max(retrieved, 1)
-        results[name] = dataclasses.replace(
-            result,
-            measures=result.measures[:-2],
-            values=result.values[:-2],
-            _means=result._means[:-2],
-        )
+        results[name] = result.select(result.measures[:-2])
     first = next(iter(results.values()))
     n = len(first.topics)
     if n < 2:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 _Side = list[int] | NDArray[np.bool_] | None
 _Matrix = NDArray[Any] | None
+_Tokens = NDArray[Any] | tuple[NDArray[np.int8], NDArray[np.float32]]
 _Solver = tuple[str, int, float, tuple[float, float], bool]
 
 def build_info() -> dict[str, Any]: ...
@@ -41,11 +42,21 @@ def align_batch(
     want_y: bool,
 ) -> tuple[Any, ...]: ...
 def maxsim(
-    query_values: NDArray[np.float32],
+    queries: _Tokens,
     query_offsets: NDArray[np.int64],
-    document_values: NDArray[np.float32],
+    documents: _Tokens,
     document_offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]: ...
+def search(
+    queries: _Tokens,
+    query_offsets: NDArray[np.int64],
+    documents: _Tokens,
+    document_offsets: NDArray[np.int64],
+    places: NDArray[np.int64],
+    k: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
+def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def evaluate(
     qrels: Any,
     run: Any,

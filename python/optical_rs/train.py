@@ -5,6 +5,7 @@ each. Every system trains a student of its own with sentence-transformers' train
 evaluated alike. Without arguments the demo recipe runs.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -315,9 +316,11 @@ def teacher_store(
         content.update(weights[name].detach().cpu().float().numpy().tobytes())
     key = content.hexdigest()
     if (folder / "store.json").exists():
-        store = TokenStore(folder)
-        if store.metadata.get("content") == key and len(store) == len(sides) * len(bitext):
-            return store
+        # One that cannot be read, or is of another format, is made again.
+        with contextlib.suppress(InputError):
+            store = TokenStore(folder)
+            if store.metadata.get("content") == key and len(store) == len(sides) * len(bitext):
+                return store
         shutil.rmtree(folder)
     store = TokenStore.create(folder, teacher.get_embedding_dimension(), {"content": key})
     texts: list[np.ndarray] = []

@@ -1,6 +1,7 @@
 """MaxSim over ragged tokens, and exhaustive search with it."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from ..errors import InputError
 from .store import TokenStore
 
 
-def _packed(name: str, texts: Any, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """(values (tokens, dim) float32, offsets (texts + 1) int64) of any accepted form."""
+def _packed(name: str, texts: Any, lengths: Any = None) -> tuple[Any, np.ndarray]:
+    """(values (tokens, dim), with scales if they are bytes; offsets (texts + 1) int64) of any form."""
     if isinstance(texts, TokenStore):
-        return texts.values, texts.offsets
+        values = texts.values if texts.scales is None else (texts.values, texts.scales)
+        return values, texts.offsets
     if hasattr(texts, "detach"):
         texts = texts.detach().cpu().float().numpy()
     if isinstance(texts, np.ndarray) and texts.dtype != object:
@@ -49,7 +51,8 @@ def maxsim(
     ----------
     queries, documents : TokenStore, sequence of (tokens, dim) arrays, or (texts, tokens, dim) array
         Token embeddings (numpy or CPU tensors). A padded array may come with lengths; its padding
-        never takes part.
+        never takes part. Documents in a store of float16 or int8 are scored as they are kept; queries
+        are always float32 (against int8 they become bytes, too).
     query_lengths, document_lengths : sequence of int, optional
         Real tokens of each text of a padded array.
 
@@ -75,31 +78,48 @@ def maxsim(
     >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])]).round(3)
     array([[2. , 1.4]], dtype=float32)
     """
-    q_values, q_offsets = _packed("queries", queries, query_lengths)
+    q_values, q_offsets = _queries(queries, query_lengths)
     d_values, d_offsets = _packed("documents", documents, document_lengths)
     return _core.maxsim(q_values, q_offsets, d_values, d_offsets)
 
 
+def _queries(queries: Any, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`_packed`, in single precision."""
+    if isinstance(queries, TokenStore) and queries.dtype != "float32":
+        queries = [queries[i] for i in range(len(queries))]
+    return _packed("queries", queries, lengths)
+
+
 def search(
-    queries: Any, documents: Any, k: int, *, document_ids: Sequence[str] | None = None, batch_size: int = 64
+    queries: Any,
+    documents: Any,
+    k: int,
+    *,
+    document_ids: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[tuple[str, float]]]:
     """The ``k`` best documents of each query by exact MaxSim over all of them.
 
     Parameters
     ----------
     queries, documents
-        As in :func:`maxsim`.
+        As in :func:`maxsim`. Deleted texts of a store are passed over.
     k : int
         Documents per query; all of them if there are fewer.
     document_ids : sequence of str, optional
         Names of the documents; those of the store, or their positions, by default.
-    batch_size : int
-        Queries scored at a time; bounds memory to ``batch_size`` × documents floats.
+    progress : callable, optional
+        Called now and then with the number of documents done and of all documents.
 
     Returns
     -------
     list of lists of (id, score)
         Best first; ties go to the higher id in byte order, as trec_eval breaks them.
+
+    Raises
+    ------
+    InputError
+        Shapes or dimensions that do not fit, ``k`` below 1, or another number of ids than of documents.
 
     Examples
     --------
@@ -110,27 +130,20 @@ def search(
     """
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    q_values, q_offsets = _packed("queries", queries)
+    q_values, q_offsets = _queries(queries)
     d_values, d_offsets = _packed("documents", documents)
-    if document_ids is None:
-        stored = documents.ids if isinstance(documents, TokenStore) else None
-        document_ids = stored or [str(i) for i in range(len(d_offsets) - 1)]
-    if len(document_ids) != len(d_offsets) - 1:
-        raise InputError(f"document_ids: expected {len(d_offsets) - 1} ids, got {len(document_ids)}")
-    # Position of each document in byte order of the ids: the tie-breaker.
-    order = np.empty(len(document_ids), dtype=np.int64)
-    order[sorted(range(len(document_ids)), key=lambda i: document_ids[i].encode())] = np.arange(len(order))
-    hits = []
-    for first in range(0, len(q_offsets) - 1, batch_size):
-        offsets = q_offsets[first : first + batch_size + 1]
-        values = np.ascontiguousarray(q_values[offsets[0] : offsets[-1]])
-        for scores in _core.maxsim(values, np.ascontiguousarray(offsets - offsets[0]), d_values, d_offsets):
-            # The k-th best score is a threshold; all that tie with it take part in the sort.
-            kept = np.arange(len(scores))
-            if k < len(scores):
-                kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-            best = kept[np.lexsort((-order[kept], -scores[kept]))][:k]
-            hits.append([(document_ids[i], float(scores[i])) for i in best])
-    return hits
+    n = len(d_offsets) - 1
+    if document_ids is None and isinstance(documents, TokenStore):
+        document_ids, places = documents.ids, documents.places
+    else:
+        document_ids = [str(i) for i in range(n)] if document_ids is None else document_ids
+        if len(document_ids) != n:
+            raise InputError(f"document_ids: expected {n} ids, got {len(document_ids)}")
+        names = [name.encode() for name in document_ids]
+        places = np.empty(n, dtype=np.int64)
+        places[sorted(range(n), key=names.__getitem__)] = np.arange(n)
+        if isinstance(documents, TokenStore):
+            places[documents.deleted] = -1
+    offsets, numbers, scores = _core.search(q_values, q_offsets, d_values, d_offsets, places, k, progress)
+    hits = [(document_ids[i], score) for i, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
+    return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]

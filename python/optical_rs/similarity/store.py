@@ -1,43 +1,57 @@
 """``TokenStore``: ragged token embeddings in a memory-mapped, appendable directory."""
 
+from __future__ import annotations
+
 import contextlib
+import functools
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..errors import InputError
 
 FORMAT = "optical-token-store"
-VERSION = 1
-_FILES = ("values.f32", "lengths.i64", "ids.txt")
+VERSION = 2
+DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
+#: The columns of a store; each is a file that only grows.
+_COLUMNS = ("values", "scales", "lengths", "ids", "id_ends", "contents", "content_ends", "deleted")
+_PIECE = 1 << 20
 
 
 class TokenStore:
     """Token embeddings of many texts, in one directory, read through a memory map.
 
     The one container of ragged tokens: the teacher's cache in training and the index in search.
-    Opening it needs numpy alone. The directory holds ``values.f32`` (tokens × dim, little-endian
-    float32), ``lengths.i64`` (tokens per text), ``ids.txt`` (one id a line) and ``store.json``, which
-    says how much of the others is committed. :meth:`append` writes data first and replaces
-    ``store.json`` last, so an interrupted append leaves the store as it was.
+    Opening it needs numpy alone, and reads neither the tokens nor the texts.
+
+    The directory holds files that only grow (tokens, their scales if they are bytes, tokens per text, ids,
+    contents, deletions) and ``store.json``, which says how much of each is committed and what its checksum
+    is. A change writes to the files first and replaces ``store.json`` last: whenever it is interrupted,
+    the store is as it was before. Readers see what was committed when they opened it, also while one
+    process writes; a second writer is refused.
 
     Texts are numbered from 0 in the order in which they were added; ``store[i]`` is a (tokens, dim)
-    float32 view.
+    float32 array.
 
     Examples
     --------
     >>> import numpy as np, tempfile
     >>> from optical_rs.similarity import TokenStore
     >>> folder = tempfile.mkdtemp() + "/store"
-    >>> store = TokenStore.create(folder, dim=2, metadata={"model": "toy"})
+    >>> store = TokenStore.create(folder, dim=2, dtype="float16", metadata={"model": "toy"})
     >>> store.append([np.eye(2), np.ones((3, 2))], ids=["a", "b"])
     >>> TokenStore(folder)[1].shape, len(store), store.ids
     ((3, 2), 2, ['a', 'b'])
+    >>> store.delete(["a"])
+    >>> store.compact()
+    >>> store.ids
+    ['b']
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -46,132 +60,172 @@ class TokenStore:
         Raises
         ------
         InputError
-            If ``path`` is no store, of a newer format, or shorter than what was committed.
+            If ``path`` is no store, of another format version, damaged, or shorter than what was committed.
         """
         self.path = Path(path)
+        self._lock = _Lock(self.path / "writer.lock")
         self._load()
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike, dim: int, metadata: dict[str, Any] | None = None
-    ) -> "TokenStore":
+        cls,
+        path: str | os.PathLike,
+        dim: int,
+        metadata: dict[str, Any] | None = None,
+        *,
+        dtype: str = "float32",
+    ) -> TokenStore:
         """Make an empty store for vectors of ``dim`` numbers.
 
-        ``metadata`` is any JSON object; it is kept as it is.
+        Parameters
+        ----------
+        path : path
+            A directory, made if it does not exist.
+        dim : int
+        metadata : dict, optional
+            Any JSON object; it is kept as it is.
+        dtype : {"float32", "float16", "int8"}
+            How tokens are kept. ``"int8"`` has one byte a number and a scale a token, so that each number
+            is off by at most 1/254 of the token's largest.
 
         Raises
         ------
         InputError
-            If there is a store already.
+            If there is a store already, or a wrong ``dim`` or ``dtype``.
         """
         path = Path(path)
         if dim < 1:
             raise InputError(f"dim: expected at least 1, got {dim}")
+        if dtype not in DTYPES:
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
         if (path / "store.json").exists():
             raise InputError(f"path: {path} already holds a store")
         path.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            (path / name).write_bytes(b"")
-        state = {
-            "format": FORMAT,
-            "version": VERSION,
-            "dim": dim,
-            "metadata": metadata or {},
-            "texts": 0,
-            "bytes": dict.fromkeys(_FILES, 0),
-            "crc32": dict.fromkeys(_FILES, 0),
-        }
-        _replace(path / "store.json", json.dumps(state, indent=1))
+        for name in _COLUMNS:
+            (path / f"{name}.0").write_bytes(b"")
+        _commit(
+            path,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "dim": dim,
+                "dtype": dtype,
+                "metadata": metadata or {},
+                "generation": 0,
+                "bytes": dict.fromkeys(_COLUMNS, 0),
+                "crc32": dict.fromkeys(_COLUMNS, 0),
+            },
+        )
         return cls(path)
 
+    # Reading
+
     def _load(self) -> None:
-        file = self.path / "store.json"
-        try:
-            state = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"path: {self.path} is no token store (it has no store.json)") from None
-        except ValueError as error:
-            raise InputError(f"path: {file} is damaged ({error})") from None
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise InputError(f"path: {file} does not describe a token store")
-        if state["version"] > VERSION:
-            raise InputError(
-                f"path: {self.path} has format version {state['version']}, this program reads {VERSION}"
-            )
-        for name in _FILES:
-            size = (self.path / name).stat().st_size if (self.path / name).exists() else 0
+        state = _committed(self.path)
+        for name in _COLUMNS:
+            file = self.path / f"{name}.{state['generation']}"
+            size = file.stat().st_size if file.exists() else 0
             if size < state["bytes"][name]:
-                raise InputError(
-                    f"path: {self.path / name} is truncated: {size} bytes, {state['bytes'][name]} committed"
-                )
+                raise InputError(f"path: {file} is truncated: {size} bytes, {state['bytes'][name]} committed")
         self._state = state
         self.dim: int = state["dim"]
+        self.dtype: str = state["dtype"]
         self.metadata: dict[str, Any] = state["metadata"]
-        lengths = np.fromfile(self.path / "lengths.i64", dtype="<i8", count=state["texts"])
+        for cached in ("ids", "contents", "places", "_numbers"):
+            self.__dict__.pop(cached, None)
+        lengths = self._small("lengths", "<i8")
         self.offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=self.offsets[1:])
         tokens = int(self.offsets[-1])
-        if tokens * self.dim * 4 != state["bytes"]["values.f32"]:
+        kind = np.dtype(DTYPES[self.dtype])
+        wanted = tokens * self.dim * kind.itemsize
+        if (lengths < 0).any() or wanted != state["bytes"]["values"]:
             raise InputError(f"path: {self.path} is damaged: lengths and values disagree")
-        # An empty file cannot be mapped.
-        self.values: np.ndarray = (
-            np.memmap(self.path / "values.f32", dtype="<f4", mode="r", shape=(tokens, self.dim))
-            if tokens
-            else np.zeros((0, self.dim), dtype=np.float32)
+        self.values: np.ndarray = self._map("values", kind).reshape(tokens, self.dim)
+        self.scales: np.ndarray | None = (
+            self._map("scales", np.dtype("<f4")) if self.dtype == "int8" else None
         )
-        with open(self.path / "ids.txt", "rb") as f:
-            committed = f.read(state["bytes"]["ids.txt"])
-        self.ids: list[str] = committed.decode("utf-8").splitlines()
-        self._index: dict[str, int] | None = None
+        deleted = self._small("deleted", "<i8")
+        self._deleted = np.zeros(len(lengths), dtype=bool)
+        self._deleted[deleted] = True
 
-    def append(self, texts: Iterable[Any], ids: Sequence[str]) -> None:
-        """Add texts and commit them together: after a crash either all or none are there.
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.{self._state['generation']}"
 
-        Parameters
-        ----------
-        texts : iterable of (tokens, dim) arrays or CPU tensors
-        ids : sequence of str
-            One id per text, without line breaks, not yet in the store.
+    def _map(self, name: str, kind: np.dtype) -> np.ndarray:
+        count = self._state["bytes"][name] // kind.itemsize
+        # An empty file cannot be mapped.
+        if not count:
+            return np.zeros(0, dtype=kind)
+        return np.memmap(self._file(name), dtype=kind, mode="r", shape=(count,))
+
+    def _small(self, name: str, kind: str) -> np.ndarray:
+        """A column that is read whole, with its checksum."""
+        with open(self._file(name), "rb") as f:
+            data = f.read(self._state["bytes"][name])
+        if zlib.crc32(data) != self._state["crc32"][name]:
+            raise InputError(f"path: {self._file(name)} is damaged: its checksum does not match")
+        return np.frombuffer(data, dtype=kind)
+
+    def _strings(self, name: str) -> list[str]:
+        ends = self._small(f"{name}_ends", "<i8").tolist()
+        text = self._small(f"{name}s", "u1").tobytes()
+        return [text[start:end].decode("utf-8") for start, end in zip([0, *ends], ends, strict=False)]
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """The id of each text, those of deleted ones included."""
+        return self._strings("id")
+
+    @functools.cached_property
+    def contents(self) -> list[str]:
+        """What each text says, as given to :meth:`append`; empty strings where nothing was given."""
+        return self._strings("content")
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """Place of each text in byte order of the ids, which breaks ties in search; −1 if it is deleted."""
+        places = np.empty(len(self), dtype=np.int64)
+        places[sorted(range(len(self)), key=lambda i: self.ids[i].encode())] = np.arange(len(self))
+        places[self._deleted] = -1
+        return places
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.ids) if not self._deleted[i]}
+
+    @property
+    def deleted(self) -> np.ndarray:
+        """(texts) bool: which texts are deleted, and passed over by search, but still take room."""
+        return self._deleted.copy()
+
+    def index(self, name: str) -> int:
+        """The number of the text with this id.
 
         Raises
         ------
-        InputError
-            Wrong shapes, or ids that are missing, repeated or contain line breaks. Nothing is added.
+        KeyError
+            If there is none, or it is deleted.
         """
-        arrays = [np.ascontiguousarray(getattr(t, "detach", lambda t=t: t)(), dtype="<f4") for t in texts]
-        for i, array in enumerate(arrays):
-            if array.ndim != 2 or array.shape[1] != self.dim:
-                raise InputError(f"texts: expected shape (tokens, {self.dim}) at {i}, got {array.shape}")
-        if len(ids) != len(arrays):
-            raise InputError(f"ids: expected {len(arrays)} ids, one per text, got {len(ids)}")
-        known = set(self.ids)
-        for name in ids:
-            if not isinstance(name, str) or len(name.splitlines()) != 1:
-                raise InputError(f"ids: expected non-empty strings without line breaks, got {name!r}")
-            if name in known:
-                raise InputError(f"ids: {name!r} is in the store already")
-            known.add(name)
-        lengths = np.array([len(a) for a in arrays], dtype="<i8")
-        state = json.loads(json.dumps(self._state))
-        data: dict[str, list[Any]] = {
-            "values.f32": [a.data for a in arrays if a.size],
-            "lengths.i64": [lengths.data] if len(lengths) else [],
-            "ids.txt": ["".join(f"{name}\n" for name in ids).encode()],
-        }
-        for name, chunks in data.items():
-            with open(self.path / name, "r+b") as f:
-                # What an interrupted append left beyond the committed end is overwritten.
-                f.truncate(state["bytes"][name])
-                f.seek(0, os.SEEK_END)
-                for chunk in chunks:
-                    f.write(chunk)
-                    state["crc32"][name] = zlib.crc32(chunk, state["crc32"][name])
-                state["bytes"][name] = f.tell()
-                f.flush()
-                os.fsync(f.fileno())
-        state["texts"] += len(arrays)
-        _replace(self.path / "store.json", json.dumps(state, indent=1))
-        self._load()
+        return self._numbers[name]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"text {i} of a store of {len(self)}")
+        i %= len(self)
+        rows = slice(self.offsets[i], self.offsets[i + 1])
+        if self.scales is not None:
+            return self.values[rows].astype(np.float32) * self.scales[rows, None]
+        return self.values[rows].astype(np.float32, copy=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenStore({str(self.path)!r}, texts={len(self)}, tokens={len(self.values)}, dim={self.dim}, "
+            f"dtype={self.dtype!r})"
+        )
 
     def verify(self) -> None:
         """Read everything and compare checksums.
@@ -181,51 +235,292 @@ class TokenStore:
         InputError
             If a byte of what was committed has changed.
         """
-        for name in _FILES:
+        for name in _COLUMNS:
             left, checksum = self._state["bytes"][name], 0
-            with open(self.path / name, "rb") as f:
-                while left and (chunk := f.read(min(left, 1 << 20))):
+            with open(self._file(name), "rb") as f:
+                while left and (chunk := f.read(min(left, _PIECE))):
                     checksum = zlib.crc32(chunk, checksum)
                     left -= len(chunk)
             if left or checksum != self._state["crc32"][name]:
-                raise InputError(f"path: {self.path / name} is damaged: its checksum does not match")
+                raise InputError(f"path: {self._file(name)} is damaged: its checksum does not match")
 
-    def index(self, name: str) -> int:
-        """The number of the text with this id.
+    def inspect(self) -> dict[str, Any]:
+        """What the store holds: texts, tokens, bytes, metadata."""
+        tokens, total = len(self.values), sum(self._state["bytes"].values())
+        return {
+            "path": str(self.path),
+            "version": self._state["version"],
+            "texts": len(self),
+            "deleted": int(self._deleted.sum()),
+            "tokens": tokens,
+            "dim": self.dim,
+            "dtype": self.dtype,
+            "bytes": total,
+            "bytes_per_token": round(total / tokens, 2) if tokens else 0.0,
+            "metadata": self.metadata,
+        }
+
+    # Writing
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Stay the only writer for several changes.
 
         Raises
         ------
-        KeyError
-            If there is none.
+        InputError
+            If another process writes; the message has its number.
         """
-        if self._index is None:
-            self._index = {name: i for i, name in enumerate(self.ids)}
-        return self._index[name]
+        with self._lock:
+            current = _committed(self.path)
+            if current["generation"] != self._state["generation"] or current["bytes"] != self._state["bytes"]:
+                self._load()  # somebody else has written since this was opened
+            yield
 
-    def __len__(self) -> int:
-        return self._state["texts"]
+    def append(
+        self, tokens: Iterable[Any], ids: Sequence[str], contents: Sequence[str] | None = None
+    ) -> None:
+        """Add texts and commit them together: after a crash either all or none are there.
 
-    def __getitem__(self, i: int) -> np.ndarray:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"text {i} of a store of {len(self)}")
-        i %= len(self)
-        return self.values[self.offsets[i] : self.offsets[i + 1]]
+        Parameters
+        ----------
+        tokens : iterable of (tokens, dim) arrays or CPU tensors
+        ids : sequence of str
+            One id per text, not yet in the store. Any string will do.
+        contents : sequence of str, optional
+            What the texts say, to be shown with results.
 
-    def __repr__(self) -> str:
-        return f"TokenStore({str(self.path)!r}, texts={len(self)}, tokens={len(self.values)}, dim={self.dim})"
+        Raises
+        ------
+        InputError
+            Wrong shapes, numbers that are not finite, ids that are missing or repeated, another writer, or
+            a disk that is full. Nothing is added.
+        """
+        arrays = [np.ascontiguousarray(getattr(t, "detach", lambda t=t: t)(), dtype="<f4") for t in tokens]
+        for i, array in enumerate(arrays):
+            if array.ndim != 2 or array.shape[1] != self.dim:
+                raise InputError(f"tokens: expected shape (tokens, {self.dim}) at {i}, got {array.shape}")
+        packed = np.concatenate(arrays) if arrays else np.zeros((0, self.dim), dtype=np.float32)
+        if not np.isfinite(packed).all():
+            bad = next(i for i, array in enumerate(arrays) if not np.isfinite(array).all())
+            raise InputError(f"tokens: expected finite numbers, got others at {bad}")
+        if len(ids) != len(arrays):
+            raise InputError(f"ids: expected {len(arrays)} ids, one per text, got {len(ids)}")
+        if contents is not None and len(contents) != len(arrays):
+            raise InputError(f"contents: expected {len(arrays)}, one per text, got {len(contents)}")
+        with self.writing():
+            known = set(self._numbers)
+            for name in ids:
+                if not isinstance(name, str) or not name:
+                    raise InputError(f"ids: expected non-empty strings, got {name!r}")
+                if name in known:
+                    raise InputError(f"ids: {name!r} is in the store already")
+                known.add(name)
+            added = self._encoded(packed)
+            added["lengths"] = np.array([len(a) for a in arrays], dtype="<i8").tobytes()
+            for column, strings in (("id", ids), ("content", contents or [""] * len(arrays))):
+                parts = [s.encode("utf-8") for s in strings]
+                start = self._state["bytes"][f"{column}s"]
+                ends = start + np.cumsum([len(part) for part in parts], dtype="<i8")
+                added[f"{column}s"], added[f"{column}_ends"] = b"".join(parts), ends.tobytes()
+            self._add(added)
+
+    def _encoded(self, packed: np.ndarray) -> dict[str, bytes]:
+        if self.dtype == "int8":
+            codes, scales = _core.quantise(packed)
+            return {"values": codes.tobytes(), "scales": scales.astype("<f4").tobytes()}
+        return {"values": packed.astype(DTYPES[self.dtype]).tobytes()}
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Leave texts out from now on. They take room until :meth:`compact`; their ids are free again.
+
+        Raises
+        ------
+        InputError
+            An id that is not in the store, or another writer. Nothing is deleted.
+        """
+        with self.writing():
+            unknown = [name for name in ids if name not in self._numbers]
+            if unknown:
+                raise InputError(f"ids: {unknown[0]!r} is not in the store")
+            numbers = sorted({self._numbers[name] for name in ids})
+            self._add({"deleted": np.array(numbers, dtype="<i8").tobytes()})
+
+    def compact(self) -> None:
+        """Write the store anew without deleted texts. Readers that have it open keep what they see."""
+        with self.writing():
+            self._rewrite()
+            self._load()
+
+    def convert(self, path: str | os.PathLike, dtype: str) -> TokenStore:
+        """Write the store to another directory with another ``dtype``, without deleted texts.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`create`.
+        """
+        made = TokenStore.create(path, self.dim, self.metadata, dtype=dtype)
+        with made.writing():
+            for first in range(0, len(self), 4096):
+                kept = [i for i in range(first, min(first + 4096, len(self))) if not self._deleted[i]]
+                made.append(
+                    [self[i] for i in kept],
+                    [self.ids[i] for i in kept],
+                    [self.contents[i] for i in kept],
+                )
+        return made
+
+    def _rewrite(self) -> None:
+        path = self.path
+        kept = np.flatnonzero(~self._deleted)
+        generation = self._state["generation"] + 1
+        state = {**self._state, "generation": generation, "bytes": {}, "crc32": {}}
+        rows = [slice(self.offsets[i], self.offsets[i + 1]) for i in kept]
+        ids, contents = ([of[i].encode() for i in kept] for of in (self.ids, self.contents))
+
+        def ends(parts: list[bytes]) -> bytes:
+            return np.cumsum([len(part) for part in parts], dtype="<i8").tobytes()
+
+        columns: dict[str, Iterable[bytes]] = {
+            "values": (self.values[r].tobytes() for r in rows),
+            "scales": () if self.scales is None else (self.scales[r].tobytes() for r in rows),
+            "lengths": [np.diff(self.offsets)[kept].astype("<i8").tobytes()],
+            "ids": ids,
+            "id_ends": [ends(ids)],
+            "contents": contents,
+            "content_ends": [ends(contents)],
+            "deleted": [],
+        }
+        old = [self._file(name) for name in _COLUMNS]
+        made = [path / f"{name}.{generation}" for name in _COLUMNS]
+        try:
+            for name, chunks in columns.items():
+                with open(path / f"{name}.{generation}", "wb") as f:
+                    checksum = 0
+                    for chunk in chunks:
+                        f.write(chunk)
+                        checksum = zlib.crc32(chunk, checksum)
+                    state["bytes"][name], state["crc32"][name] = f.tell(), checksum
+                    _flush(f)
+            _commit(path, state)
+        except OSError as error:
+            for file in made:
+                file.unlink(missing_ok=True)
+            raise InputError(
+                f"path: {path} could not be written ({error}); the store is as it was"
+            ) from error
+        for file in old:
+            # Where open files cannot be removed, they stay until the next time.
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+    def _add(self, added: dict[str, bytes]) -> None:
+        """Append to columns and commit; on failure the store is as it was."""
+        state = json.loads(json.dumps(self._state))
+        try:
+            for name, data in added.items():
+                with open(self._file(name), "r+b") as f:
+                    # What an interrupted change left beyond the committed end is overwritten.
+                    f.truncate(state["bytes"][name])
+                    f.seek(0, os.SEEK_END)
+                    f.write(data)
+                    _flush(f)
+                state["bytes"][name] += len(data)
+                state["crc32"][name] = zlib.crc32(data, state["crc32"][name])
+            _commit(self.path, state)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                for name in added:
+                    os.truncate(self._file(name), self._state["bytes"][name])
+            raise InputError(
+                f"path: {self.path} could not be written ({error}); the store is as it was"
+            ) from error
+        self._load()
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that it has its old content or the new, never something between."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+class _Lock:
+    """One writer at a time, by a lock that the system takes back when its holder ends, however it does."""
+
+    def __init__(self, path: Path):
+        self.path, self.depth = path, 0
+        self.file: Any = None
+
+    def __enter__(self) -> None:
+        if self.depth == 0:
+            file = open(self.path, "a+b")
+            try:
+                _lock_file(file)
+            except OSError:
+                file.seek(0)
+                holder = file.read().decode("ascii", "replace").strip() or "unknown"
+                file.close()
+                raise InputError(f"path: {self.path.parent} is being written by process {holder}") from None
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
+            self.file = file
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        if self.depth == 0 and self.file is not None:
+            self.file.truncate(0)
+            self.file.close()
+            self.file = None
+
+
+def _lock_file(file: Any) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 20)  # beyond what is read, as a locked byte cannot be
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _committed(path: Path) -> dict[str, Any]:
+    """What ``store.json`` says, whose second line is the checksum of its first."""
+    file = path / "store.json"
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"path: {path} is no token store (it has no store.json)") from None
+    line, _, checksum = data.partition(b"\n")
+    try:
+        state = json.loads(line)
+    except ValueError:
+        state = None
+    if isinstance(state, dict) and state.get("format") == FORMAT and state.get("version") != VERSION:
+        raise InputError(
+            f"path: {path} has format version {state.get('version')}, this program reads {VERSION}"
+        )
+    if checksum != b"%08x\n" % zlib.crc32(line):
+        raise InputError(f"path: {file} is damaged: its checksum does not match")
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"path: {file} does not describe a token store")
+    return state
+
+
+def _commit(path: Path, state: dict[str, Any]) -> None:
+    """Replace ``store.json``, so that it has its old content or the new, never something between."""
+    line = json.dumps(state).encode()
+    temporary = path / "store.tmp"
+    with open(temporary, "wb") as f:
+        f.write(line + b"\n%08x\n" % zlib.crc32(line))
+        _flush(f)
+    os.replace(temporary, path / "store.json")
     with contextlib.suppress(OSError):  # directories cannot be opened on every system
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -4,32 +4,86 @@
 //! score(query, document) = Σ_q max_d <q, d>     over the real tokens of both
 //! ```
 //!
-//! The tokens of all queries are transposed once into panels of two vectors, one token per lane.
-//! Documents are then read as they lie in memory: a panel's running maxima stay in registers, and
-//! the similarity matrix is never stored.
+//! The tokens of all queries are transposed once into panels, one token per lane. Documents are then
+//! read as they lie in memory, a block at a time that stays in the cache: a panel's running maxima
+//! stay in registers, and the similarity matrix is never stored. Documents may be held in single or
+//! half precision or as bytes with a scale per token; see [`Values`].
 //!
 //! ```
-//! use optical_core::similarity::{Ragged, maxsim};
+//! use optical_core::similarity::{Ragged, Values, maxsim};
 //!
-//! let queries = Ragged::new(&[1.0, 0.0, 0.0, 1.0], &[0, 2], 2)?; // one query of two tokens
-//! let documents = Ragged::new(&[1.0, 0.0, 0.6, 0.8], &[0, 1, 2], 2)?; // two of one token
+//! let queries = Ragged::new(Values::F32(&[1.0, 0.0, 0.0, 1.0]), &[0, 2], 2)?; // one, of two tokens
+//! let documents = Ragged::new(Values::F32(&[1.0, 0.0, 0.6, 0.8]), &[0, 1, 2], 2)?; // two of one
 //! let mut scores = [0.0; 2];
 //! maxsim(&queries, &documents, None, &mut scores)?;
 //! assert!(scores[0] == 1.0 && (scores[1] - 1.4).abs() < 1e-6);
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
+mod bytes;
+mod floats;
+mod search;
+
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::simd::{self, Level, ROWS, Vector, shells};
+use crate::simd::{self, Level};
 use crate::{Error, Result, pool};
+pub use bytes::quantise;
+pub use search::{Hit, search};
+
+/// Token embeddings (tokens × dim), row-major, in one of the forms that they are kept in.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Half precision: 11 bits, relative error up to 2⁻¹¹.
+    F16(&'a [f16]),
+    /// The upper half of single precision: 8 bits, relative error up to 2⁻⁸.
+    Bf16(&'a [bf16]),
+    /// Bytes, of which `scales[token] · code` is the number; see [`quantise`].
+    ///
+    /// Queries are quantised as well. With s the scales and ‖·‖₁ the sums of absolute values, the
+    /// product of a query token x and a document token y is off by at most
+    /// (s_y ‖x‖₁ + s_x ‖y‖₁) / 2 + dim · s_x · s_y / 4, and sums of bytes are exact: results do not
+    /// depend on the instruction set.
+    Int8 {
+        /// (tokens × dim).
+        codes: &'a [i8],
+        /// (tokens).
+        scales: &'a [f32],
+    },
+}
+
+impl<'a> Values<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Values::F32(x) => x.len(),
+            Values::F16(x) => x.len(),
+            Values::Bf16(x) => x.len(),
+            Values::Int8 { codes, .. } => codes.len(),
+        }
+    }
+
+    fn slice(&self, range: Range<usize>, dim: usize) -> Values<'a> {
+        let numbers = range.start * dim..range.end * dim;
+        match self {
+            Values::F32(x) => Values::F32(&x[numbers]),
+            Values::F16(x) => Values::F16(&x[numbers]),
+            Values::Bf16(x) => Values::Bf16(&x[numbers]),
+            Values::Int8 { codes, scales } => Values::Int8 { codes: &codes[numbers], scales: &scales[range] },
+        }
+    }
+}
 
 /// Texts as ragged token embeddings: text i has the rows `offsets[i]..offsets[i + 1]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Ragged<'a> {
-    values: &'a [f32],
+    values: Values<'a>,
     offsets: &'a [i64],
     dim: usize,
 }
@@ -38,8 +92,9 @@ impl<'a> Ragged<'a> {
     /// `values` is (tokens × dim), row-major; `offsets` has one entry more than there are texts.
     ///
     /// # Errors
-    /// Offsets that do not start at 0, decrease, or do not end at the number of tokens.
-    pub fn new(values: &'a [f32], offsets: &'a [i64], dim: usize) -> Result<Self> {
+    /// Offsets that do not start at 0, decrease, or do not end at the number of tokens; scales that are
+    /// not one for each token.
+    pub fn new(values: Values<'a>, offsets: &'a [i64], dim: usize) -> Result<Self> {
         let bad = |reason: String| Err(Error::Argument(format!("offsets: {reason}")));
         let tokens = values.len().checked_div(dim).unwrap_or(0);
         match (offsets.first(), offsets.last()) {
@@ -50,6 +105,14 @@ impl<'a> Ragged<'a> {
         }
         if let Some(i) = offsets.windows(2).position(|w| w[0] > w[1]) {
             return bad(format!("expected to increase, got {} after {}", offsets[i + 1], offsets[i]));
+        }
+        if let Values::Int8 { scales, .. } = values
+            && scales.len() != tokens
+        {
+            let got = scales.len();
+            return Err(Error::Argument(format!(
+                "scales: expected one for each of {tokens} tokens, got {got}"
+            )));
         }
         Ok(Ragged { values, offsets, dim })
     }
@@ -64,16 +127,27 @@ impl<'a> Ragged<'a> {
         self.len() == 0
     }
 
-    fn text(&self, i: usize) -> &'a [f32] {
-        let (start, end) = (self.offsets[i] as usize, self.offsets[i + 1] as usize);
-        &self.values[start * self.dim..end * self.dim]
+    fn tokens(&self, text: usize) -> Range<usize> {
+        self.offsets[text] as usize..self.offsets[text + 1] as usize
+    }
+
+    /// Texts cut into blocks of about `BLOCK` numbers.
+    fn blocks(&self) -> Vec<Range<usize>> {
+        let mut blocks = Vec::new();
+        let mut first = 0;
+        for text in 0..self.len() {
+            let numbers = (self.offsets[text + 1] - self.offsets[first]) as usize * self.dim;
+            if numbers >= BLOCK || text + 1 == self.len() {
+                blocks.push(first..text + 1);
+                first = text + 1;
+            }
+        }
+        blocks
     }
 }
 
-/// Tokens in one panel: two of the widest vectors.
-const PANEL: usize = 32;
-/// Floats of documents that a task goes through with one panel after another: half of a level-2
-/// cache, so that they are read from memory once.
+/// Numbers of documents that a task goes through with one panel after another, so that they are read
+/// from memory once: as floats, a part of the level-2 cache.
 const BLOCK: usize = 64 * 1024;
 
 /// Scores of every query against every document, row-major (queries × documents) into `scores`.
@@ -82,19 +156,15 @@ const BLOCK: usize = 64 * 1024;
 /// document alone (bitwise), not on the batch or the number of threads.
 ///
 /// # Errors
-/// Different dimensions, an output of the wrong size, or `cancel` set by another thread.
+/// Different dimensions, queries not in single precision, an output of the wrong size, or `cancel` set
+/// by another thread.
 pub fn maxsim(
     queries: &Ragged<'_>,
     documents: &Ragged<'_>,
     cancel: Option<&AtomicBool>,
     scores: &mut [f32],
 ) -> Result<()> {
-    if queries.dim != documents.dim {
-        return Err(Error::Argument(format!(
-            "documents: expected dimension {}, as the queries have, got {}",
-            queries.dim, documents.dim
-        )));
-    }
+    let scorer = Scorer::new(queries, documents)?;
     if scores.len() != queries.len() * documents.len() {
         return Err(Error::Argument(format!(
             "scores: expected {} x {} elements, got {}",
@@ -106,155 +176,131 @@ pub fn maxsim(
     if scores.is_empty() {
         return Ok(());
     }
-    let level = simd::level();
-    let panels = Panels::new(queries);
-    // Documents are cut into blocks of about BLOCK floats; each block's columns are one task.
-    let mut cuts = vec![0];
-    let mut last = 0;
-    for i in 0..documents.len() {
-        let end = documents.offsets[i + 1] as usize;
-        if (end - last) * documents.dim >= BLOCK {
-            cuts.push(i + 1);
-            last = end;
-        }
-    }
-    if cuts.last() != Some(&documents.len()) {
-        cuts.push(documents.len());
-    }
-    let blocks: Vec<(usize, Vec<f32>)> = pool::run(|| {
-        cuts.par_windows(2)
-            .map(|cut| {
-                let stop = cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
-                (cut[0], if stop { Vec::new() } else { panels.score(level, documents, cut[0]..cut[1]) })
+    let blocks = documents.blocks();
+    let found: Vec<Vec<f32>> = pool::run(|| {
+        blocks
+            .par_iter()
+            .map_init(Scratch::default, |scratch, block| {
+                if cancelled(cancel) { Vec::new() } else { scorer.score(block.clone(), scratch).to_vec() }
             })
             .collect()
     });
-    if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+    if cancelled(cancel) {
         return Err(Error::Interrupted);
     }
     let width = documents.len();
-    for (first, block) in blocks {
-        let count = block.len() / queries.len();
-        for (row, part) in scores.chunks_exact_mut(width).zip(block.chunks_exact(count)) {
-            row[first..first + count].copy_from_slice(part);
+    for (block, found) in blocks.into_iter().zip(found) {
+        for (row, part) in scores.chunks_exact_mut(width).zip(found.chunks_exact(block.len())) {
+            row[block.clone()].copy_from_slice(part);
         }
     }
     Ok(())
 }
 
-/// All query tokens, transposed: panel p holds tokens `PANEL·p ..`, as (dim × PANEL).
-struct Panels<'a> {
-    queries: &'a Ragged<'a>,
-    values: Vec<f32>,
-    count: usize,
+fn cancelled(cancel: Option<&AtomicBool>) -> bool {
+    cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-impl<'a> Panels<'a> {
-    fn new(queries: &'a Ragged<'a>) -> Self {
-        let dim = queries.dim;
-        let tokens = queries.values.len().checked_div(dim).unwrap_or(0);
-        let count = tokens.div_ceil(PANEL);
-        let mut values = vec![0.0; count * dim * PANEL];
-        for (t, token) in queries.values.chunks_exact(dim.max(1)).enumerate() {
-            let panel = &mut values[t / PANEL * dim * PANEL..];
-            token.iter().enumerate().for_each(|(k, x)| panel[k * PANEL + t % PANEL] = *x);
+/// Query tokens that are laid out for the form that the documents are in.
+enum Panels {
+    Floats(floats::Panels),
+    Bytes(bytes::Panels),
+}
+
+/// Queries, ready to be scored against blocks of documents.
+struct Scorer<'a> {
+    level: Level,
+    queries: &'a Ragged<'a>,
+    documents: &'a Ragged<'a>,
+    panels: Panels,
+}
+
+/// Memory for one block, used again for the next.
+#[derive(Default)]
+struct Scratch {
+    /// Documents as floats or bytes, if they are not so already.
+    floats: Vec<f32>,
+    bytes: Vec<u8>,
+    /// `best[document][token]`: the largest product of each query token.
+    best: Vec<f32>,
+    /// (queries × documents of the block).
+    scores: Vec<f32>,
+}
+
+impl<'a> Scorer<'a> {
+    fn new(queries: &'a Ragged<'a>, documents: &'a Ragged<'a>) -> Result<Self> {
+        if queries.dim != documents.dim {
+            return Err(Error::Argument(format!(
+                "documents: expected dimension {}, as the queries have, got {}",
+                queries.dim, documents.dim
+            )));
         }
-        Panels { queries, values, count }
+        let Values::F32(values) = queries.values else {
+            return Err(Error::Argument("queries: expected single precision".into()));
+        };
+        let panels = match documents.values {
+            Values::Int8 { .. } => Panels::Bytes(bytes::Panels::new(values, queries.dim)),
+            _ => Panels::Floats(floats::Panels::new(values, queries.dim)),
+        };
+        Ok(Scorer { level: simd::level(), queries, documents, panels })
     }
 
-    /// Scores of a range of documents, row-major (queries × range).
-    fn score(&self, level: Level, documents: &Ragged<'_>, range: std::ops::Range<usize>) -> Vec<f32> {
-        let dim = documents.dim;
-        let tokens = self.count * PANEL;
-        // best[document][token]; summed per query once all panels are done.
-        let mut best = vec![f32::NEG_INFINITY; range.len() * tokens];
-        for p in 0..self.count {
-            let panel = &self.values[p * dim * PANEL..][..dim * PANEL];
-            for (k, document) in range.clone().enumerate() {
-                let best = &mut best[k * tokens + p * PANEL..][..PANEL];
-                // SAFETY: the level is supported; the panel is dim × PANEL, best has PANEL elements.
-                unsafe { run_panel::<f32>(level, dim, panel, documents.text(document), best) }
+    /// Scores of a block of documents, row-major (queries × block).
+    fn score<'s>(&self, block: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
+        let Scratch { floats, bytes, best, scores } = scratch;
+        let dim = self.documents.dim;
+        let tokens = self.documents.tokens(block.start).start..self.documents.tokens(block.end - 1).end;
+        let texts = block.clone().map(|text| {
+            let own = self.documents.tokens(text);
+            own.start - tokens.start..own.end - tokens.start
+        });
+        let values = self.documents.values.slice(tokens.clone(), dim);
+        let width = match &self.panels {
+            Panels::Floats(panels) => {
+                let values = as_floats(values, floats);
+                panels.best(self.level, values, texts, best);
+                panels.tokens()
             }
-        }
-        let mut scores = vec![0.0; self.queries.len() * range.len()];
-        for q in 0..self.queries.len() {
-            let (start, end) = (self.queries.offsets[q] as usize, self.queries.offsets[q + 1] as usize);
-            for k in 0..range.len() {
-                let own = &best[k * tokens..][start..end];
-                let sum: f64 = own.iter().map(|x| f64::from(*x)).sum();
-                scores[q * range.len() + k] = sum as f32;
+            Panels::Bytes(panels) => {
+                if let Values::Int8 { codes, scales } = values {
+                    panels.best(self.level, codes, scales, texts, bytes, best);
+                }
+                panels.tokens()
             }
+        };
+        scores.clear();
+        for query in 0..self.queries.len() {
+            let own = self.queries.tokens(query);
+            scores.extend((0..block.len()).map(|text| {
+                let best = &best[text * width..][own.clone()];
+                best.iter().map(|x| f64::from(*x)).fold(0.0, |sum, x| sum + x) as f32
+            }));
         }
         scores
     }
 }
 
-/// `best = max(best, token · panel)` over all tokens of a text, lane by lane.
-#[inline(always)]
-unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best: &mut [V::Elem]) {
-    debug_assert!(panel.len() >= dim * PANEL && best.len() >= PANEL);
-    let tokens = text.len().checked_div(dim).unwrap_or(0);
-    // SAFETY: sizes as asserted; `rows` reads R whole tokens, which the loops below leave in range.
-    unsafe {
-        for lane in (0..PANEL).step_by(2 * V::LANES) {
-            let (panel, best) = (panel.as_ptr().add(lane), best.as_mut_ptr().add(lane));
-            let mut t = 0;
-            while t + ROWS <= tokens {
-                rows::<V, ROWS>(dim, panel, text.as_ptr().add(t * dim), best);
-                t += ROWS;
-            }
-            if t == tokens {
-                continue;
-            }
-            if tokens >= ROWS {
-                // A last, overlapping block: a maximum does not mind seeing a token twice.
-                rows::<V, ROWS>(dim, panel, text.as_ptr().add((tokens - ROWS) * dim), best);
-            } else {
-                while t < tokens {
-                    rows::<V, 1>(dim, panel, text.as_ptr().add(t * dim), best);
-                    t += 1;
-                }
-            }
+fn as_floats<'v>(values: Values<'v>, buffer: &'v mut Vec<f32>) -> &'v [f32] {
+    match values {
+        Values::F32(x) => return x,
+        Values::F16(x) => {
+            buffer.resize(x.len(), 0.0);
+            x.convert_to_f32_slice(buffer);
         }
+        Values::Bf16(x) => {
+            buffer.resize(x.len(), 0.0);
+            x.convert_to_f32_slice(buffer);
+        }
+        Values::Int8 { .. } => buffer.clear(),
     }
-}
-shells! { fn run_panel(dim: usize, values: &[T], text: &[T], best: &mut [T]) = panel }
-
-/// `R` tokens against two vectors of query tokens.
-#[inline(always)]
-unsafe fn rows<V: Vector, const R: usize>(
-    dim: usize,
-    panel: *const V::Elem,
-    text: *const V::Elem,
-    best: *mut V::Elem,
-) {
-    use crate::simd::Float;
-    // SAFETY: the contract of `panel`.
-    unsafe {
-        let mut acc = [[V::splat(V::Elem::ZERO); 2]; R];
-        for k in 0..dim {
-            let q = [V::load(panel.add(k * PANEL)), V::load(panel.add(k * PANEL + V::LANES))];
-            for r in 0..R {
-                let d = V::splat(*text.add(r * dim + k));
-                acc[r][0] = q[0].fma(d, acc[r][0]);
-                acc[r][1] = q[1].fma(d, acc[r][1]);
-            }
-        }
-        let mut top = [V::load(best), V::load(best.add(V::LANES))];
-        for r in 0..R {
-            top[0] = acc[r][0].max(top[0]);
-            top[1] = acc[r][1].max(top[1]);
-        }
-        top[0].store(best);
-        top[1].store(best.add(V::LANES));
-    }
+    buffer
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(seed: u32, lengths: &[usize], dim: usize) -> (Vec<f32>, Vec<i64>) {
+    pub fn texts(seed: u32, lengths: &[usize], dim: usize) -> (Vec<f32>, Vec<i64>) {
         let mut x = seed.wrapping_mul(2654435761).wrapping_add(1);
         let total: usize = lengths.iter().sum();
         let values = (0..total * dim)
@@ -268,36 +314,97 @@ mod tests {
         (values, offsets)
     }
 
+    pub fn ragged<'a>(values: Values<'a>, offsets: &'a [i64], dim: usize) -> Ragged<'a> {
+        Ragged::new(values, offsets, dim).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Numbers as they are in any form.
+    fn numbers(values: Values<'_>, dim: usize) -> Vec<f64> {
+        match values {
+            Values::F32(x) => x.iter().map(|x| f64::from(*x)).collect(),
+            Values::F16(x) => x.iter().map(|x| x.to_f64()).collect(),
+            Values::Bf16(x) => x.iter().map(|x| x.to_f64()).collect(),
+            Values::Int8 { codes, scales } => codes
+                .iter()
+                .enumerate()
+                .map(|(i, code)| f64::from(*code) * f64::from(scales[i / dim]))
+                .collect(),
+        }
+    }
+
     /// The definition, in doubles.
-    fn brute(q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f64> {
-        let dot =
-            |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    pub fn brute(q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f64> {
+        let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+        let (qv, dv) = (numbers(q.values, q.dim), numbers(d.values, d.dim));
+        let rows = |v: &'_ [f64], r: Range<usize>| -> Vec<Vec<f64>> {
+            r.map(|t| v[t * q.dim..(t + 1) * q.dim].to_vec()).collect()
+        };
         let mut out = Vec::new();
         for i in 0..q.len() {
             for j in 0..d.len() {
-                let best = |t: &[f32]| {
-                    d.text(j).chunks_exact(d.dim).map(|u| dot(t, u)).fold(f64::NEG_INFINITY, f64::max)
-                };
-                out.push(q.text(i).chunks_exact(q.dim).map(best).sum());
+                let text = rows(&dv, d.tokens(j));
+                let best = |t: &Vec<f64>| text.iter().map(|u| dot(t, u)).fold(f64::NEG_INFINITY, f64::max);
+                out.push(rows(&qv, q.tokens(i)).iter().map(best).sum());
             }
         }
         out
     }
 
+    fn close(got: f32, want: f64, tolerance: f64) -> bool {
+        f64::from(got) == want || (f64::from(got) - want).abs() <= tolerance * want.abs().max(1.0)
+    }
+
+    fn score(level: Level, q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f32> {
+        let mut scorer = Scorer::new(q, d).unwrap_or_else(|e| panic!("{e}"));
+        scorer.level = level;
+        scorer.score(0..d.len(), &mut Scratch::default()).to_vec()
+    }
+
     #[test]
-    fn equals_the_definition_on_every_level() {
+    fn equals_the_definition_on_every_level_and_in_every_form() {
         for dim in [1, 7, 128] {
             let (qv, qo) = texts(1, &[5, 0, 33, 1, 32, 70], dim);
             let (dv, do_) = texts(2, &[3, 8, 0, 19, 180, 1, 16], dim);
-            let (q, d) = (Ragged::new(&qv, &qo, dim), Ragged::new(&dv, &do_, dim));
-            let (Ok(q), Ok(d)) = (q, d) else { panic!("valid offsets") };
-            let want = brute(&q, &d);
-            for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
-                let got = Panels::new(&q).score(level, &d, 0..d.len());
-                for (k, (g, w)) in got.iter().zip(&want).enumerate() {
-                    let close = f64::from(*g) == *w || (f64::from(*g) - w).abs() <= 1e-5 * w.abs().max(1.0);
-                    assert!(close, "{level:?} dim {dim} pair {k}: {g} {w}");
+            let q = ragged(Values::F32(&qv), &qo, dim);
+            let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
+            let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+            for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper)] {
+                let d = ragged(values, &do_, dim);
+                let want = brute(&q, &d);
+                for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+                    for (k, (g, w)) in score(level, &q, &d).iter().zip(&want).enumerate() {
+                        assert!(close(*g, *w, 1e-5), "{level:?} dim {dim} pair {k}: {g} {w}");
+                    }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_exact_on_every_level_and_within_their_bound() {
+        for dim in [1, 7, 128] {
+            let (qv, qo) = texts(1, &[5, 0, 33, 1, 32, 70], dim);
+            let (dv, do_) = texts(2, &[3, 8, 0, 19, 180, 1, 16], dim);
+            let (codes, scales) = quantise(&dv, dim);
+            let (query_codes, query_scales) = quantise(&qv, dim);
+            let q = ragged(Values::F32(&qv), &qo, dim);
+            let d = ragged(Values::Int8 { codes: &codes, scales: &scales }, &do_, dim);
+            let as_scored = ragged(Values::Int8 { codes: &query_codes, scales: &query_scales }, &qo, dim);
+            let want = brute(&as_scored, &d);
+            let exact = brute(&q, &ragged(Values::F32(&dv), &do_, dim));
+            let contract = score(Level::Portable, &q, &d);
+            for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+                let got = score(level, &q, &d);
+                assert!(got.iter().zip(&contract).all(|(x, y)| x.to_bits() == y.to_bits()), "{level:?}");
+            }
+            let (most, tokens) = (0.5f64, |i: usize| q.tokens(i).len() as f64);
+            for (k, (g, w)) in contract.iter().zip(&want).enumerate() {
+                assert!(close(*g, *w, 1e-5), "dim {dim} pair {k}: {g} {w}");
+                // Scales are at most most / 127, sums of absolute values at most most · dim.
+                let scale = most / 127.0;
+                let bound = dim as f64 * (scale * most + scale * scale / 4.0) * tokens(k / d.len());
+                let off = (f64::from(*g) - exact[k]).abs();
+                assert!(off.is_nan() || off <= bound + 1e-5, "dim {dim} pair {k}: {off} {bound}");
             }
         }
     }
@@ -308,27 +415,28 @@ mod tests {
         let lengths: Vec<usize> = (0..700).map(|i| i % 37).collect();
         let (dv, do_) = texts(4, &lengths, dim);
         let (qv, qo) = texts(3, &[9, 40, 3], dim);
-        let (Ok(q), Ok(d)) = (Ragged::new(&qv, &qo, dim), Ragged::new(&dv, &do_, dim)) else {
-            panic!("valid")
-        };
+        let (q, d) = (ragged(Values::F32(&qv), &qo, dim), ragged(Values::F32(&dv), &do_, dim));
+        assert!(d.blocks().len() > 1);
         let mut all = vec![0.0; q.len() * d.len()];
         assert_eq!(maxsim(&q, &d, None, &mut all), Ok(()));
         for (i, j) in [(0, 0), (1, 36), (2, 699), (0, 350)] {
-            let (qs, ds) = (q.text(i), d.text(j));
-            let (qo, do_) = ([0, (qs.len() / dim) as i64], [0, (ds.len() / dim) as i64]);
-            let (Ok(q), Ok(d1)) = (Ragged::new(qs, &qo, dim), Ragged::new(ds, &do_, dim)) else {
-                panic!("valid")
-            };
+            let (qt, dt) = (q.tokens(i), d.tokens(j));
+            let (qo, do_) = ([0, qt.len() as i64], [0, dt.len() as i64]);
+            let q1 = ragged(Values::F32(&qv[qt.start * dim..qt.end * dim]), &qo, dim);
+            let d1 = ragged(Values::F32(&dv[dt.start * dim..dt.end * dim]), &do_, dim);
             let mut one = [0.0];
-            assert_eq!(maxsim(&q, &d1, None, &mut one), Ok(()));
+            assert_eq!(maxsim(&q1, &d1, None, &mut one), Ok(()));
             assert_eq!(one[0].to_bits(), all[i * d.len() + j].to_bits());
         }
     }
 
     #[test]
-    fn bad_offsets_are_named() {
-        assert!(Ragged::new(&[0.0; 4], &[0, 3], 2).is_err());
-        assert!(Ragged::new(&[0.0; 4], &[0, 2, 1, 2], 2).is_err());
-        assert!(Ragged::new(&[0.0; 4], &[], 2).is_err());
+    fn bad_tokens_are_named() {
+        assert!(Ragged::new(Values::F32(&[0.0; 4]), &[0, 3], 2).is_err());
+        assert!(Ragged::new(Values::F32(&[0.0; 4]), &[0, 2, 1, 2], 2).is_err());
+        assert!(Ragged::new(Values::F32(&[0.0; 4]), &[], 2).is_err());
+        assert!(Ragged::new(Values::Int8 { codes: &[0; 4], scales: &[1.0] }, &[0, 2], 2).is_err());
+        let bytes = ragged(Values::Int8 { codes: &[0; 4], scales: &[1.0; 2] }, &[0, 2], 2);
+        assert!(maxsim(&bytes, &bytes, None, &mut [0.0]).is_err(), "queries are single precision");
     }
 }

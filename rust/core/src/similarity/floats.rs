@@ -1,0 +1,115 @@
+//! Products of query and document tokens in single precision.
+
+use std::ops::Range;
+
+use crate::simd::{Float, Level, ROWS, Vector, shells};
+
+/// Tokens in one panel: two of the widest vectors.
+const PANEL: usize = 32;
+
+/// All query tokens, transposed: panel p holds tokens `PANEL·p ..`, as (dim × PANEL).
+pub(super) struct Panels {
+    dim: usize,
+    values: Vec<f32>,
+    count: usize,
+}
+
+impl Panels {
+    pub fn new(queries: &[f32], dim: usize) -> Self {
+        let count = queries.len().checked_div(dim).unwrap_or(0).div_ceil(PANEL);
+        let mut values = vec![0.0; count * dim * PANEL];
+        for (t, token) in queries.chunks_exact(dim.max(1)).enumerate() {
+            let panel = &mut values[t / PANEL * dim * PANEL..];
+            token.iter().enumerate().for_each(|(k, x)| panel[k * PANEL + t % PANEL] = *x);
+        }
+        Panels { dim, values, count }
+    }
+
+    /// Tokens, with those that fill the last panel.
+    pub fn tokens(&self) -> usize {
+        self.count * PANEL
+    }
+
+    /// `best[text][token]`: the largest product of each query token with a token of each text, whose
+    /// rows of `values` are given.
+    pub fn best(
+        &self,
+        level: Level,
+        values: &[f32],
+        texts: impl ExactSizeIterator<Item = Range<usize>> + Clone,
+        best: &mut Vec<f32>,
+    ) {
+        let (dim, width) = (self.dim, self.tokens());
+        best.clear();
+        best.resize(texts.len() * width, f32::NEG_INFINITY);
+        for p in 0..self.count {
+            let panel = &self.values[p * dim * PANEL..][..dim * PANEL];
+            for (k, text) in texts.clone().enumerate() {
+                let best = &mut best[k * width + p * PANEL..][..PANEL];
+                let text = &values[text.start * dim..text.end * dim];
+                // SAFETY: the level is supported; the panel is dim × PANEL, best has PANEL elements.
+                unsafe { run_panel::<f32>(level, dim, panel, text, best) }
+            }
+        }
+    }
+}
+
+/// `best = max(best, token · panel)` over all tokens of a text, lane by lane.
+#[inline(always)]
+unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best: &mut [V::Elem]) {
+    debug_assert!(panel.len() >= dim * PANEL && best.len() >= PANEL);
+    let tokens = text.len().checked_div(dim).unwrap_or(0);
+    // SAFETY: sizes as asserted; `rows` reads R whole tokens, which the loops below leave in range.
+    unsafe {
+        for lane in (0..PANEL).step_by(2 * V::LANES) {
+            let (panel, best) = (panel.as_ptr().add(lane), best.as_mut_ptr().add(lane));
+            let mut t = 0;
+            while t + ROWS <= tokens {
+                rows::<V, ROWS>(dim, panel, text.as_ptr().add(t * dim), best);
+                t += ROWS;
+            }
+            if t == tokens {
+                continue;
+            }
+            if tokens >= ROWS {
+                // A last, overlapping block: a maximum does not mind seeing a token twice.
+                rows::<V, ROWS>(dim, panel, text.as_ptr().add((tokens - ROWS) * dim), best);
+            } else {
+                while t < tokens {
+                    rows::<V, 1>(dim, panel, text.as_ptr().add(t * dim), best);
+                    t += 1;
+                }
+            }
+        }
+    }
+}
+shells! { fn run_panel(dim: usize, values: &[T], text: &[T], best: &mut [T]) = panel }
+
+/// `R` tokens against two vectors of query tokens.
+#[inline(always)]
+unsafe fn rows<V: Vector, const R: usize>(
+    dim: usize,
+    panel: *const V::Elem,
+    text: *const V::Elem,
+    best: *mut V::Elem,
+) {
+    // SAFETY: the contract of `panel`.
+    unsafe {
+        let mut acc = [[V::splat(V::Elem::ZERO); 2]; R];
+        for k in 0..dim {
+            let q = [V::load(panel.add(k * PANEL)), V::load(panel.add(k * PANEL + V::LANES))];
+            for r in 0..R {
+                let d = V::splat(*text.add(r * dim + k));
+                acc[r][0] = q[0].fma(d, acc[r][0]);
+                acc[r][1] = q[1].fma(d, acc[r][1]);
+            }
+        }
+        let mut top = [V::load(best), V::load(best.add(V::LANES))];
+        for r in 0..R {
+            top[0] = acc[r][0].max(top[0]);
+            top[1] = acc[r][1].max(top[1]);
+        }
+        top[0].store(best);
+        top[1].store(best.add(V::LANES));
+    }
+}

@@ -8,8 +8,6 @@ use crate::simd::{Level, ROWS};
 const PANEL: usize = 32;
 /// Bytes of a token that one instruction multiplies and adds up.
 const GROUP: usize = 4;
-/// Added to the codes of documents, as the instruction takes one side without sign.
-const OFFSET: i32 = 128;
 
 /// Tokens as bytes and scales: `code = round(x / scale)` with `scale = max |x| / 127`, so that each
 /// number is off by at most half a scale. A token of zeros has scale 0.
@@ -31,8 +29,8 @@ pub(super) struct Panels {
     dim: usize,
     groups: usize,
     codes: Vec<i8>,
-    /// What the offset adds to each token's sums, negative.
-    start: Vec<i32>,
+    /// The sum of each token's codes.
+    sums: Vec<i32>,
     scales: Vec<f32>,
     count: usize,
 }
@@ -45,7 +43,7 @@ impl Panels {
             dim,
             groups,
             codes: vec![0; count * groups * PANEL * GROUP],
-            start: vec![0; count * PANEL],
+            sums: vec![0; count * PANEL],
             scales,
             count,
         };
@@ -55,7 +53,7 @@ impl Panels {
             for (k, code) in token.iter().enumerate() {
                 panel[(k / GROUP * PANEL + t % PANEL) * GROUP + k % GROUP] = *code;
             }
-            panels.start[t] = -OFFSET * token.iter().map(|c| i32::from(*c)).sum::<i32>();
+            panels.sums[t] = token.iter().map(|c| i32::from(*c)).sum();
         }
         panels
     }
@@ -65,35 +63,40 @@ impl Panels {
         self.count * PANEL
     }
 
-    /// As [`super::floats::Panels::best`]; `buffer` is memory for the block.
+    /// As [`super::floats::Panels::best`]; `buffer` is memory for a block whose tokens are not whole
+    /// groups.
     pub fn best(
         &self,
         level: Level,
         codes: &[i8],
         scales: &[f32],
         texts: impl ExactSizeIterator<Item = Range<usize>> + Clone,
-        buffer: &mut Vec<u8>,
+        buffer: &mut Vec<i8>,
         best: &mut Vec<f32>,
     ) {
         let (stride, width) = (self.groups * GROUP, self.tokens());
-        // Without sign, and padded to whole groups (a query's padding is 0, so any byte will do).
-        buffer.clear();
-        buffer.resize(scales.len() * stride, 0);
-        for (to, from) in buffer.chunks_exact_mut(stride.max(1)).zip(codes.chunks_exact(self.dim.max(1))) {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = (i32::from(*from) + OFFSET) as u8);
-        }
+        let codes = if stride == self.dim {
+            codes
+        } else {
+            buffer.clear();
+            buffer.resize(scales.len() * stride, 0);
+            for (to, from) in buffer.chunks_exact_mut(stride).zip(codes.chunks_exact(self.dim)) {
+                to[..self.dim].copy_from_slice(from);
+            }
+            buffer
+        };
         best.clear();
         best.resize(texts.len() * width, f32::NEG_INFINITY);
         for p in 0..self.count {
             let tokens = p * PANEL..(p + 1) * PANEL;
             let panel = Panel {
                 codes: &self.codes[tokens.start * stride..tokens.end * stride],
-                start: &self.start[tokens.clone()],
+                sums: &self.sums[tokens.clone()],
                 scales: &self.scales[tokens],
             };
             for (k, text) in texts.clone().enumerate() {
                 let best = &mut best[k * width + p * PANEL..][..PANEL];
-                let bytes = &buffer[text.start * stride..text.end * stride];
+                let bytes = &codes[text.start * stride..text.end * stride];
                 run_panel(level, self.groups, &panel, bytes, &scales[text], best);
             }
         }
@@ -102,13 +105,13 @@ impl Panels {
 
 struct Panel<'a> {
     codes: &'a [i8],
-    start: &'a [i32],
+    sums: &'a [i32],
     scales: &'a [f32],
 }
 
 /// `best = max(best, scaled sums of token · panel)` over all tokens of a text, lane by lane.
-fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[u8], scales: &[f32], best: &mut [f32]) {
-    assert!(panel.codes.len() >= groups * PANEL * GROUP && panel.start.len() >= PANEL);
+fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
+    assert!(panel.codes.len() >= groups * PANEL * GROUP && panel.sums.len() >= PANEL);
     assert!(panel.scales.len() >= PANEL && best.len() >= PANEL);
     assert!(text.len() == scales.len() * groups * GROUP);
     #[cfg(target_arch = "x86_64")]
@@ -119,7 +122,7 @@ fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[u8], scales
         }
         if level >= Level::Avx2 {
             #[target_feature(enable = "avx2,fma")]
-            fn avx2(groups: usize, panel: &Panel<'_>, text: &[u8], scales: &[f32], best: &mut [f32]) {
+            fn avx2(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
                 plain(groups, panel, text, scales, best);
             }
             // SAFETY: a level is used only where its instructions are there.
@@ -132,11 +135,10 @@ fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[u8], scales
 
 /// The contract, in plain Rust.
 #[inline(always)]
-fn plain(groups: usize, panel: &Panel<'_>, text: &[u8], scales: &[f32], best: &mut [f32]) {
+fn plain(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
     let stride = groups * GROUP;
     for (token, scale) in text.chunks_exact(stride.max(1)).zip(scales) {
         let mut sums: [i32; PANEL] = [0; PANEL];
-        sums.copy_from_slice(&panel.start[..PANEL]);
         for (bytes, lanes) in token.chunks_exact(GROUP).zip(panel.codes.chunks_exact(PANEL * GROUP)) {
             for (sum, codes) in sums.iter_mut().zip(lanes.chunks_exact(GROUP)) {
                 for k in 0..GROUP {
@@ -157,10 +159,12 @@ mod vnni {
 
     use super::{GROUP, PANEL, Panel, ROWS};
 
+    const OFFSET: i32 = 128;
+
     /// # Safety
     /// AVX-512 with VNNI; the sizes that `run_panel` asserts.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub unsafe fn panel(groups: usize, panel: &Panel<'_>, text: &[u8], scales: &[f32], best: &mut [f32]) {
+    pub unsafe fn panel(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
         let (tokens, stride) = (scales.len(), groups * GROUP);
         // SAFETY: `rows` reads R whole tokens and scales, which the loops leave in range.
         unsafe {
@@ -187,22 +191,26 @@ mod vnni {
     unsafe fn rows<const R: usize>(
         groups: usize,
         panel: &Panel<'_>,
-        text: *const u8,
+        text: *const i8,
         scales: *const f32,
         best: &mut [f32],
     ) {
         // SAFETY: the contract of `panel`.
         unsafe {
-            let start = panel.start.as_ptr();
-            let start = [_mm512_loadu_si512(start.cast()), _mm512_loadu_si512(start.add(16).cast())];
-            let mut sums = [start; R];
+            // The instruction takes one side without sign: documents have OFFSET added, by flipping the
+            // highest bit, and the sums begin with what that adds taken off.
+            let begin = |at: *const i32| {
+                _mm512_mullo_epi32(_mm512_loadu_si512(at.cast()), _mm512_set1_epi32(-OFFSET))
+            };
+            let flip = _mm512_set1_epi8(OFFSET as i8);
+            let mut sums = [[begin(panel.sums.as_ptr()), begin(panel.sums.as_ptr().add(16))]; R];
             let codes = panel.codes.as_ptr();
             for g in 0..groups {
                 let at = codes.add(g * PANEL * GROUP);
                 let query = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())];
                 for r in 0..R {
                     let four = text.add((r * groups + g) * GROUP).cast::<i32>().read_unaligned();
-                    let four = _mm512_set1_epi32(four);
+                    let four = _mm512_xor_si512(_mm512_set1_epi32(four), flip);
                     sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], four, query[0]);
                     sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], four, query[1]);
                 }

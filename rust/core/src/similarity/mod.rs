@@ -218,9 +218,9 @@ struct Scorer<'a> {
 /// Memory for one block, used again for the next.
 #[derive(Default)]
 struct Scratch {
-    /// Documents as floats or bytes, if they are not so already.
+    /// Documents as floats, or bytes padded to whole groups, if they are not so already.
     floats: Vec<f32>,
-    bytes: Vec<u8>,
+    bytes: Vec<i8>,
     /// `best[document][token]`: the largest product of each query token.
     best: Vec<f32>,
     /// (queries × documents of the block).
@@ -289,7 +289,8 @@ fn as_floats<'v>(values: Values<'v>, buffer: &'v mut Vec<f32>) -> &'v [f32] {
         }
         Values::Bf16(x) => {
             buffer.resize(x.len(), 0.0);
-            x.convert_to_f32_slice(buffer);
+            // A plain loop, which the compiler turns into vectors.
+            buffer.iter_mut().zip(x).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
         }
         Values::Int8 { .. } => buffer.clear(),
     }

@@ -12,14 +12,22 @@ COMMANDS = {
     "evaluate": "evaluate a student on a collection",
     "trec-eval": "trec_eval's measures of TREC runs, as it prints them",
     "compare": "compare TREC runs, with corrected tests and intervals",
+    "export": "write a model for search without torch",
+    "index": "encode documents into a store, without torch",
+    "search": "search a store by text, without torch",
+    "inspect": "look into a store: size, checksums, conversion",
     "info": "how the native core was built",
 }
-#: Where a command's ``main`` lives, and the package that it cannot do without.
-MODULES = {
-    "train": ("optical_rs.train", "sentence_transformers"),
-    "evaluate": ("optical_rs.evaluate", "sentence_transformers"),
+#: Where a command's ``main`` lives, and the package that it cannot do without, with the extra that has it.
+MODULES: dict[str, tuple[str, tuple[str, str] | None]] = {
+    "train": ("optical_rs.train", ("sentence_transformers", "train")),
+    "evaluate": ("optical_rs.evaluate", None),
     "trec-eval": ("optical_rs.ranking.trec_eval", None),
     "compare": ("optical_rs.ranking.comparison", None),
+    "export": ("optical_rs.edge.export", ("torch", "train")),
+    "index": ("optical_rs.edge.index", ("onnxruntime", "edge")),
+    "search": ("optical_rs.edge.search", ("onnxruntime", "edge")),
+    "inspect": ("optical_rs.similarity.store", None),
 }
 
 
@@ -65,7 +73,7 @@ def _dispatch(arguments: Sequence[str] | None) -> None:
 
     module, needed = MODULES[name]
     if needed:
-        require(needed, "train")
+        require(*needed)
     import_module(module).main(rest)
 
 

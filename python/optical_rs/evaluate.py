@@ -4,16 +4,16 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sentence_transformers import MultiVectorEncoder
-from sentence_transformers.base.evaluation import BaseEvaluator
 
 from .data import Collection, load_collection
-from .errors import InputError
-from .models import load_model
+from .edge import Encoder
+from .errors import InputError, require
+from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate, write_run
 from .similarity import search
 
@@ -26,14 +26,20 @@ RECORD = "optical.json"
 
 
 def encode(
-    model: MultiVectorEncoder,
+    model: Any,
     texts: Sequence[str],
     role: str,
     *,
     batch_size: int = 64,
     show_progress_bar: bool = False,
 ) -> list[np.ndarray]:
-    """Token embeddings of texts in the role ``"query"`` or ``"document"``: (tokens, dim) float32 each."""
+    """Token embeddings of texts in the role ``"query"`` or ``"document"``: (tokens, dim) float32 each.
+
+    ``model`` is a MultiVectorEncoder, or an :class:`~optical_rs.edge.Encoder`, which makes its own batches.
+    """
+    if isinstance(model, Encoder):
+        with progress_bar("encoding", "text") if show_progress_bar else nullcontext() as progress:
+            return model.encode(list(texts), role, progress=progress)
     encoder = model.encode_query if role == "query" else model.encode_document
     return encoder(
         list(texts), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=show_progress_bar
@@ -60,49 +66,6 @@ def evaluate_tokens(
     run = dict(zip(collection.queries, hits, strict=True))
     scores = {query: dict(found) for query, found in run.items()}
     return Evaluation(run, evaluate(collection.qrels, scores, measures, complete=True))
-
-
-class RetrievalEvaluator(BaseEvaluator):
-    """Dev-set retrieval during training: the side that the teacher encodes is encoded once.
-
-    Parameters
-    ----------
-    collection : Collection
-        Dev queries and their documents.
-    teacher : MultiVectorEncoder
-        Encodes the English side.
-    side : {"query", "document"}
-        The side that the student encodes.
-    fixed : list of (tokens, dim) arrays, optional
-        The teacher's tokens of the other side, if they are known already.
-    """
-
-    def __init__(
-        self,
-        collection: Collection,
-        teacher: MultiVectorEncoder,
-        side: str = "query",
-        *,
-        fixed: list[np.ndarray] | None = None,
-    ):
-        super().__init__()
-        self.collection, self.side = collection, side
-        other = "document" if side == "query" else "query"
-        self.fixed = fixed if fixed is not None else encode(teacher, self._texts(other), other)
-        self.primary_metric = "dev_map"
-
-    def _texts(self, role: str) -> list[str]:
-        return list((self.collection.queries if role == "query" else self.collection.documents).values())
-
-    def __call__(self, model, output_path=None, epoch=-1, steps=-1) -> dict[str, float]:
-        training = model.training
-        moving = encode(model, self._texts(self.side), self.side)
-        model.train(training)
-        pair = (moving, self.fixed) if self.side == "query" else (self.fixed, moving)
-        mean = evaluate_tokens(*pair, self.collection, ("map", "ndcg_cut_10")).result.mean
-        metrics = {f"dev_{name}": value for name, value in mean.items()}
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
 
 
 def describe(result: EvaluationResult, interval: str | None = None) -> dict[str, Any]:
@@ -156,6 +119,8 @@ def evaluate_model(
     *,
     partner: str | None = None,
     side: str = "query",
+    runtime: str = "torch",
+    precision: str | None = None,
     batch_size: int = 64,
     measures: Sequence[str] = MEASURES,
     depth: int = DEPTH,
@@ -172,23 +137,39 @@ def evaluate_model(
         The model of the English side; the same model by default.
     side : {"query", "document"}
         Which side is foreign.
+    runtime : {"torch", "edge"}
+        ``"edge"`` takes models that ``optical-rs export`` has written, and needs no torch.
+    precision : {"int8", "float32"}, optional
+        Of exported models.
 
     Returns
     -------
     Evaluation
     """
-    own = load_model(model, device="cpu")
-    other = load_model(partner, device="cpu", argument="partner") if partner else own
-    if own.get_embedding_dimension() != other.get_embedding_dimension():
-        raise InputError(
-            f"partner: has dimension {other.get_embedding_dimension()}, but the model has "
-            f"{own.get_embedding_dimension()}"
-        )
+    own, other, dims = _loaded(model, partner, runtime, precision)
+    if dims[0] != dims[1]:
+        raise InputError(f"partner: has dimension {dims[1]}, but the model has {dims[0]}")
     pair = (own, other) if side == "query" else (other, own)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     queries = encode(pair[0], list(collection.queries.values()), "query", **options)
     documents = encode(pair[1], list(collection.documents.values()), "document", **options)
     return evaluate_tokens(queries, documents, collection, measures, depth)
+
+
+def _loaded(
+    model: str | Path, partner: str | None, runtime: str, precision: str | None
+) -> tuple[Any, Any, tuple[int, int]]:
+    """Both models and their dimensions."""
+    if runtime == "edge":
+        own = Encoder(model, precision=precision)
+        other = Encoder(partner, precision=precision) if partner else own
+        return own, other, (own.dim, other.dim)
+    require("sentence_transformers", "train")
+    from .models import load_model
+
+    one = load_model(model, device="cpu")
+    two = load_model(partner, device="cpu", argument="partner") if partner else one
+    return one, two, (one.get_embedding_dimension(), two.get_embedding_dimension())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,6 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--side", choices=("query", "document"), help="the foreign side (default: as trained)"
     )
+    parser.add_argument(
+        "--runtime", choices=("torch", "edge"), default="torch", help="edge: exported models, without torch"
+    )
+    parser.add_argument("--precision", choices=("int8", "float32"), help="of exported models")
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--depth", type=int, default=DEPTH, help="results kept per query")
     parser.add_argument("--batch_size", type=int, default=64)
@@ -222,6 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collection,
         partner=options.partner or partner,
         side=side,
+        runtime=options.runtime,
+        precision=options.precision,
         batch_size=options.batch_size,
         measures=measures,
         depth=options.depth,

@@ -40,7 +40,8 @@ from .data.collection import Collection
 from .data.packaged_model import NAME as PACKAGED
 from .data.sampler import LengthBucketBatchSampler
 from .errors import InputError, closest
-from .evaluate import RECORD, RetrievalEvaluator, describe, encode, evaluate_tokens, table, write_evaluation
+from .evaluate import RECORD, describe, encode, evaluate_tokens, table, write_evaluation
+from .evaluator import RetrievalEvaluator
 from .losses import LOSSES, BitextLoss
 from .models import (
     check_path,

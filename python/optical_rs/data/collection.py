@@ -81,6 +81,17 @@ def _tsv(path: Path) -> dict[str, str]:
     return texts
 
 
+def read_texts(path: Path) -> dict[str, str]:
+    """Texts by id: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's ``{"_id": …, "text": …}``.
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is neither.
+    """
+    return _jsonl(path) if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tsv(path)
+
+
 def _beir_qrels(path: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     for number, line in lines_of(path):

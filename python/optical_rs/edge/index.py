@@ -1,0 +1,131 @@
+"""``optical-rs index``: documents as a store of tokens, ready to be searched."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..data import load_collection
+from ..data.collection import read_texts
+from ..errors import InputError
+from ..progress import progress_bar
+from ..similarity import TokenStore
+from ..similarity.store import DTYPES
+from .encoder import Encoder
+
+#: Documents that are encoded and committed together.
+BATCH = 512
+
+
+def index(
+    encoder: Encoder,
+    documents: Mapping[str, str],
+    out: str | Path,
+    *,
+    dtype: str = "int8",
+    window: int | None = None,
+    overlap: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> TokenStore:
+    """Encode documents into a store, or add those that a store does not have yet.
+
+    A store is committed every 512 documents: after an interruption the same call goes on where it was.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    documents : dict of str to str
+        Id → text.
+    out : path
+        A new directory, or a store that was made with the same model and windows.
+    dtype : {"float32", "float16", "int8"}
+        How tokens are kept.
+    window, overlap : int, optional
+        Cut documents into overlapping pieces of so many tokens; a document's score is that of its best
+        piece. By default each document is one text, and what is beyond the model's length is left out.
+    progress : callable, optional
+        Called with the number of documents done and of all documents.
+
+    Returns
+    -------
+    TokenStore
+
+    Raises
+    ------
+    InputError
+        A store of another model, or windows that do not fit.
+    """
+    out = Path(out)
+    made_with = {"model": encoder.name, "window": window, "overlap": overlap}
+    if (out / "store.json").exists():
+        store = TokenStore(out)
+        found = {key: store.metadata.get(key) for key in made_with}
+        if found != made_with or store.dim != encoder.dim:
+            raise InputError(f"out: {out} was made with {found}, dimension {store.dim}; got {made_with}")
+    else:
+        store = TokenStore.create(out, encoder.dim, made_with, dtype=dtype)
+    with store.writing():
+        known = {document_of(store, i) for i in range(len(store)) if not store.deleted[i]}
+        missing = [name for name in documents if name not in known]
+        done = len(documents) - len(missing)
+        for first in range(0, len(missing), BATCH):
+            names = missing[first : first + BATCH]
+            ids, texts = [], []
+            for name in names:
+                pieces = (
+                    [documents[name]] if window is None else encoder.windows(documents[name], window, overlap)
+                )
+                texts += pieces
+                ids += [name] if window is None else [f"{name}#{i}" for i in range(len(pieces))]
+            store.append(encoder.encode_document(texts), ids, texts)
+            done += len(names)
+            if progress:
+                progress(done, len(documents))
+    return store
+
+
+def document_of(store: TokenStore, number: int) -> str:
+    """The document that a text of a store belongs to."""
+    name = store.ids[number]
+    return name if store.metadata.get("window") is None else name.rpartition("#")[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``optical-rs index``."""
+    parser = argparse.ArgumentParser(prog="optical-rs index", description=__doc__)
+    parser.add_argument("--model", required=True, help="an exported model, of the documents' side")
+    parser.add_argument(
+        "--documents", required=True, help="a file of lines 'id<TAB>text' or of JSON, or a collection"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="a new store, or one to add to")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="int8", help="how tokens are kept")
+    parser.add_argument("--window", type=int, help="cut documents into pieces of so many tokens")
+    parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
+    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
+    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
+    options = parser.parse_args(arguments)
+    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
+    if Path(options.documents).is_file():
+        documents = read_texts(Path(options.documents))
+    else:
+        documents = load_collection(options.documents, split="all").documents
+    with progress_bar("encoding", "document") as progress:
+        store = index(
+            encoder,
+            documents,
+            options.out,
+            dtype=options.dtype,
+            window=options.window,
+            overlap=options.overlap,
+            progress=progress,
+        )
+    found = store.inspect()
+    print(
+        f"{options.out}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "
+        f"({found['bytes_per_token']:.0f} bytes a token)"
+    )
+
+
+if __name__ == "__main__":
+    from ..cli import run_command
+
+    run_command(main)

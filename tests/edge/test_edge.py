@@ -1,0 +1,238 @@
+"""An exported model encodes, indexes and searches as the model in torch does, without torch."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from optical_rs import InputError
+from optical_rs.cli import run_command
+from optical_rs.edge import Encoder
+from optical_rs.edge.index import document_of, index
+from optical_rs.edge.index import main as index_main
+from optical_rs.edge.search import explain, search_texts
+from optical_rs.edge.search import main as search_main
+from optical_rs.ranking import read_run
+from optical_rs.similarity import TokenStore, maxsim
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+from optical_rs.edge.export import export
+from optical_rs.edge.export import main as export_main
+
+TEXTS = ["moto uli pa moto", "the child reads a book", "fire", "unknown words here", "the"]
+
+
+@pytest.fixture(scope="session")
+def exported(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edge") / "model"
+    config = export(teacher, folder)
+    return folder, config
+
+
+@pytest.fixture(scope="session")
+def documents(pairs):
+    return {f"d{i}": english for i, (_, english) in enumerate(pairs)}
+
+
+def test_the_same_embeddings(teacher, exported):
+    folder, config = exported
+    assert config["agreement"]["float32"]["smallest"] > 0.99999
+    encoder = Encoder(folder, precision="float32")
+    assert (encoder.dim, encoder.prompts) == (8, {"query": "query : ", "document": "passage : "})
+    for role, theirs in (("query", teacher.encode_query), ("document", teacher.encode_document)):
+        for x, y in zip(encoder.encode(TEXTS, role), theirs(TEXTS, convert_to_numpy=True), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-5)
+    assert [len(x) for x in Encoder(folder).encode_query(TEXTS)] == [
+        len(x) for x in encoder.encode_query(TEXTS)
+    ]
+
+
+def test_order_and_batches_change_nothing(exported, monkeypatch):
+    encoder = Encoder(exported[0], precision="float32")
+    together = encoder.encode_query(TEXTS)
+    for text, wanted in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose(encoder.encode_query([text])[0], wanted, atol=1e-6)
+    monkeypatch.setattr("optical_rs.edge.encoder.TOKENS_PER_BATCH", 1)
+    for x, y in zip(encoder.encode_query(TEXTS), together, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    seen = []
+    encoder.encode(TEXTS, "query", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (5, 5)
+    assert encoder.encode_query([]) == []
+
+
+def test_long_text_is_cut(exported):
+    encoder = Encoder(exported[0])
+    assert encoder.max_tokens == 32
+    assert len(encoder.encode_document(["fire " * 500])[0]) == 32
+
+
+def test_nothing_of_torch_is_read(exported, tmp_path):
+    code = f"""
+import sys
+from optical_rs.edge import Encoder
+from optical_rs.edge.index import index
+from optical_rs.edge.search import search_texts
+encoder = Encoder({str(exported[0])!r})
+store = index(encoder, {{"a": "the fire", "b": "the water"}}, {str(tmp_path / "s")!r})
+print(search_texts(encoder, store, ["the fire"], 1)[0][0].document, "torch" in sys.modules, "transformers" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["a", "False", "False"]
+
+
+def test_search_is_maxsim_of_the_embeddings(exported, documents, tmp_path):
+    encoder = Encoder(exported[0], precision="float32")
+    store = index(encoder, documents, tmp_path / "s", dtype="float32")
+    queries = list(documents.values())[:4]
+    scores = maxsim(encoder.encode_query(queries), encoder.encode_document(list(documents.values())))
+    for hits, row in zip(search_texts(encoder, store, queries, 5), scores, strict=True):
+        assert [h.score for h in hits] == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-5)
+        assert all(documents[h.document] == h.text for h in hits)
+        assert document_of(store, hits[0].number) == hits[0].document
+
+
+def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch):
+    encoder = Encoder(exported[0])
+    monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
+
+    def stop(done, total):
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index(encoder, documents, tmp_path / "s", progress=stop)
+    assert len(TokenStore(tmp_path / "s")) == 5
+    store = index(encoder, documents, tmp_path / "s")
+    assert sorted(store.ids) == sorted(documents)
+    assert len(index(encoder, documents, tmp_path / "s")) == len(documents), "nothing is added twice"
+    with pytest.raises(InputError, match="was made with"):
+        index(encoder, documents, tmp_path / "s", window=4)
+
+
+def test_the_best_piece_counts(exported, tmp_path):
+    encoder = Encoder(exported[0], precision="float32")
+    long = " ".join(["the water is in the jar"] * 5 + ["fire fire fire"] + ["the house is big"] * 5)
+    pieces = encoder.windows(long, 8, 3)
+    words = long.split()
+    assert [p.split() for p in pieces[:2]] == [words[:8], words[5:13]]
+    assert pieces[-1].split()[-1] == "big"
+    assert {w for p in pieces for w in p.split()} == set(words)
+    assert encoder.windows("fire", 8, 3) == ["fire"]
+    assert encoder.windows("", 8, 3) == [""]
+    store = index(
+        encoder,
+        {"long": long, "short": "the dog runs fast"},
+        tmp_path / "s",
+        dtype="float32",
+        window=8,
+        overlap=3,
+    )
+    assert store.ids[:2] == ["long#0", "long#1"]
+    hits = search_texts(encoder, store, ["fire fire fire"], 2)[0]
+    assert [h.document for h in hits] == ["long", "short"]
+    assert "fire" in hits[0].text
+    best = maxsim(encoder.encode_query(["fire fire fire"]), encoder.encode_document(pieces)).max()
+    assert hits[0].score == pytest.approx(best, abs=1e-5)
+    for size, overlap, message in (
+        (0, 0, "size: expected 1 to"),
+        (99, 0, "size: expected 1 to"),
+        (4, 4, "overlap"),
+    ):
+        with pytest.raises(InputError, match=message):
+            encoder.windows(long, size, overlap)
+
+
+def test_why_a_document_was_found(exported, documents, tmp_path):
+    encoder = Encoder(exported[0], precision="float32")
+    store = index(encoder, documents, tmp_path / "s", dtype="float32")
+    hit = search_texts(encoder, store, ["the dog runs fast"], 1)[0][0]
+    why = explain(encoder, store, "the dog runs fast", hit)
+    assert why.query == ["[CLS]", "query", ":", "the", "dog", "runs", "fast", "[SEP]"]
+    assert len(why.document) == len(store[hit.number])
+    assert why.similarity[np.arange(8), why.matches].sum() == pytest.approx(hit.score, abs=1e-5)
+    np.testing.assert_allclose(why.plan.sum(axis=1), 1 / 8, atol=1e-3)
+    assert len(why.lines()) == 8
+
+
+def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
+    folder, file = str(exported[0]), tmp_path / "documents.tsv"
+    file.write_text("".join(f"{k}\t{v}\n" for k, v in documents.items()))
+    store = str(tmp_path / "store")
+    index_main(["--model", folder, "--documents", str(file), "--out", store])
+    assert f"{len(documents)} documents" in capsys.readouterr().out
+    arguments = ["--model", folder, "--index", store, "--k", "3"]
+    search_main([*arguments, "--queries", str(file), "--output", str(tmp_path / "run")])
+    run = read_run(tmp_path / "run")
+    assert list(run) == list(documents)
+    assert all(len(hits) == 3 for hits in run.values())
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the dog runs fast\n\n"))
+    search_main([*arguments, "--explain"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split()[0] == "1"
+    assert any("dog" in line for line in out)
+    run_command_status(["inspect", store, "--verify"], 0)
+    assert json.loads(capsys.readouterr().out)["texts"] == len(documents)
+    run_command_status(["inspect", store, "--convert", str(tmp_path / "half"), "--dtype", "float16"], 0)
+    assert TokenStore(tmp_path / "half").dtype == "float16"
+
+
+def run_command_status(arguments, status):
+    from optical_rs.cli import _dispatch
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(_dispatch, arguments)
+    assert stop.value.code == status
+
+
+def test_evaluation_without_torch(exported, collection_folder, tmp_path, capsys):
+    from optical_rs.evaluate import main
+
+    arguments = [
+        "--model",
+        str(exported[0]),
+        "--collection",
+        str(collection_folder),
+        "--output_dir",
+        str(tmp_path),
+    ]
+    main([*arguments, "--runtime", "edge", "--precision", "float32"])
+    assert "12 queries, 12 documents" in capsys.readouterr().out
+    assert json.loads((tmp_path / "metrics.json").read_text())["map"] > 0
+
+
+def test_bad_input(exported, documents, tmp_path):
+    folder = exported[0]
+    encoder = Encoder(folder)
+    store = index(encoder, documents, tmp_path / "s")
+    other = TokenStore.create(tmp_path / "other", 5)
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "edge.json").write_text(json.dumps({"format": "optical-edge", "version": 9}))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "edge.json").write_text("{")
+    for call, message in (
+        (lambda: Encoder(tmp_path), "is no exported model"),
+        (lambda: Encoder(newer), "format version 9, this program reads 1"),
+        (lambda: Encoder(broken), "is damaged"),
+        (lambda: Encoder(folder, precision="int4"), "precision: .* has no 'int4'"),
+        (lambda: encoder.encode(["x"], "qery"), "role: expected"),
+        (lambda: encoder.encode([3], "query"), "texts: expected strings, got int at 0"),
+        (lambda: search_texts(encoder, store, ["a", " "]), "queries: expected text, got nothing at 1"),
+        (lambda: search_texts(encoder, other, ["a"]), "store: has dimension 5, but the model has 8"),
+        (lambda: search_texts(encoder, store, ["a"], 0), "k: expected at least 1"),
+        (lambda: export(folder, folder), "out: .* is not empty"),
+        (lambda: export(folder, tmp_path / "x", precisions=["int4"]), "unknown precision 'int4'"),
+        (lambda: export_main(["--model", str(tmp_path), "--out", str(tmp_path / "x")]), "holds no model"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    # Nothing but unknown symbols is text like any other.
+    assert len(search_texts(encoder, store, ["☃☃☃"], 2)[0]) == 2
+    assert search_texts(encoder, store, []) == []
+    assert search_texts(encoder, TokenStore.create(tmp_path / "empty", 8), ["a"]) == [[]]

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "write a model for search without torch",
     "index": "encode documents into a store, without torch",
     "search": "search a store by text, without torch",
+    "serve": "a search page for a store, on this machine",
     "inspect": "look into a store: size, checksums, conversion",
     "info": "how the native core was built",
 }
@@ -27,6 +28,7 @@ MODULES: dict[str, tuple[str, tuple[str, str] | None]] = {
     "export": ("optical_rs.edge.export", ("torch", "train")),
     "index": ("optical_rs.edge.index", ("onnxruntime", "edge")),
     "search": ("optical_rs.edge.search", ("onnxruntime", "edge")),
+    "serve": ("optical_rs.edge.serve", ("onnxruntime", "edge")),
     "inspect": ("optical_rs.similarity.store", None),
 }
 

@@ -10,6 +10,8 @@ import pytest
 from optical_rs import InputError
 from optical_rs.cli import run_command
 from optical_rs.edge import Encoder
+from optical_rs.edge.export import export
+from optical_rs.edge.export import main as export_main
 from optical_rs.edge.index import document_of, index
 from optical_rs.edge.index import main as index_main
 from optical_rs.edge.search import explain, search_texts
@@ -19,8 +21,6 @@ from optical_rs.similarity import TokenStore, maxsim
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
-from optical_rs.edge.export import export
-from optical_rs.edge.export import main as export_main
 
 TEXTS = ["moto uli pa moto", "the child reads a book", "fire", "unknown words here", "the"]
 

@@ -1,12 +1,11 @@
 """A trimmed tokenizer cuts covered text as the whole one does."""
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
-
-tokenizers = pytest.importorskip("tokenizers")
-from optical_rs.edge.vocabulary import trim  # noqa: E402
+from optical_rs.edge.vocabulary import trim
 
 WORDS = [
     "moto",

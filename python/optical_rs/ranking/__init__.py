@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparison import Comparison, Difference, adjust, compare
     from .evaluation import EvaluationResult, evaluate
+    from .fusion import fuse
     from .languages import (
         LanguageGap,
         awrf,
@@ -26,6 +27,7 @@ __all__ = [
     "awrf",
     "compare",
     "evaluate",
+    "fuse",
     "language_gap",
     "max_rank",
     "means_by_language",
@@ -40,6 +42,7 @@ __all__ = [
 _NAMES = {
     "comparison": ("Comparison", "Difference", "adjust", "compare"),
     "evaluation": ("EvaluationResult", "evaluate"),
+    "fusion": ("fuse",),
     "languages": (
         "LanguageGap", "awrf", "language_gap", "max_rank", "means_by_language", "peer", "rank_distance",
     ),

@@ -1,0 +1,108 @@
+"""``fuse``: one run out of several."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError
+from .trec import read_run, write_run
+
+METHODS = ("rrf", "score")
+
+
+def fuse(
+    runs: Sequence[Any],
+    *,
+    method: str = "rrf",
+    weights: Sequence[float] | None = None,
+    k: int = 60,
+    depth: int = 1000,
+) -> dict[str, dict[str, float]]:
+    """Combine runs of the same queries.
+
+    Parameters
+    ----------
+    runs : sequence of path or dict
+        TREC files, or ``{query: {document: score}}`` or ``{query: [(document, score)]}``.
+    method : {"rrf", "score"}
+        ``"rrf"``, reciprocal rank fusion [1]_: a document's score is Σ weight / (k + rank) over the runs
+        that have it. ``"score"``: the weighted sum of scores that are scaled to 0 … 1 for each query and run
+        (CombSUM [2]_); what a run does not have counts 0 in it.
+    weights : sequence of float, optional
+        Of the runs; all 1 by default.
+    k : int
+        Of ``"rrf"``: how slowly weights fall with the rank.
+    depth : int
+        Documents of each run that count, and that are returned, per query.
+
+    Returns
+    -------
+    dict of str to dict of str to float
+        Documents by falling score; ties go to the higher id in byte order.
+
+    Raises
+    ------
+    InputError
+        No run, an unknown method, or other than one weight for each run.
+
+    References
+    ----------
+    .. [1] G. Cormack, C. Clarke, S. Büttcher. Reciprocal rank fusion outperforms Condorcet and individual
+       rank learning methods. SIGIR 2009.
+    .. [2] E. Fox, J. Shaw. Combination of multiple searches. TREC-2, 1993.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import fuse
+    >>> fused = fuse([{"q": {"a": 2.0, "b": 1.0}}, {"q": {"b": 9.0, "c": 8.0}}])
+    >>> list(fused["q"])
+    ['b', 'a', 'c']
+    """
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if not runs:
+        raise InputError("runs: expected at least one")
+    weights = [1.0] * len(runs) if weights is None else list(weights)
+    if len(weights) != len(runs):
+        raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
+    if k < 1 or depth < 1:
+        raise InputError(f"k, depth: expected at least 1, got {k} and {depth}")
+    loaded = [read_run(run) if isinstance(run, (str, os.PathLike)) else run for run in runs]
+    fused: dict[str, dict[str, float]] = {}
+    for query in dict.fromkeys(query for run in loaded for query in run):
+        total: dict[str, float] = {}
+        for run, weight in zip(loaded, weights, strict=True):
+            hits = _sorted(run.get(query, {}))[:depth]
+            for rank, (document, score) in enumerate(hits, 1):
+                share = 1 / (k + rank) if method == "rrf" else _scaled(score, hits)
+                total[document] = total.get(document, 0.0) + weight * share
+        fused[query] = dict(_sorted(total)[:depth])
+    return fused
+
+
+def _sorted(hits: Mapping[str, float] | Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    pairs = hits.items() if isinstance(hits, Mapping) else hits
+    return sorted(pairs, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+
+
+def _scaled(score: float, hits: Sequence[tuple[str, float]]) -> float:
+    high, low = hits[0][1], hits[-1][1]
+    return (score - low) / (high - low) if high > low else 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``optical-rs fuse``."""
+    parser = argparse.ArgumentParser(prog="optical-rs fuse", description="One TREC run out of several.")
+    parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs (.gz too)")
+    parser.add_argument("--output", required=True, help="the fused run")
+    parser.add_argument("--method", choices=METHODS, default="rrf")
+    parser.add_argument("--weights", nargs="+", type=float, help="one for each run")
+    parser.add_argument("--k", type=int, default=60, help="of rrf")
+    parser.add_argument("--depth", type=int, default=1000, help="documents per query")
+    options = parser.parse_args(arguments)
+    fused = fuse(
+        options.runs, method=options.method, weights=options.weights, k=options.k, depth=options.depth
+    )
+    write_run(options.output, fused, options.method)
+    print(f"{options.output}: {len(fused)} queries")

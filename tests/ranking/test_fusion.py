@@ -1,0 +1,61 @@
+"""Fusion, by brute force."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optical_rs import InputError
+from optical_rs.ranking import fuse, read_run, write_run
+from optical_rs.ranking.fusion import main
+
+runs = st.lists(
+    st.dictionaries(
+        st.sampled_from("pq"),
+        st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.0]), min_size=1),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(runs, st.integers(1, 4), st.integers(1, 60), st.data())
+def test_reciprocal_ranks_by_brute_force(found, depth, k, data):
+    weights = data.draw(st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=len(found), max_size=len(found)))
+    fused = fuse(found, weights=weights, k=k, depth=depth)
+    assert set(fused) == {query for run in found for query in run}
+    for query, documents in fused.items():
+        wanted = {}
+        for run, weight in zip(found, weights, strict=True):
+            hits = run.get(query, {})
+            for d, s in hits.items():
+                rank = 1 + sum((t, e) > (s, d) for e, t in hits.items())
+                if rank <= depth:
+                    wanted[d] = wanted.get(d, 0) + weight / (k + rank)
+        best = sorted(wanted, key=lambda d: (wanted[d], d), reverse=True)[:depth]
+        assert documents == pytest.approx({d: wanted[d] for d in best})
+
+
+def test_scores_are_scaled_within_a_query():
+    found = fuse(
+        [{"q": {"a": 30.0, "b": 20.0, "c": 10.0}}, {"q": [("b", 1.0)]}], method="score", weights=[1, 0.5]
+    )
+    assert found["q"] == {"b": 1.0, "a": 1.0, "c": 0.0}
+    assert list(found["q"]) == ["b", "a", "c"]
+
+
+def test_the_command(tmp_path, capsys):
+    for name, scores in (("one", {"a": 2.0, "b": 1.0}), ("two", {"b": 3.0})):
+        write_run(tmp_path / name, {"q": scores}, name)
+    main([str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "out")])
+    assert list(read_run(tmp_path / "out")["q"]) == ["b", "a"]
+    assert "1 queries" in capsys.readouterr().out
+
+
+def test_bad_input():
+    for call, message in (
+        (lambda: fuse([]), "runs: expected at least one"),
+        (lambda: fuse([{}], method="sum"), "method: expected one of rrf, score"),
+        (lambda: fuse([{}], weights=[1, 2]), "weights: expected 1, one for each run, got 2"),
+        (lambda: fuse([{}], k=0), "k, depth: expected at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

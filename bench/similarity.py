@@ -192,11 +192,13 @@ def main() -> None:
     cases = []
     for n in (10_000,) if options.quick else (10_000, 100_000):
         queries, documents = made(n, 64)
-        slow = set() if n == 10_000 else {"torch, padded", "numkong (1 thread)"}
         for count in (1, 64):
+            # Left out where they take minutes or more memory than there is.
+            slow = {"numkong (1 thread)"} if count > 1 else set()
+            if n > 10_000:
+                slow |= {"torch, padded", "numkong (1 thread)"}
+                slow |= {"sentence-transformers", "maxsim-cpu"} if count > 1 else set()
             peers = {name: make for name, make in PEERS.items() if name not in slow}
-            if count > 1:
-                peers.pop("numkong (1 thread)", None)
             label = f"{'one query' if count == 1 else 'a batch'}, {n:,} documents"
             cases.append(case(label, queries[:count], documents, peers, limit))
         del documents
@@ -204,7 +206,7 @@ def main() -> None:
         store = TokenStore(path)
         documents = [np.ascontiguousarray(store[i]) for i in range(len(store))]
         queries = [unit(np.random.default_rng(1), QUERY) for _ in range(64)]
-        peers = {n: m for n, m in PEERS.items() if n not in ("torch, padded", "numkong (1 thread)")}
+        peers = {n: PEERS[n] for n in ("torch, flat", "maxsim-cpu")}
         for count in (1, 64):
             label = f"{'one query' if count == 1 else 'a batch'}, {path.name}"
             cases.append(case(label, queries[:count], documents, peers, limit))

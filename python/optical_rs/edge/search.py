@@ -3,16 +3,17 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..data.collection import read_texts
 from ..errors import InputError
 from ..progress import progress_bar
-from ..ranking import write_run
-from ..similarity import TokenStore, search
+from ..ranking import read_run, write_run
+from ..similarity import TokenStore, maxsim, search
 from ..transport import solve_batch
 from .encoder import Encoder
 from .index import document_of
@@ -110,6 +111,58 @@ def search_texts(
     return [_documents(store, hits, k) for hits in found]
 
 
+def rerank(
+    encoder: Encoder, store: TokenStore, queries: Mapping[str, str], run: Mapping[str, Any], depth: int = 1000
+) -> dict[str, list[tuple[str, float]]]:
+    """The documents of a run, such as that of BM25, in the order of their MaxSim.
+
+    Parameters
+    ----------
+    encoder, store
+        As for :func:`search_texts`.
+    queries : dict of str to str
+        Id → text.
+    run : dict
+        ``{query: {document: score}}`` or ``{query: [(document, score)]}``.
+    depth : int
+        Documents of each query that are scored, the best of the run.
+
+    Returns
+    -------
+    dict of str to list of (id, score)
+        For the queries of the run, best first; ties go to the higher id in byte order.
+
+    Raises
+    ------
+    InputError
+        A query without text, or a document that the store does not have.
+    """
+    pieces: dict[str, list[int]] = {}
+    for i in np.flatnonzero(~store.deleted).tolist():
+        pieces.setdefault(document_of(store, i), []).append(i)
+    missing = [query for query in run if not queries.get(query, "").strip()]
+    if missing:
+        raise InputError(f"queries: no text for '{missing[0]}'")
+    names = list(run)
+    found = {}
+    for query, tokens in zip(names, encoder.encode_query([queries[n] for n in names]), strict=True):
+        hits = run[query]
+        pairs = list(hits.items() if isinstance(hits, Mapping) else hits)
+        best = sorted(pairs, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:depth]
+        scores = []
+        for document, _ in best:
+            if document not in pieces:
+                raise InputError(f"run: document '{document}' of query '{query}' is not in the store")
+            scores.append([store[i] for i in pieces[document]])
+        flat = [text for texts in scores for text in texts]
+        values = iter(maxsim([tokens], flat)[0].tolist() if flat else [])
+        rows = [
+            (name, max(next(values) for _ in texts)) for (name, _), texts in zip(best, scores, strict=True)
+        ]
+        found[query] = sorted(rows, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+    return found
+
+
 def _most_pieces(store: TokenStore) -> int:
     if store.metadata.get("window") is None:
         return 1
@@ -172,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=Path, help="a file of lines 'id<TAB>text'; without it, type them")
     parser.add_argument("--k", type=int, default=10, help="documents per query")
     parser.add_argument("--output", type=Path, help="write a TREC run here")
+    parser.add_argument("--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone")
     parser.add_argument("--explain", action="store_true", help="also show which tokens match")
     parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
     parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
@@ -180,8 +234,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     other = Encoder(options.document_model) if options.document_model else None
     store = TokenStore(options.index)
+    if options.rerank and not (options.queries and options.output):
+        raise InputError("--rerank: needs --queries and --output")
     if options.queries:
         queries = read_texts(options.queries)
+        tag = Path(options.model).name or "optical"
+        if options.rerank:
+            run = rerank(encoder, store, queries, read_run(options.rerank))
+            write_run(options.output, run, tag)
+            print(f"{options.output}: {len(run)} queries")
+            return
         with progress_bar("searching", "document") as progress:
             found = search_texts(encoder, store, list(queries.values()), options.k, progress)
         run = dict(zip(queries, found, strict=True))

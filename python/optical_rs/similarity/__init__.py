@@ -1,6 +1,7 @@
 """Late-interaction similarity: MaxSim, exact search, and the container of token embeddings."""
 
 from .maxsim import maxsim, search
+from .pooling import pool
 from .store import TokenStore
 
-__all__ = ["TokenStore", "maxsim", "search"]
+__all__ = ["TokenStore", "maxsim", "pool", "search"]

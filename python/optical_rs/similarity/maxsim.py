@@ -96,9 +96,11 @@ def search(
     k: int,
     *,
     document_ids: Sequence[str] | None = None,
+    coarse: TokenStore | None = None,
+    candidates: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[tuple[str, float]]]:
-    """The ``k`` best documents of each query by exact MaxSim over all of them.
+    """The ``k`` best documents of each query by MaxSim, over all of them unless ``coarse`` is given.
 
     Parameters
     ----------
@@ -108,6 +110,12 @@ def search(
         Documents per query; all of them if there are fewer.
     document_ids : sequence of str, optional
         Names of the documents; those of the store, or their positions, by default.
+    coarse : TokenStore, optional
+        Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store. It is searched first, and
+        only the best ``candidates`` are then scored exactly: faster, and documents that look worse in it
+        than they are can be missed. See docs/edge.md for what was measured.
+    candidates : int, optional
+        By default the larger of 20 k and 200.
     progress : callable, optional
         Called now and then with the number of documents done and of all documents.
 
@@ -130,6 +138,8 @@ def search(
     """
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
+    if coarse is not None:
+        return _search_twice(queries, documents, k, coarse, candidates or max(20 * k, 200), progress)
     q_values, q_offsets = _queries(queries)
     d_values, d_offsets = _packed("documents", documents)
     n = len(d_offsets) - 1
@@ -147,3 +157,35 @@ def search(
     offsets, numbers, scores = _core.search(q_values, q_offsets, d_values, d_offsets, places, k, progress)
     hits = [(document_ids[i], score) for i, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
     return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+
+
+def _search_twice(
+    queries: Any,
+    documents: Any,
+    k: int,
+    coarse: TokenStore,
+    candidates: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[tuple[str, float]]]:
+    if not isinstance(documents, TokenStore):
+        raise InputError(f"coarse: needs a TokenStore as documents, got {type(documents).__name__}")
+    if candidates < k:
+        raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
+    q_values, q_offsets = _queries(queries)
+    found = []
+    first = search(queries, coarse, candidates, progress=progress)
+    for (start, end), hits in zip(itertools.pairwise(q_offsets.tolist()), first, strict=True):
+        numbers = [documents.index(name) for name, _ in hits if name in documents]
+        rows = [slice(documents.offsets[i], documents.offsets[i + 1]) for i in numbers]
+        if not rows:
+            found.append([])
+            continue
+        offsets = np.concatenate([[0], np.cumsum([r.stop - r.start for r in rows])]).astype(np.int64)
+        values: Any = np.concatenate([documents.values[r] for r in rows])
+        if documents.scales is not None:
+            values = values, np.concatenate([documents.scales[r] for r in rows])
+        query = np.ascontiguousarray(q_values[start:end])
+        scores = _core.maxsim(query, np.array([0, end - start]), values, offsets)[0]
+        best = np.lexsort((-documents.places[numbers], -scores))[:k]
+        found.append([(documents.ids[numbers[i]], float(scores[i])) for i in best])
+    return found

@@ -209,6 +209,10 @@ class TokenStore:
         """
         return self._numbers[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a text with this id that is not deleted."""
+        return name in self._numbers
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -6,6 +6,10 @@ use crate::simd::{Float, Level, ROWS, Vector, shells};
 
 /// Tokens in one panel: two of the widest vectors.
 const PANEL: usize = 32;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// How many blocks of rows ahead tokens are asked for.
+const AHEAD: usize = 2;
 
 /// All query tokens, transposed: panel p holds tokens `PANEL·p ..`, as (dim × PANEL).
 pub(super) struct Panels {
@@ -48,7 +52,14 @@ impl Panels {
                 let best = &mut best[k * width + p * PANEL..][..PANEL];
                 let text = &values[text.start * dim..text.end * dim];
                 // SAFETY: the level is supported; the panel is dim × PANEL, best has PANEL elements.
-                unsafe { run_panel::<f32>(level, dim, panel, text, best) }
+                unsafe {
+                    // With the first panel a block comes from memory, with the others from the cache.
+                    if p == 0 {
+                        run_first_panel::<f32>(level, dim, panel, text, best);
+                    } else {
+                        run_panel::<f32>(level, dim, panel, text, best);
+                    }
+                }
             }
         }
     }
@@ -56,7 +67,12 @@ impl Panels {
 
 /// `best = max(best, token · panel)` over all tokens of a text, lane by lane.
 #[inline(always)]
-unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best: &mut [V::Elem]) {
+unsafe fn any_panel<V: Vector, const FETCH: bool>(
+    dim: usize,
+    panel: &[V::Elem],
+    text: &[V::Elem],
+    best: &mut [V::Elem],
+) {
     debug_assert!(panel.len() >= dim * PANEL && best.len() >= PANEL);
     let tokens = text.len().checked_div(dim).unwrap_or(0);
     // SAFETY: sizes as asserted; `rows` reads R whole tokens, which the loops below leave in range.
@@ -65,7 +81,7 @@ unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best
             let (panel, best) = (panel.as_ptr().add(lane), best.as_mut_ptr().add(lane));
             let mut t = 0;
             while t + ROWS <= tokens {
-                rows::<V, ROWS>(dim, panel, text.as_ptr().add(t * dim), best);
+                rows::<V, ROWS, FETCH>(dim, panel, text.as_ptr().add(t * dim), best);
                 t += ROWS;
             }
             if t == tokens {
@@ -73,21 +89,48 @@ unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best
             }
             if tokens >= ROWS {
                 // A last, overlapping block: a maximum does not mind seeing a token twice.
-                rows::<V, ROWS>(dim, panel, text.as_ptr().add((tokens - ROWS) * dim), best);
+                rows::<V, ROWS, FETCH>(dim, panel, text.as_ptr().add((tokens - ROWS) * dim), best);
             } else {
                 while t < tokens {
-                    rows::<V, 1>(dim, panel, text.as_ptr().add(t * dim), best);
+                    rows::<V, 1, false>(dim, panel, text.as_ptr().add(t * dim), best);
                     t += 1;
                 }
             }
         }
     }
 }
+
+#[inline(always)]
+unsafe fn panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best: &mut [V::Elem]) {
+    // SAFETY: the same contract.
+    unsafe { any_panel::<V, false>(dim, panel, text, best) }
+}
 shells! { fn run_panel(dim: usize, values: &[T], text: &[T], best: &mut [T]) = panel }
 
-/// `R` tokens against two vectors of query tokens.
 #[inline(always)]
-unsafe fn rows<V: Vector, const R: usize>(
+unsafe fn first_panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem], best: &mut [V::Elem]) {
+    // SAFETY: the same contract.
+    unsafe { any_panel::<V, true>(dim, panel, text, best) }
+}
+shells! { fn run_first_panel(dim: usize, values: &[T], text: &[T], best: &mut [T]) = first_panel }
+
+/// Ask for the cache line at an address, which need not be one that may be read.
+#[inline(always)]
+fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which cannot fault; x86-64 has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// `R` tokens against two vectors of query tokens. With `FETCH` the tokens that come next are asked for
+/// meanwhile: a page's end stops the processor from doing so by itself.
+#[inline(always)]
+unsafe fn rows<V: Vector, const R: usize, const FETCH: bool>(
     dim: usize,
     panel: *const V::Elem,
     text: *const V::Elem,
@@ -97,6 +140,9 @@ unsafe fn rows<V: Vector, const R: usize>(
     unsafe {
         let mut acc = [[V::splat(V::Elem::ZERO); 2]; R];
         for k in 0..dim {
+            if FETCH && (k * R).is_multiple_of(LINE / size_of::<V::Elem>()) {
+                fetch(text.wrapping_add(AHEAD * R * dim + k * R));
+            }
             let q = [V::load(panel.add(k * PANEL)), V::load(panel.add(k * PANEL + V::LANES))];
             for r in 0..R {
                 let d = V::splat(*text.add(r * dim + k));

@@ -1,0 +1,82 @@
+"""Pooled tokens, and search that looks at them first."""
+
+import numpy as np
+import pytest
+from optical_rs import InputError
+from optical_rs.similarity import TokenStore, maxsim, pool, search
+
+
+@pytest.fixture
+def store(tmp_path):
+    generator = np.random.default_rng(0)
+    topics = generator.normal(size=(40, 32))
+    texts = []
+    for i in range(200):
+        own = topics[generator.integers(0, 40, generator.integers(1, 25))] + 0.1 * generator.normal(size=(1, 32))
+        texts.append((own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32))
+    texts[7] = np.zeros((0, 32), np.float32)
+    made = TokenStore.create(tmp_path / "store", 32)
+    made.append(texts, [f"d{i}" for i in range(200)])
+    made.delete(["d3"])
+    return made
+
+
+def test_groups_are_means_of_similar_tokens(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse", 4, dtype="float32")
+    assert coarse.ids == [f"d{i}" for i in range(200) if i != 3]
+    for i, name in enumerate(coarse.ids):
+        tokens = store[store.index(name)]
+        assert len(coarse[i]) <= -(-len(tokens) // 4)
+        if len(tokens):
+            np.testing.assert_allclose(np.linalg.norm(coarse[i], axis=1), 1, atol=1e-5)
+    again = pool(store, tmp_path / "again", 4, dtype="float32")
+    assert (again.values == coarse.values).all()
+    two = np.array([[1, 0], [0.8, 0.6], [0, -1], [0, -1]], np.float32)
+    small = TokenStore.create(tmp_path / "small", 2)
+    small.append([two], ["x"])
+    got = sorted(pool(small, tmp_path / "small2", 2, dtype="float32")[0].tolist())
+    mean = (two[0] + two[1]) / np.linalg.norm(two[0] + two[1])
+    np.testing.assert_allclose(got, sorted([[0, -1], mean.tolist()]), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_all_candidates_are_the_exact_search(store, tmp_path, dtype):
+    documents = store.convert(tmp_path / "converted", dtype)
+    coarse = pool(store, tmp_path / "coarse", 3)
+    queries = [store[i] for i in (0, 50, 120)] + [np.zeros((0, 32), np.float32)]
+    want = search(queries, documents, 10)
+    got = search(queries, documents, 10, coarse=coarse, candidates=199)
+    assert [[n for n, _ in hits] for hits in got] == [[n for n, _ in hits] for hits in want]
+    assert [s for hits in got for _, s in hits] == pytest.approx([s for hits in want for _, s in hits], abs=1e-5)
+
+
+def test_few_candidates_find_most(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse", 2)
+    queries = [store[i] for i in range(10, 60)]
+    exact = search(queries, store, 5)
+    found = search(queries, store, 5, coarse=coarse, candidates=40)
+    shared = [len({n for n, _ in a} & {n for n, _ in b}) for a, b in zip(exact, found, strict=True)]
+    assert np.mean(shared) / 5 > 0.9
+    # Scores are exact even where a document was missed.
+    scores = maxsim(queries[:1], store)[0]
+    assert all(score == pytest.approx(scores[store.index(name)], abs=1e-5) for name, score in found[0])
+
+
+def test_what_was_deleted_since_is_not_found(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse", 2)
+    store.delete(["d10"])
+    assert "d10" in coarse
+    assert "d10" not in store
+    assert "d10" not in [n for n, _ in search([store[10]], store, 50, coarse=coarse)[0]]
+
+
+def test_bad_input(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse")
+    for call, message in (
+        (lambda: pool(store, tmp_path / "x", 1), "factor: expected at least 2, got 1"),
+        (lambda: pool(store, tmp_path / "coarse"), "already holds a store"),
+        (lambda: search([store[0]], [store[0]], 1, coarse=coarse), "coarse: needs a TokenStore"),
+        (lambda: search([store[0]], store, 9, coarse=coarse, candidates=5), "candidates: expected at least k = 9"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

@@ -73,6 +73,7 @@ bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	$(BIN)/python bench/transport.py --json bench/results/transport.json
 	$(BIN)/python bench/train.py --json bench/results/train.json
 	$(BIN)/python bench/ranking.py --json bench/results/ranking.json
+	$(BIN)/python bench/similarity.py --json bench/results/similarity.json
 
 clean:
 	rm -rf $(VENV) target

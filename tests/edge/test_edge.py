@@ -154,14 +154,26 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
     found = rerank(encoder, store, queries, first, depth=3)
     everything = search_texts(encoder, store, list(queries.values()), len(documents))
     wanted = {hit.document: hit.score for hit in everything[0]}
-    assert found["q1"] == sorted(((d, pytest.approx(wanted[d], abs=1e-5)) for d in ("d1", "d3", "d5")), key=lambda h: -wanted[h[0]])
+    assert found["q1"] == sorted(
+        ((d, pytest.approx(wanted[d], abs=1e-5)) for d in ("d1", "d3", "d5")), key=lambda h: -wanted[h[0]]
+    )
     assert found["q1"][0][0] == "d3"
-    for bad, message in (({"q1": {"zz": 1.0}}, "document 'zz' of query 'q1' is not"), ({"q9": {}}, "no text for 'q9'")):
+    for bad, message in (
+        ({"q1": {"zz": 1.0}}, "document 'zz' of query 'q1' is not"),
+        ({"q9": {}}, "no text for 'q9'"),
+    ):
         with pytest.raises(InputError, match=message):
             rerank(encoder, store, queries, bad)
     (tmp_path / "queries.tsv").write_text("".join(f"{k}\t{v}\n" for k, v in queries.items()))
     (tmp_path / "run").write_text("q1 Q0 d1 1 3 t\nq1 Q0 d3 2 2 t\n")
-    arguments = ["--model", str(exported[0]), "--index", str(tmp_path / "s"), "--rerank", str(tmp_path / "run")]
+    arguments = [
+        "--model",
+        str(exported[0]),
+        "--index",
+        str(tmp_path / "s"),
+        "--rerank",
+        str(tmp_path / "run"),
+    ]
     search_main([*arguments, "--queries", str(tmp_path / "queries.tsv"), "--output", str(tmp_path / "out")])
     assert list(read_run(tmp_path / "out")["q1"]) == ["d3", "d1"]
     with pytest.raises(InputError, match="--rerank: needs"):

@@ -11,8 +11,10 @@ def store(tmp_path):
     generator = np.random.default_rng(0)
     topics = generator.normal(size=(40, 32))
     texts = []
-    for i in range(200):
-        own = topics[generator.integers(0, 40, generator.integers(1, 25))] + 0.1 * generator.normal(size=(1, 32))
+    for _ in range(200):
+        own = topics[generator.integers(0, 40, generator.integers(1, 25))] + 0.1 * generator.normal(
+            size=(1, 32)
+        )
         texts.append((own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32))
     texts[7] = np.zeros((0, 32), np.float32)
     made = TokenStore.create(tmp_path / "store", 32)
@@ -47,7 +49,9 @@ def test_all_candidates_are_the_exact_search(store, tmp_path, dtype):
     want = search(queries, documents, 10)
     got = search(queries, documents, 10, coarse=coarse, candidates=199)
     assert [[n for n, _ in hits] for hits in got] == [[n for n, _ in hits] for hits in want]
-    assert [s for hits in got for _, s in hits] == pytest.approx([s for hits in want for _, s in hits], abs=1e-5)
+    assert [s for hits in got for _, s in hits] == pytest.approx(
+        [s for hits in want for _, s in hits], abs=1e-5
+    )
 
 
 def test_few_candidates_find_most(store, tmp_path):
@@ -76,7 +80,10 @@ def test_bad_input(store, tmp_path):
         (lambda: pool(store, tmp_path / "x", 1), "factor: expected at least 2, got 1"),
         (lambda: pool(store, tmp_path / "coarse"), "already holds a store"),
         (lambda: search([store[0]], [store[0]], 1, coarse=coarse), "coarse: needs a TokenStore"),
-        (lambda: search([store[0]], store, 9, coarse=coarse, candidates=5), "candidates: expected at least k = 9"),
+        (
+            lambda: search([store[0]], store, 9, coarse=coarse, candidates=5),
+            "candidates: expected at least k = 9",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             call()

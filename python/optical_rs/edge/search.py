@@ -225,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=Path, help="a file of lines 'id<TAB>text'; without it, type them")
     parser.add_argument("--k", type=int, default=10, help="documents per query")
     parser.add_argument("--output", type=Path, help="write a TREC run here")
-    parser.add_argument("--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone")
+    parser.add_argument(
+        "--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone"
+    )
     parser.add_argument("--explain", action="store_true", help="also show which tokens match")
     parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
     parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
@@ -240,9 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         queries = read_texts(options.queries)
         tag = Path(options.model).name or "optical"
         if options.rerank:
-            run = rerank(encoder, store, queries, read_run(options.rerank))
-            write_run(options.output, run, tag)
-            print(f"{options.output}: {len(run)} queries")
+            reranked = rerank(encoder, store, queries, read_run(options.rerank))
+            write_run(options.output, reranked, tag)
+            print(f"{options.output}: {len(reranked)} queries")
             return
         with progress_bar("searching", "document") as progress:
             found = search_texts(encoder, store, list(queries.values()), options.k, progress)

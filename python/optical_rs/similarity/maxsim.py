@@ -172,7 +172,7 @@ def _search_twice(
     if candidates < k:
         raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
     q_values, q_offsets = _queries(queries)
-    found = []
+    found: list[list[tuple[str, float]]] = []
     first = search(queries, coarse, candidates, progress=progress)
     for (start, end), hits in zip(itertools.pairwise(q_offsets.tolist()), first, strict=True):
         numbers = [documents.index(name) for name, _ in hits if name in documents]

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,11 @@ class Explanation:
 
 
 def search_texts(
-    encoder: Encoder, store: TokenStore, queries: Sequence[str], k: int = 10, progress=None
+    encoder: Encoder,
+    store: TokenStore,
+    queries: Sequence[str],
+    k: int = 10,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Hit]]:
     """The ``k`` best documents of each query.
 
@@ -88,6 +92,11 @@ def search_texts(
     k : int
     progress : callable, optional
         As for :func:`~optical_rs.similarity.search`.
+
+    Returns
+    -------
+    list of list of Hit
+        For each query its documents, best first.
 
     Raises
     ------
@@ -217,10 +226,25 @@ def explain(
     return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan)
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What every command that searches has."""
+    parser.add_argument("--model", required=True, help="an exported model, of the queries' side")
+    parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
+    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
+    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
+
+
+def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore]:
+    """The models and the store that options name: of queries, of documents if given, and ``index``."""
+    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
+    other = Encoder(options.document_model) if options.document_model else None
+    return encoder, other, TokenStore(options.index)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``optical-rs search``."""
     parser = argparse.ArgumentParser(prog="optical-rs search", description=__doc__)
-    parser.add_argument("--model", required=True, help="an exported model, of the queries' side")
+    add_model_options(parser)
     parser.add_argument("--index", required=True, help="a store made by optical-rs index")
     parser.add_argument("--queries", type=Path, help="a file of lines 'id<TAB>text'; without it, type them")
     parser.add_argument("--k", type=int, default=10, help="documents per query")
@@ -229,13 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone"
     )
     parser.add_argument("--explain", action="store_true", help="also show which tokens match")
-    parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
     options = parser.parse_args(arguments)
-    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    other = Encoder(options.document_model) if options.document_model else None
-    store = TokenStore(options.index)
+    encoder, other, store = opened(options)
     if options.rerank and not (options.queries and options.output):
         raise InputError("--rerank: needs --queries and --output")
     if options.queries:
@@ -250,7 +269,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = search_texts(encoder, store, list(queries.values()), options.k, progress)
         run = dict(zip(queries, found, strict=True))
         if options.output:
-            tag = Path(options.model).name or "optical"
             write_run(
                 options.output, {q: [(h.document, h.score) for h in hits] for q, hits in run.items()}, tag
             )

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError, require
 from ..similarity import TokenStore
 from .encoder import Encoder
-from .search import Hit, explain, search_texts
+from .search import Hit, add_model_options, explain, opened, search_texts
 
 #: Characters of a query, and documents of a result page, at most.
 LONGEST_QUERY = 2000
@@ -112,16 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``optical-rs serve``."""
     parser = argparse.ArgumentParser(prog="optical-rs serve", description=__doc__)
     parser.add_argument("index", help="a store made by optical-rs index")
-    parser.add_argument("--model", required=True, help="an exported model, of the queries' side")
-    parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
+    add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others can then reach it")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
     options = parser.parse_args(arguments)
-    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    other = Encoder(options.document_model) if options.document_model else None
-    store = TokenStore(options.index)
+    encoder, other, store = opened(options)
     search_texts(encoder, store, ["test"], 1)  # what does not fit is told before anybody waits
     uvicorn = require("uvicorn", "serve")
     print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)

@@ -26,7 +26,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// How many parts there are.
-    pub fn expect(&self, parts: usize) {
+    pub fn set_total(&self, parts: usize) {
         self.total.store(parts, Ordering::Relaxed);
     }
 }

@@ -121,15 +121,15 @@ impl Job<'_> {
         qrels: &Qrels<T, D>,
         run: &Run<T, R>,
     ) -> Result<Evaluation<T>> {
-        self.watch.expect(run.len());
+        self.watch.set_total(run.len());
         core::evaluate(qrels, run, self.measures, &self.options)
     }
 
     fn all(&self, qrels: &Data<'_, i64>, run: &Data<'_, f64>) -> Result<Found> {
         match (qrels, run) {
             (Data::Numbers(t, d, r), Data::Numbers(topics, documents, scores)) => {
-                let qrels = core::judgments_of_rows(*t, *d, r)?;
-                let run = core::topics_of_rows(*topics, *documents, scores)?;
+                let qrels = core::qrels_of_rows(*t, *d, r)?;
+                let run = core::run_of_rows(*topics, *documents, scores)?;
                 Ok(found(self.run(&qrels, &run)?, Topics::Numbers))
             }
             (qrels, run) => {
@@ -142,9 +142,7 @@ impl Job<'_> {
     fn qrels<'t>(&self, qrels: &Data<'t, i64>) -> Result<Qrels<&'t [u8], &'t [u8]>> {
         match *qrels {
             Data::Text(file, text) => trec::parse_qrels(file, text, self.options.version),
-            Data::Columns(topics, documents, relevance) => {
-                core::judgments_of_rows(topics, documents, relevance)
-            }
+            Data::Columns(topics, documents, relevance) => core::qrels_of_rows(topics, documents, relevance),
             Data::Dict(topics) => Ok(topics
                 .iter()
                 .map(|(t, judged)| (t.as_bytes(), judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect()))
@@ -161,7 +159,7 @@ impl Job<'_> {
         match *run {
             Data::Text(file, text) => self.run(qrels, &trec::parse_run(file, text, self.options.version)),
             Data::Columns(topics, documents, scores) => {
-                self.run(qrels, &core::topics_of_rows(topics, documents, scores)?)
+                self.run(qrels, &core::run_of_rows(topics, documents, scores)?)
             }
             Data::Dict(topics) => {
                 let documents = |of: &'t HashMap<String, f64>| -> Vec<(&'t [u8], f64)> {

@@ -105,7 +105,7 @@ pub(crate) fn search<'py>(
     let places: Vec<Option<u32>> =
         places.as_slice().map_err(contiguous)?.iter().map(|p| u32::try_from(*p).ok()).collect();
     let hits = watched(py, progress, |watch| {
-        watch.expect(documents.len());
+        watch.set_total(documents.len());
         core::search(&queries, &documents, &places, k, Some(&watch.cancel), Some(&watch.done))
     })?;
     let mut offsets = vec![0i64];

@@ -32,7 +32,7 @@ use crate::{Error, Result, pool};
 pub use measure::{Measure, Summary};
 pub use ranked::{Fault, Id, Judgments, Ranked, Retrieved};
 use ranked::{Ranking, Scratch, all_or_first};
-pub use rows::{Column, Rows, TextColumn, judgments_of_rows, topics_of_rows};
+pub use rows::{Column, Rows, TextColumn, qrels_of_rows, run_of_rows};
 
 /// Judgments: topic → document → relevance.
 pub type Qrels<T, D> = BTreeMap<T, Judgments<D>>;

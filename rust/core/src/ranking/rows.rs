@@ -106,7 +106,7 @@ fn same_length(what: &str, topics: usize, documents: usize, values: usize) -> Re
 ///
 /// # Errors
 /// Columns of different lengths.
-pub fn topics_of_rows<'a, T: Id, D: Id, C: Column<D>>(
+pub fn run_of_rows<'a, T: Id, D: Id, C: Column<D>>(
     topics: impl Column<T>,
     documents: C,
     scores: &'a [f64],
@@ -120,7 +120,7 @@ pub fn topics_of_rows<'a, T: Id, D: Id, C: Column<D>>(
 ///
 /// # Errors
 /// Columns of different lengths, or a document judged twice for a topic.
-pub fn judgments_of_rows<T: Id, D: Id>(
+pub fn qrels_of_rows<T: Id, D: Id>(
     topics: impl Column<T>,
     documents: impl Column<D>,
     relevance: &[i64],
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn rows_of_a_topic_need_not_be_neighbours() {
         let (topics, documents, scores) = ([1, 2, 1, 2], [5, 5, 6, 6], [0.5, 0.1, 0.9, 0.2]);
-        let run = topics_of_rows(&topics[..], &documents[..], &scores);
-        let qrels = judgments_of_rows(&[1, 2][..], &[5, 6][..], &[1, 1]);
+        let run = run_of_rows(&topics[..], &documents[..], &scores);
+        let qrels = qrels_of_rows(&[1, 2][..], &[5, 6][..], &[1, 1]);
         let (Ok(run), Ok(qrels)) = (run, qrels) else { panic!("valid columns") };
         let result = evaluate(&qrels, &run, &[Measure::Map], &EvaluateOptions::default());
         assert_eq!(result.map(|r| r.values), Ok(vec![vec![0.5, 1.0]]));
@@ -168,9 +168,9 @@ mod tests {
             assert!(TextColumn::new(b"aabb", offsets).is_err());
         }
         let why = |e: Option<Error>| e.map(|e| e.to_string()).unwrap_or_default();
-        let short = topics_of_rows::<i64, i64, _>(&[1][..], &[1, 2][..], &[0.0]);
+        let short = run_of_rows::<i64, i64, _>(&[1][..], &[1, 2][..], &[0.0]);
         assert!(why(short.err()).contains("got 1 topics, 2 documents and 1 values"));
-        let twice = judgments_of_rows::<i64, i64>(&[1, 1][..], &[3, 3][..], &[0, 1]);
+        let twice = qrels_of_rows::<i64, i64>(&[1, 1][..], &[3, 3][..], &[0, 1]);
         assert!(why(twice.err()).starts_with("qrels: row 1: topic '1', document '3': judged twice"));
     }
 }

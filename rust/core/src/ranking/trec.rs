@@ -75,8 +75,8 @@ pub struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    /// The text up to the end of one of the ranges, and where the second field begins of the first line
-    /// from `at` on that is neither blank nor a comment.
+    /// The place of the first line from `at` on that is neither blank nor a comment; `at` moves behind its
+    /// first field.
     #[inline]
     fn next_line(&self, text: &'t [u8], at: &mut usize) -> Option<usize> {
         while *at < text.len() {
@@ -112,7 +112,9 @@ impl<'t> Places<'t> {
     }
 
     fn line_error(&self, place: usize, reason: String) -> Error {
-        let line = 1 + memchr_iter(b'\n', &self.text[..place]).count();
+        // A mapped file may have changed since the place was found.
+        let before = self.text.get(..place).unwrap_or(self.text);
+        let line = 1 + memchr_iter(b'\n', before).count();
         Error::Line { file: self.file.into(), line, reason }
     }
 }

@@ -47,6 +47,20 @@ def maxsim(
     documents: _Tokens,
     document_offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]: ...
+def maxsim_matches(
+    queries: NDArray[np.float32],
+    query_offsets: NDArray[np.int64],
+    documents: NDArray[np.float32],
+    document_offsets: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]: ...
+def maxsim_gradient(
+    queries: NDArray[np.float32],
+    query_offsets: NDArray[np.int64],
+    documents: NDArray[np.float32],
+    document_offsets: NDArray[np.int64],
+    matched: NDArray[np.int32],
+    weights: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def search(
     queries: _Tokens,
     query_offsets: NDArray[np.int64],

@@ -52,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use super::ranking::{evaluate, run_tag};
     #[pymodule_export]
-    use super::similarity::{maxsim, quantise, search};
+    use super::similarity::{maxsim, maxsim_gradient, maxsim_matches, quantise, search};
     #[pymodule_export]
     use super::transport::{align_batch, implicit_gradient, solve_batch};
     #[pymodule_export]

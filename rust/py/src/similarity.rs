@@ -51,13 +51,22 @@ fn bits<'a>(tokens: &'a Tokens<'_>) -> PyResult<&'a [bf16]> {
     }
 }
 
-fn numbers(tokens: &Tokens<'_>) -> usize {
-    match tokens {
-        Tokens::F32(x) => x.as_array().len(),
-        Tokens::F16(x) => x.as_array().len(),
-        Tokens::Bf16(x) => x.as_array().len(),
-        Tokens::Int8(x, _) => x.as_array().len(),
+impl Tokens<'_> {
+    /// Tokens and dimension.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Tokens::F32(x) => x.as_array().dim(),
+            Tokens::F16(x) => x.as_array().dim(),
+            Tokens::Bf16(x) => x.as_array().dim(),
+            Tokens::Int8(x, _) => x.as_array().dim(),
+        }
     }
+}
+
+/// Multiply-adds of all queries against all documents.
+fn work(queries: &Tokens<'_>, documents: &Tokens<'_>) -> f64 {
+    let (tokens, dim) = documents.shape();
+    queries.shape().0 as f64 * (tokens * dim) as f64
 }
 
 /// MaxSim of packed ragged tokens; see `optical_rs.similarity.maxsim`.
@@ -69,8 +78,7 @@ pub(crate) fn maxsim<'py>(
     documents: Tokens<'py>,
     document_offsets: Vector<'py, i64>,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-    let work = query_offsets.as_slice().map_err(contiguous)?.last().map_or(0.0, |n| *n as f64)
-        * numbers(&documents) as f64;
+    let work = work(&queries, &documents);
     let (q_bits, d_bits) = (bits(&queries)?, bits(&documents)?);
     let queries = ragged("queries", &queries, q_bits, &query_offsets)?;
     let documents = ragged("documents", &documents, d_bits, &document_offsets)?;
@@ -115,6 +123,57 @@ pub(crate) fn search<'py>(
     let documents: Vec<i64> = hits.iter().flatten().map(|hit| i64::from(hit.document)).collect();
     let scores: Vec<f32> = hits.iter().flatten().map(|hit| hit.score).collect();
     Ok((offsets.into_pyarray(py), documents.into_pyarray(py), scores.into_pyarray(py)))
+}
+
+type Matched<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<i32>>);
+
+/// MaxSim of packed ragged tokens, and the row of `documents` that each query token matched:
+/// (queries × documents), (documents × query tokens).
+#[pyfunction]
+pub(crate) fn maxsim_matches<'py>(
+    py: Python<'py>,
+    queries: Matrix<'py, f32>,
+    query_offsets: Vector<'py, i64>,
+    documents: Matrix<'py, f32>,
+    document_offsets: Vector<'py, i64>,
+) -> PyResult<Matched<'py>> {
+    let (q, d) = (Tokens::F32(queries), Tokens::F32(documents));
+    let (tokens, work) = (q.shape().0, work(&q, &d));
+    let queries = ragged("queries", &q, &[], &query_offsets)?;
+    let documents = ragged("documents", &d, &[], &document_offsets)?;
+    let mut scores = ndarray::Array2::zeros((queries.len(), documents.len()));
+    let mut matched = ndarray::Array2::zeros((documents.len(), tokens));
+    if let (Some(scores), Some(matched)) = (scores.as_slice_mut(), matched.as_slice_mut()) {
+        enter(py, work, move |cancel| core::matches(&queries, &documents, Some(cancel), scores, matched))?;
+    }
+    Ok((scores.into_pyarray(py), matched.into_pyarray(py)))
+}
+
+type Gradients<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<f32>>);
+
+/// The gradient of `Σ weights · scores` in the tokens of both sides of [`maxsim_matches`].
+#[pyfunction]
+pub(crate) fn maxsim_gradient<'py>(
+    py: Python<'py>,
+    queries: Matrix<'py, f32>,
+    query_offsets: Vector<'py, i64>,
+    documents: Matrix<'py, f32>,
+    document_offsets: Vector<'py, i64>,
+    matched: Matrix<'py, i32>,
+    weights: Matrix<'py, f32>,
+) -> PyResult<Gradients<'py>> {
+    let (q, d) = (Tokens::F32(queries), Tokens::F32(documents));
+    let mut of_queries = ndarray::Array2::zeros(q.shape());
+    let mut of_documents = ndarray::Array2::zeros(d.shape());
+    let work = 2.0 * matched.as_array().len() as f64 * q.shape().1 as f64;
+    let queries = ragged("queries", &q, &[], &query_offsets)?;
+    let documents = ragged("documents", &d, &[], &document_offsets)?;
+    let (matched, weights) =
+        (matched.as_slice().map_err(contiguous)?, weights.as_slice().map_err(contiguous)?);
+    if let (Some(x), Some(y)) = (of_queries.as_slice_mut(), of_documents.as_slice_mut()) {
+        enter(py, work, move |_| core::matches_gradient(&queries, &documents, matched, weights, x, y))?;
+    }
+    Ok((of_queries.into_pyarray(py), of_documents.into_pyarray(py)))
 }
 
 type Quantised<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::simd::{Float, Level, ROWS, Vector, shells};
 
 /// Tokens in one panel: two of the widest vectors.
-const PANEL: usize = 32;
+pub(super) const PANEL: usize = 32;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// How many blocks of rows ahead tokens are asked for.
@@ -29,6 +29,11 @@ impl Panels {
         Panels { dim, values, count }
     }
 
+    /// The panels, dim × PANEL numbers each.
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact((self.dim * PANEL).max(1))
+    }
+
     /// Tokens, with those that fill the last panel.
     pub fn tokens(&self) -> usize {
         self.count * PANEL
@@ -46,8 +51,7 @@ impl Panels {
         let (dim, width) = (self.dim, self.tokens());
         best.clear();
         best.resize(texts.len() * width, f32::NEG_INFINITY);
-        for p in 0..self.count {
-            let panel = &self.values[p * dim * PANEL..][..dim * PANEL];
+        for (p, panel) in self.iter().enumerate() {
             for (k, text) in texts.clone().enumerate() {
                 let best = &mut best[k * width + p * PANEL..][..PANEL];
                 let text = &values[text.start * dim..text.end * dim];

@@ -22,6 +22,7 @@
 
 mod bytes;
 mod floats;
+mod matches;
 mod search;
 
 use std::ops::Range;
@@ -34,6 +35,7 @@ use rayon::prelude::*;
 use crate::simd::{self, Level};
 use crate::{Error, Result, pool};
 pub use bytes::quantise;
+pub use matches::{matches, matches_gradient};
 pub use search::{Hit, search};
 
 /// Token embeddings (tokens × dim), row-major, in one of the forms that they are kept in.

@@ -1,0 +1,162 @@
+"""MaxSim with gradients, for training with sentence-transformers' losses."""
+
+import torch
+from torch import Tensor
+
+from .. import _core
+from ..errors import InputError
+
+_library = torch.library.Library("optical_rs", "FRAGMENT")
+_library.define(
+    "maxsim(Tensor queries, Tensor query_offsets, Tensor documents, Tensor document_offsets) -> "
+    "(Tensor scores, Tensor matched)"
+)
+_library.define(
+    "maxsim_gradient(Tensor queries, Tensor query_offsets, Tensor documents, Tensor document_offsets, "
+    "Tensor matched, Tensor weights) -> (Tensor of_queries, Tensor of_documents)"
+)
+
+
+def _native(function, *tensors: Tensor):
+    return tuple(map(torch.from_numpy, function(*(t.detach().contiguous().numpy() for t in tensors))))
+
+
+_library.impl("maxsim", lambda *tensors: _native(_core.maxsim_matches, *tensors), "CPU")
+_library.impl("maxsim_gradient", lambda *tensors: _native(_core.maxsim_gradient, *tensors), "CPU")
+
+
+@torch.library.register_fake("optical_rs::maxsim")
+def _(queries, query_offsets, documents, document_offsets):
+    texts = document_offsets.shape[0] - 1
+    return (
+        queries.new_empty(query_offsets.shape[0] - 1, texts),
+        queries.new_empty(texts, queries.shape[0], dtype=torch.int32),
+    )
+
+
+@torch.library.register_fake("optical_rs::maxsim_gradient")
+def _(queries, query_offsets, documents, document_offsets, matched, weights):
+    return queries.new_empty(queries.shape), documents.new_empty(documents.shape)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, weights, _):
+    of_queries, of_documents = torch.ops.optical_rs.maxsim_gradient(*ctx.saved_tensors, weights)
+    return of_queries, None, of_documents, None
+
+
+torch.library.register_autograd("optical_rs::maxsim", _backward, setup_context=_save)
+
+
+def _packed(texts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(tokens, dim) of the real tokens, and the offsets of the texts."""
+    count, length, dim = texts.shape
+    if mask is None:
+        return texts.reshape(-1, dim), torch.arange(count + 1) * length
+    sizes = mask.sum(1, dtype=torch.int64)
+    return texts[mask], torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def _check(name: str, texts: Tensor, mask: Tensor | None, ndim: int) -> Tensor | None:
+    if texts.ndim != ndim:
+        raise InputError(f"{name}_embeddings: expected {ndim} dimensions, got shape {tuple(texts.shape)}")
+    if mask is not None and mask.shape != texts.shape[:-1]:
+        raise InputError(
+            f"{name}_mask: expected shape {tuple(texts.shape[:-1])}, as the embeddings have, "
+            f"got {tuple(mask.shape)}"
+        )
+    return None if mask is None else mask.to(device=texts.device, dtype=torch.bool)
+
+
+def maxsim_scores(
+    queries_embeddings: Tensor,
+    documents_embeddings: Tensor,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    *,
+    length_normalize: bool = False,
+) -> Tensor:
+    """MaxSim of every query against every document of a batch, differentiable.
+
+    Takes the place of sentence-transformers' ``colbert_scores`` as ``similarity_fct`` of its contrastive
+    losses. On a CPU, in single or half precision, the native core scores the real tokens alone and
+    remembers which token each maximum came from; the similarity matrix (queries × documents × tokens
+    × tokens) is never stored, nor gone through again for the gradient. Elsewhere, and in double
+    precision, torch does it.
+
+    ::
+
+        score(q, d) = Σ_i max_j <q_i, d_j>        ∂ score / ∂ q_i = d_match(i)
+
+    Parameters
+    ----------
+    queries_embeddings : (queries, tokens, dim) tensor
+    documents_embeddings : (groups, n, tokens, dim) tensor
+        ``n`` documents for each of some queries: a positive and its negatives.
+    queries_mask : (queries, tokens) tensor, optional
+        Real tokens; all by default.
+    documents_mask : (groups, n, tokens) tensor, optional
+    length_normalize : bool
+        Divide by the number of the query's real tokens.
+
+    Returns
+    -------
+    (queries, groups · n) tensor
+        float32 (float64 for double precision). ``-inf`` for a document without real tokens, unless the
+        query has none either: 0. Where several tokens are equally near, the first gets the gradient.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from optical_rs.similarity.autograd import maxsim_scores
+    >>> queries = torch.eye(2)[None].requires_grad_()
+    >>> documents = torch.tensor([[[[0.5, 0.75]], [[1.0, 0.0]]]])
+    >>> scores = maxsim_scores(queries, documents)
+    >>> scores.tolist()
+    [[1.25, 1.0]]
+    >>> scores[0, 0].backward()
+    >>> queries.grad.tolist()
+    [[[0.5, 0.75], [0.5, 0.75]]]
+
+    In a loss::
+
+        losses.MultiVectorMultipleNegativesRankingLoss(model, similarity_fct=maxsim_scores)
+    """
+    q_mask = _check("queries", queries_embeddings, queries_mask, 3)
+    d_mask = _check("documents", documents_embeddings, documents_mask, 4)
+    if queries_embeddings.shape[-1] != documents_embeddings.shape[-1]:
+        raise InputError(
+            f"documents_embeddings: expected dimension {queries_embeddings.shape[-1]}, as the queries have, "
+            f"got {documents_embeddings.shape[-1]}"
+        )
+    documents = documents_embeddings.flatten(0, 1)
+    d_mask = None if d_mask is None else d_mask.flatten(0, 1)
+    double = queries_embeddings.dtype == torch.float64
+    if queries_embeddings.device.type == "cpu" and not double:
+        packed = *_packed(queries_embeddings.float(), q_mask), *_packed(documents.float(), d_mask)
+        scores, _ = torch.ops.optical_rs.maxsim(*packed)
+    else:
+        dtype = torch.float64 if double else torch.float32
+        scores = _scores(queries_embeddings.to(dtype), documents.to(dtype), q_mask, d_mask)
+    if length_normalize:
+        tokens = queries_embeddings.new_full((len(scores),), queries_embeddings.shape[1], dtype=scores.dtype)
+        counts = tokens if q_mask is None else q_mask.sum(1)
+        scores = scores / counts.clamp(min=1)[:, None]
+    return scores
+
+
+def _scores(queries: Tensor, documents: Tensor, q_mask: Tensor | None, d_mask: Tensor | None) -> Tensor:
+    products = torch.einsum("qid,pjd->qpij", queries, documents)
+    if d_mask is not None:
+        products = products.masked_fill(~d_mask[None, :, None, :], -torch.inf)
+    best = products.max(3).values
+    return (best if q_mask is None else torch.where(q_mask[:, None, :], best, 0.0)).sum(2)

@@ -66,23 +66,16 @@ def export(
         require(package, "export")
     from tokenizers import Tokenizer
 
-    from ..models import load_model
     from .vocabulary import trim
 
-    out = Path(out)
     for precision in precisions:
         if precision not in MODELS:
             raise InputError(f"precisions: unknown precision '{precision}'{closest(precision, MODELS)}")
     if not precisions:
         raise InputError("precisions: expected at least one")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"out: {out} is not empty")
-    source = str(model)
-    if isinstance(model, (str, Path)):
-        model = load_model(model, device="cpu")
-    else:
-        source = type(model).__name__
-    transformer, dense, mask = _parts(model)
+    out = check_out(out)
+    model, source = loaded(model)
+    transformer, dense, mask = parts(model)
     tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
     prompts = {role: model.prompts.get(role) or "" for role in ("query", "document")}
     old = None
@@ -129,7 +122,25 @@ def export(
     return config
 
 
-def _parts(model: Any) -> tuple[Any, Any, Any]:
+def check_out(out: str | Path) -> Path:
+    """A folder to write to, which must not hold anything."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"out: {out} is not empty")
+    return out
+
+
+def loaded(model: Any) -> tuple[Any, str]:
+    """A model, loaded if it is a path or hub id, and what to call it."""
+    from ..models import load_model
+
+    if isinstance(model, (str, Path)):
+        return load_model(model, device="cpu"), str(model)
+    return model, type(model).__name__
+
+
+def parts(model: Any) -> tuple[Any, Any, Any]:
+    """The Transformer, Dense and mask of a model that has the usual form."""
     names = [type(module).__name__ for module in model]
     if names != ["Transformer", "Dense", "MultiVectorMask", "Normalize"]:
         raise InputError(
@@ -260,6 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="optical-rs export", description=__doc__)
     parser.add_argument("--model", required=True, help="checkpoint: a folder or a hub id")
     parser.add_argument("--out", required=True, type=Path, help="a new folder")
+    parser.add_argument(
+        "--format",
+        choices=("edge", "pylate"),
+        default="edge",
+        help="what is to read it: this package, or PyLate",
+    )
     parser.add_argument("--precision", choices=(*MODELS, "both"), default="both", help="of the weights")
     parser.add_argument(
         "--vocabulary",
@@ -268,6 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="keep only what these texts need: a collection (kolibri:ny), or a file of lines; may be repeated",
     )
     options = parser.parse_args(arguments)
+    if options.format == "pylate":
+        from .pylate import export_pylate
+
+        if options.vocabulary or options.precision != "both":
+            raise InputError("format: 'pylate' goes with neither --vocabulary nor --precision")
+        config = export_pylate(options.model, options.out)
+        print(f"{options.out}: for PyLate, texts of up to {config['document_length']} tokens")
+        return
     texts = None
     if options.vocabulary:
         texts = [text for spec in options.vocabulary for text in texts_of(spec)]

@@ -9,6 +9,7 @@ from .errors import InputError, closest
 
 COMMANDS = {
     "train": "distil students by a recipe, and evaluate them",
+    "experiment": "compare systems over languages and seeds, by a recipe",
     "evaluate": "evaluate a student on a collection",
     "trec-eval": "trec_eval's measures of TREC runs, as it prints them",
     "compare": "compare TREC runs, with corrected tests and intervals",
@@ -23,6 +24,7 @@ COMMANDS = {
 #: Where a command's ``main`` lives, and the package that it cannot do without, with the extra that has it.
 MODULES: dict[str, tuple[str, tuple[str, str] | None]] = {
     "train": ("optical_rs.train", ("sentence_transformers", "train")),
+    "experiment": ("optical_rs.experiment", ("sentence_transformers", "train")),
     "evaluate": ("optical_rs.evaluate", None),
     "trec-eval": ("optical_rs.ranking.trec_eval", None),
     "compare": ("optical_rs.ranking.comparison", None),

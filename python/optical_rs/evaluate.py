@@ -63,7 +63,13 @@ def evaluate_tokens(
 ) -> Evaluation:
     """Search with encoded queries over encoded documents (both in the collection's order), and score."""
     hits = search(queries, documents, depth, document_ids=list(collection.documents))
-    run = dict(zip(collection.queries, hits, strict=True))
+    return evaluate_run(dict(zip(collection.queries, hits, strict=True)), collection, measures)
+
+
+def evaluate_run(
+    run: dict[str, list[tuple[str, float]]], collection: Collection, measures: Sequence[str] = MEASURES
+) -> Evaluation:
+    """Score a run, as a search returns it; queries that it lacks count as 0."""
     scores = {query: dict(found) for query, found in run.items()}
     return Evaluation(run, evaluate(collection.qrels, scores, measures, complete=True))
 

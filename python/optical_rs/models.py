@@ -162,6 +162,46 @@ def student_of(teacher: MultiVectorEncoder) -> MultiVectorEncoder:
     return copy.deepcopy(teacher)
 
 
+def interpolate(student: MultiVectorEncoder, start: MultiVectorEncoder, share: float) -> None:
+    """Move a trained student back towards what it started from, in place.
+
+    ::
+
+        θ ← θ_start + share · (θ − θ_start)
+
+    Weights half way keep most of what was learned and forget much less of what was known: WiSE-FT [1]_.
+
+    Parameters
+    ----------
+    student : MultiVectorEncoder
+        After training.
+    start : MultiVectorEncoder
+        The same model before it.
+    share : float
+        Of the way that training went: 0 is the start, 1 the student as it is.
+
+    Raises
+    ------
+    InputError
+        A share outside 0..1, or models of different shapes.
+
+    References
+    ----------
+    .. [1] M. Wortsman et al. Robust fine-tuning of zero-shot models. CVPR 2022.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"share: expected a number in 0..1, got {share}")
+    before = dict(start.named_parameters())
+    now = dict(student.named_parameters())
+    if before.keys() != now.keys() or any(p.shape != before[name].shape for name, p in now.items()):
+        raise InputError("start: expected a model of the student's own shape")
+    with torch.no_grad():
+        for name, parameter in now.items():
+            # Frozen parts are where they were, and a quarter of a gigabyte large.
+            if parameter.requires_grad:
+                parameter.lerp_(before[name].to(parameter), 1 - share)
+
+
 def set_dropout(model: MultiVectorEncoder, p: float) -> None:
     """Set the probability of every dropout layer.
 

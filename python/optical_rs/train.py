@@ -30,6 +30,7 @@ from sentence_transformers import (
     MultiVectorEncoderTrainer,
     MultiVectorEncoderTrainingArguments,
 )
+from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 from sentence_transformers.util import load_file_path
 from transformers import HfArgumentParser
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
@@ -337,8 +338,15 @@ def teacher_store(
     return store
 
 
-def bitext_dataset(bitext: Bitext, sides: Sequence[str]) -> Dataset | DatasetDict:
-    """Foreign texts with the position of their translation in the teacher's store; one set per side."""
+def bitext_dataset(
+    bitext: Bitext, sides: Sequence[str], places: Sequence[int] | None = None
+) -> Dataset | DatasetDict:
+    """Foreign texts with the position of their translation in the teacher's store; one set per side.
+
+    ``places`` says where a store for one side has each pair's translation, if not in the pairs' order.
+    """
+    if places is not None:
+        return Dataset.from_dict({"foreign": bitext.foreign, "label": list(places)})
     sets = {
         side: Dataset.from_dict(
             {"foreign": bitext.foreign, "label": list(range(s * len(bitext), (s + 1) * len(bitext)))}
@@ -470,8 +478,11 @@ def train_student(
     *,
     evaluator: RetrievalEvaluator | None = None,
     label: str = "training",
+    places: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Train ``loss.model`` and save the best student in ``folder``; continues an interrupted run.
+
+    ``places`` is that of :func:`bitext_dataset`.
 
     Returns
     -------
@@ -492,8 +503,55 @@ def train_student(
             "prompts": {side: {"foreign": task[side]} for side in sides},
             "router_mapping": {side: {"foreign": side} for side in sides},
         }
+    return fit(
+        loss,
+        bitext_dataset(bitext, sides, places),
+        options,
+        evaluator=evaluator,
+        label=label,
+    )
+
+
+def fit(
+    loss: torch.nn.Module,
+    dataset: Dataset | DatasetDict,
+    options: dict[str, Any],
+    *,
+    evaluator: RetrievalEvaluator | None = None,
+    label: str = "training",
+    collator: type = MultiVectorEncoderDataCollator,
+    save: bool = True,
+) -> dict[str, Any]:
+    """Train ``loss.model`` with sentence-transformers' trainer, in ``options["output_dir"]``.
+
+    Parameters
+    ----------
+    loss : module
+        One of ours or of sentence-transformers', over a model.
+    dataset : Dataset or DatasetDict
+    options : dict
+        Of :class:`TrainingArguments`.
+    evaluator : RetrievalEvaluator, optional
+        Chooses the best checkpoint; the last is kept without one.
+    label : str
+        Of the progress bar.
+    collator : type
+        Of sentence-transformers' data collator, or one made of it.
+    save : bool
+        Write the student to the folder.
+
+    Returns
+    -------
+    dict
+        As of :func:`train_student`.
+    """
+    student: Any = loss.model
+    options = dict(options)
+    folder = Path(options["output_dir"])
     if evaluator is None:
         options |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
+    if not save:
+        options["save_strategy"] = "no"
     resume = options.pop("resume_from_checkpoint", None)
     if resume in (None, True, "True", "true"):
         resume = last_complete_checkpoint(folder)
@@ -501,11 +559,15 @@ def train_student(
         args = TrainingArguments(**options)
     except ValueError as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from None
+
+    class Trainer(MultiVectorEncoderTrainer):
+        data_collator_class = collator
+
     watch = Stopwatch()
-    trainer = MultiVectorEncoderTrainer(
+    trainer = Trainer(
         model=student,
         args=args,
-        train_dataset=bitext_dataset(bitext, sides),
+        train_dataset=dataset,
         loss=loss,
         evaluator=evaluator,
         callbacks=[watch],
@@ -515,7 +577,8 @@ def train_student(
     if not args.disable_tqdm:
         trainer.add_callback(Progress(label))
     trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(str(folder))
+    if save:
+        trainer.save_model(str(folder))
     if args.push_to_hub:
         trainer.push_to_hub()
     pairs = watch.steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class Bitext:
     def head(self, count: int | None) -> "Bitext":
         """The first ``count`` pairs (all for None)."""
         return dataclasses.replace(self, foreign=self.foreign[:count], english=self.english[:count])
+
+    def resample(self, count: int, seed: int = 0) -> "Bitext":
+        """``count`` random pairs; all of them as often as they fit, then some once more."""
+        whole, rest = divmod(count, len(self))
+        chosen = [*range(len(self))] * whole + random.Random(seed).sample(range(len(self)), rest)
+        return dataclasses.replace(
+            self, foreign=[self.foreign[i] for i in chosen], english=[self.english[i] for i in chosen]
+        )
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:

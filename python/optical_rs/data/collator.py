@@ -1,4 +1,4 @@
-"""Batches whose two columns belong to two tokenisers."""
+"""Batches whose columns are not simply the data set's columns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,3 +33,14 @@ class BitextCollator(MultiVectorEncoderDataCollator):
             batch |= {f"english_{key}": value for key, value in encoded.items()}
             batch["english_task"] = task
         return batch
+
+
+@dataclass
+class HybridCollator(MultiVectorEncoderDataCollator):
+    """Makes pairs of what a :class:`~optical_rs.data.sampler.HybridBatchSampler` draws: the first half of a
+    batch gives the column ``query``, the second half the column ``passage``."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        half = len(features) // 2
+        pairs = zip(features[:half], features[half:], strict=True)
+        return super().__call__([{"query": q["query"], "passage": p["passage"]} for q, p in pairs])

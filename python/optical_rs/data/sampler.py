@@ -1,10 +1,16 @@
-"""Batches of texts of similar length."""
+"""Batches: texts of similar length, and languages that are kept apart or mixed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from ..errors import InputError, closest
+
+#: How batches treat groups: ``mixed`` does not look at them, ``pure`` has one group in a batch, and
+#: ``sequential`` has all of the first group before the second, in every epoch.
+ORDERS = ("mixed", "pure", "sequential")
 
 
 class LengthBucketBatchSampler(DefaultBatchSampler):
@@ -13,30 +19,160 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
     Each epoch shuffles the pairs, sorts stretches of :attr:`STRETCH` batches by length, cuts batches
     and shuffles those. Nothing depends on what was drawn before, so a resumed run sees the batches
     that an uninterrupted one would. Length is that of the first text column in characters.
+
+    Parameters
+    ----------
+    dataset, batch_size, drop_last, **kwargs
+        As sentence-transformers' trainer gives them.
+    groups : sequence, optional
+        The group of each row, such as its language.
+    order : {"mixed", "pure", "sequential"}
+        What batches do with groups; see :data:`ORDERS`.
+
+    Raises
+    ------
+    InputError
+        An unknown order, or another number of groups than of rows.
     """
 
     #: Batches that are sorted together: long enough for even lengths, short enough to stay random.
     STRETCH = 64
 
-    def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **kwargs: Any):
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        *,
+        groups: Sequence[Any] | None = None,
+        order: str = "mixed",
+        **kwargs: Any,
+    ):
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
         labels = kwargs.get("valid_label_columns") or []
         texts = next(c for c in dataset.column_names if c not in labels)
         self.lengths = np.array([len(t) for t in dataset[texts]])
+        if order not in ORDERS:
+            raise InputError(f"order: unknown order '{order}'{closest(order, ORDERS)}")
+        if groups is not None and len(groups) != len(self.lengths):
+            raise InputError(f"groups: expected {len(self.lengths)}, one for each row, got {len(groups)}")
+        self.order = order
+        if groups is None or order == "mixed":
+            self.members = [np.arange(len(self.lengths))]
+        else:
+            names = list(dict.fromkeys(groups))
+            number = np.array([names.index(g) for g in groups])
+            self.members = [np.flatnonzero(number == i) for i in range(len(names))]
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = np.random.default_rng([self.seed or 0, self.epoch])
-        order = draw.permutation(len(self.lengths))
+        parts = [self._batches(draw, members) for members in self.members]
+        if self.order == "sequential":
+            shuffled = [part[i] for part in parts for i in draw.permutation(len(part))]
+        else:
+            batches = [batch for part in parts for batch in part]
+            shuffled = [batches[i] for i in draw.permutation(len(batches))]
+        for batch in shuffled:
+            yield batch.tolist()
+
+    def _batches(self, draw: np.random.Generator, members: np.ndarray) -> list[np.ndarray]:
+        order = members[draw.permutation(len(members))]
         batches: list[np.ndarray] = []
         for start in range(0, len(order), self.STRETCH * self.batch_size):
             stretch = order[start : start + self.STRETCH * self.batch_size]
             stretch = stretch[np.argsort(self.lengths[stretch], kind="stable")]
             batches += [stretch[i : i + self.batch_size] for i in range(0, len(stretch), self.batch_size)]
-        if self.drop_last:
-            batches = [b for b in batches if len(b) == self.batch_size]
-        for i in draw.permutation(len(batches)):
-            yield batches[i].tolist()
+        return [b for b in batches if len(b) == self.batch_size] if self.drop_last else batches
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.lengths), self.batch_size)
-        return whole + (0 if self.drop_last or not rest else 1)
+        sizes = np.array([len(members) for members in self.members])
+        return int((sizes // self.batch_size if self.drop_last else -(-sizes // self.batch_size)).sum())
+
+
+class HybridBatchSampler(DefaultBatchSampler):
+    """Contrastive batches that are monolingual or cross-lingual: hybrid batches (Elmahdy, Lin, Ahmad,
+    arXiv 2408.10536).
+
+    The data set has a row for each text in each language; rows of one text carry the same ``message``. A
+    batch is ``batch_size`` rows of queries and then as many rows of their passages. With probability
+    ``alpha`` all of them are in one language, else queries are in one language and passages in another.
+    :class:`~optical_rs.data.collator.HybridCollator` makes the two columns of it.
+
+    An epoch has as many batches as are needed to see each (text, language) once as a query, on average.
+    Every batch is drawn from its own counter (seed, epoch, number), so a resumed run, and each process
+    of several, sees what an uninterrupted one would.
+
+    Parameters
+    ----------
+    dataset, batch_size, drop_last, **kwargs
+        As sentence-transformers' trainer gives them.
+    messages : sequence of int
+        Which text each row is.
+    languages : sequence of str
+        The language of each row.
+    alpha : float
+        Probability of a monolingual batch.
+    weights : {"uniform", "size"}
+        Languages are drawn alike, or in proportion to their rows.
+
+    Raises
+    ------
+    InputError
+        An ``alpha`` outside 0..1, lengths that differ from the data set's, or fewer than two languages
+        for cross-lingual batches.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        *,
+        messages: Sequence[int],
+        languages: Sequence[str],
+        alpha: float = 0.5,
+        weights: str = "uniform",
+        **kwargs: Any,
+    ):
+        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha: expected a probability, got {alpha}")
+        if weights not in ("uniform", "size"):
+            raise InputError(f"weights: expected 'uniform' or 'size', got {weights!r}")
+        for name, given in (("messages", messages), ("languages", languages)):
+            if len(given) != len(dataset):
+                raise InputError(f"{name}: expected {len(dataset)}, one for each row, got {len(given)}")
+        self.alpha = alpha
+        self.rows: dict[str, dict[int, int]] = {}
+        for row, (message, language) in enumerate(zip(messages, languages, strict=True)):
+            self.rows.setdefault(language, {})[message] = row
+        self.names = sorted(self.rows)
+        sizes = np.array([len(self.rows[name]) for name in self.names], dtype=float)
+        self.shares = sizes / sizes.sum() if weights == "size" else np.full(len(sizes), 1 / len(sizes))
+        self.total = int(sizes.sum())
+        if alpha < 1 and not any(self._partners(name) for name in self.names):
+            raise InputError("languages: cross-lingual batches need two languages with texts in common")
+
+    def _partners(self, language: str) -> dict[str, list[int]]:
+        """Other languages, and the texts that they have in common with this one."""
+        own = self.rows[language].keys()
+        shared = {name: sorted(own & self.rows[name].keys()) for name in self.names if name != language}
+        return {name: texts for name, texts in shared.items() if texts}
+
+    def __iter__(self) -> Iterator[list[int]]:
+        partners = {name: self._partners(name) for name in self.names}
+        for number in range(len(self)):
+            draw = np.random.default_rng([self.seed or 0, self.epoch, number])
+            asked = self.names[draw.choice(len(self.names), p=self.shares)]
+            others = partners[asked]
+            if draw.random() < self.alpha or not others:
+                answered, texts = asked, list(self.rows[asked])
+            else:
+                shares = np.array([self.shares[self.names.index(name)] for name in others])
+                answered = list(others)[draw.choice(len(others), p=shares / shares.sum())]
+                texts = others[answered]
+            chosen = draw.choice(texts, size=min(self.batch_size, len(texts)), replace=False).tolist()
+            yield [self.rows[asked][m] for m in chosen] + [self.rows[answered][m] for m in chosen]
+
+    def __len__(self) -> int:
+        return max(1, round(self.total / self.batch_size))

@@ -6,6 +6,7 @@ from .bitext import (
     GreedyAlignmentLoss,
     OpticalLoss,
     PooledMSELoss,
+    TranslateDistillLoss,
 )
 
 #: Names that recipes use.
@@ -14,6 +15,7 @@ LOSSES = {
     "pooled-mse": PooledMSELoss,
     "greedy": GreedyAlignmentLoss,
     "contrastive": BitextContrastiveLoss,
+    "translate-distill": TranslateDistillLoss,
 }
 
 __all__ = [
@@ -23,4 +25,5 @@ __all__ = [
     "GreedyAlignmentLoss",
     "OpticalLoss",
     "PooledMSELoss",
+    "TranslateDistillLoss",
 ]

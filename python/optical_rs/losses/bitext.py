@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConvergenceWarning, InputError
 from ..similarity import TokenStore
+from ..similarity.autograd import maxsim_scores
 from ..transport import alignment_loss
 from ..transport.arguments import GRADS, METHODS
 
@@ -149,6 +150,8 @@ class OpticalLoss(BitextLoss):
         Weight of each teacher token, parallel to ``teacher``.
     grad : {"envelope", "implicit"}
         Whether the plan is held fixed.
+    transport_weight : float
+        Weight of the transport term; 0 leaves it out.
     pooled_weight : float
         Weight of an added :func:`pooled_mse` term.
     contrastive_weight : float
@@ -177,6 +180,7 @@ class OpticalLoss(BitextLoss):
         student_idf: np.ndarray | None = None,
         teacher_idf: TokenStore | None = None,
         grad: str = "envelope",
+        transport_weight: float = 1.0,
         pooled_weight: float = 0.0,
         contrastive_weight: float = 0.0,
     ):
@@ -193,6 +197,9 @@ class OpticalLoss(BitextLoss):
             raise InputError(f"reg: expected a number > 0, got {reg}")
         if reg_m is not None and not (reg_m > 0 and solver != "ipot"):
             raise InputError(f"reg_m: expected a number > 0, and a solver other than 'ipot', got {reg_m}")
+        weights = (transport_weight, pooled_weight, contrastive_weight)
+        if not (min(weights) >= 0 and max(weights) > 0):
+            raise InputError(f"transport_weight: expected weights >= 0, and not all of them 0, got {weights}")
         if marginals == "idf" and (student_idf is None or not isinstance(teacher_idf, TokenStore)):
             raise InputError("marginals: 'idf' needs student_idf and a teacher_idf store")
         self.transport = {
@@ -207,6 +214,7 @@ class OpticalLoss(BitextLoss):
         self.marginals = marginals
         self.student_idf = None if student_idf is None else torch.as_tensor(student_idf, dtype=torch.float32)
         self.teacher_idf = teacher_idf
+        self.transport_weight = transport_weight
         self.pooled_weight = pooled_weight
         self.contrastive_weight = contrastive_weight
 
@@ -222,21 +230,25 @@ class OpticalLoss(BitextLoss):
         return tuple(w / w.sum(1, keepdim=True).clamp(min=1e-12) for w in (a, b))
 
     def compare(self, features, labels, x, x_mask, y, y_mask):
-        a, b = self.weights(features, labels, x_mask, y_mask)
-        with warnings.catch_warnings():
-            # A plan within a percent of its marginals serves a gradient step; once per step is noise.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            terms = {"transport": alignment_loss(x, y, x_mask, y_mask, a=a, b=b, **self.transport)}
+        terms = {}
+        if self.transport_weight:
+            a, b = self.weights(features, labels, x_mask, y_mask)
+            with warnings.catch_warnings():
+                # A plan within a percent of its marginals serves a gradient step; once per step is noise.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                loss = alignment_loss(x, y, x_mask, y_mask, a=a, b=b, **self.transport)
+            terms["transport"] = self.transport_weight * loss
         if self.pooled_weight:
             terms["pooled"] = self.pooled_weight * pooled_mse(x, x_mask, y, y_mask)
         if self.contrastive_weight:
             terms["contrastive"] = self.contrastive_weight * contrastive(x, x_mask, y, y_mask)
-        return terms if len(terms) > 1 else terms["transport"]
+        return terms if len(terms) > 1 else next(iter(terms.values()))
 
     def get_config_dict(self) -> dict[str, Any]:
         return {
             **self.transport,
             "marginals": self.marginals,
+            "transport_weight": self.transport_weight,
             "pooled_weight": self.pooled_weight,
             "contrastive_weight": self.contrastive_weight,
         }
@@ -300,11 +312,14 @@ class GreedyAlignmentLoss(BitextLoss):
 """
 
 
+def mean_maxsim(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
+    """MaxSim of every x (batch, n, dim) against every y (batch, m, dim), averaged per token of x."""
+    return maxsim_scores(x, y[:, None], x_mask, y_mask[:, None], length_normalize=True)
+
+
 def contrastive(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, scale: float = 20.0) -> Tensor:
     """Cross-entropy of finding one's own translation among the batch's, by mean MaxSim · ``scale``."""
-    cosines = torch.einsum("ind,jmd->ijnm", x, y)
-    best = cosines.masked_fill(~y_mask[None, :, None, :], -torch.inf).amax(3)
-    scores = torch.where(x_mask[:, None, :], best, 0.0).sum(2) / x_mask.sum(1).clamp(min=1)[:, None]
+    scores = mean_maxsim(x, x_mask, y, y_mask)
     return nn.functional.cross_entropy(scale * scores, torch.arange(len(x), device=x.device))
 
 
@@ -329,3 +344,47 @@ class BitextContrastiveLoss(BitextLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         return {"scale": self.scale}
+
+
+class TranslateDistillLoss(BitextLoss):
+    """The student's scores of the batch's English texts follow the teacher's: Translate-Distill (Yang et
+    al., ECIR 2024) within the batch.
+
+    The teacher asks with the English sentence, the student with its translation, and both score all English
+    texts of the batch by mean MaxSim S; the loss is the divergence of their distributions, averaged over
+    the batch::
+
+        KL(softmax(scale · S_teacher) ‖ softmax(scale · S_student))
+
+    Parameters
+    ----------
+    scale : float
+        Factor (inverse temperature) on mean MaxSim, which lies in −1..1.
+    """
+
+    def __init__(self, model, teacher, *, scale: float = 20.0):
+        super().__init__(model, teacher)
+        if not scale > 0:
+            raise InputError(f"scale: expected a number > 0, got {scale}")
+        self.scale = scale
+
+    def compare(self, features, labels, x, x_mask, y, y_mask):
+        with torch.no_grad():
+            target = nn.functional.log_softmax(self.scale * mean_maxsim(y, y_mask, y, y_mask), dim=1)
+        scores = nn.functional.log_softmax(self.scale * mean_maxsim(x, x_mask, y, y_mask), dim=1)
+        return nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"scale": self.scale}
+
+    @property
+    def citation(self) -> str:
+        return """
+@inproceedings{yang2024translate,
+    title = {Translate-Distill: Learning Cross-Language Dense Retrieval by Translation and Distillation},
+    author = {Yang, Eugene and Lawrie, Dawn and Mayfield, James and Oard, Douglas W. and Miller, Scott},
+    booktitle = {Proceedings of ECIR},
+    year = {2024},
+    url = {https://arxiv.org/abs/2401.04810}
+}
+"""

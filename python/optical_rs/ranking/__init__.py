@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, Difference, adjust, compare
+    from .comparison import Comparison, Difference, adjust, compare, compare_results
     from .evaluation import EvaluationResult, evaluate
     from .fusion import fuse
     from .languages import (
@@ -26,6 +26,7 @@ __all__ = [
     "adjust",
     "awrf",
     "compare",
+    "compare_results",
     "evaluate",
     "fuse",
     "language_gap",
@@ -40,7 +41,7 @@ __all__ = [
 
 # Modules are read when they are needed: a command that evaluates a file has done so before numpy is there.
 _NAMES = {
-    "comparison": ("Comparison", "Difference", "adjust", "compare"),
+    "comparison": ("Comparison", "Difference", "adjust", "compare", "compare_results"),
     "evaluation": ("EvaluationResult", "evaluate"),
     "fusion": ("fuse",),
     "languages": (

@@ -274,14 +274,65 @@ def compare(
         *_, retrieved, ties = (result.mean[m] for m in result.measures)
         tied[name] = ties / max(retrieved, 1)
         results[name] = result.select(result.measures[:-2])
+    return compare_results(
+        results,
+        baseline=baseline,
+        test=test,
+        correction=correction,
+        margin=margin,
+        alpha=alpha,
+        resamples=resamples,
+        seed=seed,
+        tied=tied,
+    )
+
+
+def compare_results(
+    results: Mapping[str, EvaluationResult],
+    *,
+    baseline: str | None = None,
+    test: str = "t",
+    correction: str = "holm",
+    margin: float | None = None,
+    alpha: float = 0.05,
+    resamples: int = 10_000,
+    seed: int = 0,
+    tied: Mapping[str, float] | None = None,
+) -> Comparison:
+    """As :func:`compare`, of results that are there already, such as means over seeds.
+
+    Parameters
+    ----------
+    results : dict of str to EvaluationResult
+        By name, at least two; of the same topics and measures.
+    baseline, test, correction, margin, alpha, resamples, seed
+        As for :func:`compare`.
+    tied : dict of str to float, optional
+        The share of tied documents of each run, for the notes.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        As for :func:`compare`, and for results of other topics or measures than the first one's.
+    """
+    require("scipy", "compare")
+    _check(results, baseline, test, correction, margin, alpha, resamples)
+    tied = tied or dict.fromkeys(results, 0.0)
     first = next(iter(results.values()))
     n = len(first.topics)
     if n < 2:
         raise InputError(f"qrels: a comparison needs at least 2 topics, got {n}")
+    for name, result in results.items():
+        if result.topics != first.topics or result.measures != first.measures:
+            raise InputError(f"results: '{name}' has other topics or measures than '{next(iter(results))}'")
     pairs = (
-        list(itertools.combinations(runs, 2))
+        list(itertools.combinations(results, 2))
         if baseline is None
-        else [(name, baseline) for name in runs if name != baseline]
+        else [(name, baseline) for name in results if name != baseline]
     )
     rows = []
     for index, measure in enumerate(first.measures):
@@ -323,7 +374,9 @@ def compare(
         dataclasses.replace(row, p_adjusted=p, significant=p < alpha)
         for row, p in zip(rows, adjusted, strict=True)
     ]
-    return Comparison(results, rows, test, correction, alpha, margin, _notes(rows, n, test, correction, tied))
+    return Comparison(
+        dict(results), rows, test, correction, alpha, margin, _notes(rows, n, test, correction, tied)
+    )
 
 
 def _check(runs, baseline, test, correction, margin, alpha, resamples) -> None:

@@ -39,6 +39,17 @@ class EvaluationResult:
     _means: list[float] = dataclasses.field(repr=False)
     _values: bytes = dataclasses.field(repr=False)
 
+    @classmethod
+    def of(cls, measures: Sequence[str], topics: Sequence[Any], values: Any) -> EvaluationResult:
+        """A result with the measures' ``values`` (measures × topics) and their means."""
+        import numpy as np
+
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        if values.shape != (len(measures), len(topics)):
+            raise InputError(f"values: expected shape {(len(measures), len(topics))}, got {values.shape}")
+        means = values.mean(axis=1).tolist()
+        return cls(list(measures), list(topics), [True] * len(topics), means, values.tobytes())
+
     @functools.cached_property
     def values(self) -> np.ndarray:
         """(measures, topics) float64: each measure for each topic."""

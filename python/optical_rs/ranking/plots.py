@@ -126,6 +126,32 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     return figure
 
 
+def plot_points(points: Mapping[str, tuple[float, float]], labels: tuple[str, str]) -> Any:
+    """Two measures of each system against each other, such as one in and one out of a domain.
+
+    Parameters
+    ----------
+    points : dict of str to (float, float)
+        System → the two values.
+    labels : (str, str)
+        What they are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if not points:
+        raise InputError("points: expected at least one system")
+    figure, axes = _figure(height=4.8)
+    for i, (system, (x, y)) in enumerate(points.items()):
+        axes.plot(x, y, marker="osD^vPX*"[i % 8], linestyle="", label=system)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
 def write_plots(
     folder: Path,
     comparison: Comparison,

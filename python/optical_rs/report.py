@@ -1,0 +1,284 @@
+"""The report of an experiment: tables, tests and charts, made of the cells' measures per query."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import build_info
+from .errors import InputError
+from .ranking import EvaluationResult, compare_results, language_gap
+from .ranking.comparison import Comparison
+from .ranking.tables import markdown
+
+#: Measures of the tables, and what they are called there.
+MEASURES = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_100": "R@100"}
+#: Where a cell's measures are, and how a table's title says it.
+PLACES = {"in-domain": "in domain", "out-of-domain": "out of domain"}
+
+
+def read_per_query(file: Path) -> dict[str, dict[str, float]]:
+    """Query → measure → value, of a cell's ``per_query.tsv``."""
+    head, *rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
+    return {row[0]: dict(zip(head[1:], map(float, row[1:]), strict=True)) for row in rows}
+
+
+def _values(
+    folder: Path, cells: Sequence[Mapping[str, Any]], where: str
+) -> dict[str, dict[str, dict[int, dict[str, dict[str, float]]]]]:
+    """System → language → seed → query → measure → value."""
+    found: dict[str, Any] = {}
+    for cell in cells:
+        file = folder / cell["path"] / where / "per_query.tsv"
+        if file.exists():
+            seeds = found.setdefault(cell["system"], {}).setdefault(cell["language"], {})
+            seeds[cell["seed"]] = read_per_query(file)
+    return found
+
+
+def _summary(seeds: Mapping[int, Mapping[str, Mapping[str, float]]], measure: str) -> dict[str, Any]:
+    """The mean over queries and seeds, and the spread over seeds."""
+    means = [float(np.mean([query[measure] for query in queries.values()])) for queries in seeds.values()]
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return {"mean": float(np.mean(means)), "sd": spread, "seeds": len(means)}
+
+
+def _averaged(languages: Mapping[str, Mapping[int, Any]], names: Sequence[str]) -> EvaluationResult:
+    """Each query's measures, averaged over seeds, for the queries of some languages."""
+    topics: dict[str, list[list[float]]] = {}
+    for language in names:
+        for queries in languages[language].values():
+            for query, values in queries.items():
+                topics.setdefault(f"{language}/{query}", []).append([values[m] for m in MEASURES])
+    keys = sorted(topics, key=str.encode)
+    return EvaluationResult.of(list(MEASURES), keys, np.array([np.mean(topics[k], axis=0) for k in keys]).T)
+
+
+def _comparison(
+    values: Mapping[str, Any], names: Sequence[str], measure: str, baseline: str
+) -> Comparison | None:
+    """All systems that have all of these languages against the baseline."""
+    complete = {system: v for system, v in values.items() if all(name in v for name in names)}
+    if baseline not in complete or len(complete) < 2:
+        return None
+    results = {system: _averaged(v, names).select([measure]) for system, v in complete.items()}
+    first = results[baseline]
+    results = {system: r for system, r in results.items() if r.topics == first.topics}
+    return compare_results(results, baseline=baseline, test="randomisation") if len(results) > 1 else None
+
+
+def write_report(
+    folder: Path,
+    cells: Sequence[Mapping[str, Any]],
+    *,
+    groups: Mapping[str, Sequence[str]],
+    baseline: str,
+    translation: Sequence[str] = (),
+    question: str = "",
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.md`` and charts of an experiment.
+
+    Parameters
+    ----------
+    folder : path
+        Of the experiment.
+    cells : sequence of dict
+        ``system``, ``language``, ``seed`` and ``path`` of what is there.
+    groups : dict of str to list of str
+        The languages of each group; the first group is the one to be lifted, the last the aim.
+    baseline : str
+        The system that others are tested against, and from which gaps are counted.
+    translation : sequence of str
+        Systems that translate; gains are given over the best of them.
+    question : str
+        What the experiment asks, for the head of the report.
+    about : dict, optional
+        More for ``report.json``.
+
+    Returns
+    -------
+    dict
+        What ``report.json`` says.
+
+    Raises
+    ------
+    InputError
+        No cells.
+    """
+    if not cells:
+        raise InputError("cells: nothing was made that could be reported")
+    languages = [name for group in groups.values() for name in group]
+    systems = list(dict.fromkeys(cell["system"] for cell in cells))
+    report: dict[str, Any] = {"question": question, "groups": dict(groups), "baseline": baseline}
+    parts = [f"# {question or 'Experiment'}", ""]
+    comparisons: dict[str, Comparison] = {}
+    per_place: dict[str, Any] = {}
+    for where, title in PLACES.items():
+        values = _values(folder, cells, where)
+        if not values:
+            continue
+        asked = [name for name in languages if any(name in v for v in values.values())]
+        table = {
+            measure: {
+                system: {
+                    name: _summary(values[system][name], measure) for name in asked if name in values[system]
+                }
+                for system in systems
+                if system in values
+            }
+            for measure in MEASURES
+        }
+        per_place[where] = table
+        families = {group: [name for name in names if name in asked] for group, names in groups.items()}
+        if where == "out-of-domain":
+            families = {"out of domain": asked}
+        for measure, label in MEASURES.items():
+            parts += [f"## {label}, {title}", "", _table(table[measure], asked, families), ""]
+        for family, names in families.items():
+            if names and (found := _comparison(values, names, "map", baseline)):
+                comparisons[f"{title}, {family}" if where == "in-domain" else title] = found
+    report["measures"] = per_place
+    report["gains"] = _gains(per_place.get("in-domain", {}).get("map", {}), groups, baseline, translation)
+    parts += _gain_part(report["gains"], translation)
+    for title, comparison in comparisons.items():
+        parts += [f"## MAP against {baseline}: {title}", "", comparison.to_markdown(), ""]
+    report["comparisons"] = {title: comparison.to_dict() for title, comparison in comparisons.items()}
+    for found in report["comparisons"].values():
+        found.pop("results", None)
+    seconds: dict[str, list[float]] = {}
+    for cell in cells:
+        record = json.loads((folder / cell["path"] / "cell.json").read_text(encoding="utf-8"))
+        seconds.setdefault(cell["system"], []).append(record["cell_seconds"])
+    report["cell_seconds"] = {name: {"mean": float(np.mean(s)), "max": max(s)} for name, s in seconds.items()}
+    rows = [[name, f"{v['mean']:.0f}", f"{v['max']:.0f}"] for name, v in report["cell_seconds"].items()]
+    parts += ["## Seconds per cell", "", markdown(["system", "mean", "longest"], rows), ""]
+    report["checksums"] = {
+        f"{cell['path']}/{where}/per_query.tsv": hashlib.sha256(file.read_bytes()).hexdigest()
+        for cell in cells
+        for where in PLACES
+        if (file := folder / cell["path"] / where / "per_query.tsv").exists()
+    }
+    report |= {"build": build_info(), **(about or {})}
+    if failures := (about or {}).get("failures"):
+        parts += ["## Not made", "", *(f"- {line}" for line in failures), ""]
+    charts = _charts(folder, per_place, groups)
+    parts += [f"![{chart.stem}]({chart.relative_to(folder)})" for chart in charts]
+    (folder / "report.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _cell(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    return f"{summary['mean']:.3f}" + (f" ±{summary['sd']:.3f}" if summary["sd"] is not None else "")
+
+
+def _mean_of(row: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float | None:
+    return float(np.mean([row[n]["mean"] for n in names])) if names and all(n in row for n in names) else None
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, Any]], languages: Sequence[str], families: Mapping[str, Sequence[str]]
+) -> str:
+    """Systems by languages, with the mean of each family that has more than one; ± is over seeds."""
+    wide = {name: members for name, members in families.items() if len(members) > 1}
+    head = ["system", *languages, *(f"mean of {name}" for name in wide)]
+    body = []
+    for system, row in rows.items():
+        means = [_mean_of(row, members) for members in wide.values()]
+        body.append(
+            [
+                system,
+                *(_cell(row.get(name)) for name in languages),
+                *("" if m is None else f"{m:.3f}" for m in means),
+            ]
+        )
+    return markdown(head, body)
+
+
+def _gains(
+    rows: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Sequence[str]],
+    baseline: str,
+    translation: Sequence[str],
+) -> dict[str, Any]:
+    """Of each system in the first group: the mean, ratios to the baseline and to the best translation, and
+    the share of the gap to the last group that was closed."""
+    names = list(groups)
+    low, high = list(groups[names[0]]), list(groups[names[-1]])
+    before = rows.get(baseline, {})
+    start = _mean_of(before, low)
+    translated = {name: m for name in translation if (m := _mean_of(rows.get(name, {}), low)) is not None}
+    best = max(translated, key=lambda name: translated[name]) if translated else None
+    gains = {}
+    for system, row in rows.items():
+        mean = _mean_of(row, low)
+        if mean is None:
+            continue
+        closed = None
+        if len(names) > 1 and start is not None and all(name in before for name in high):
+            values = {name: row[name]["mean"] for name in low} | {name: before[name]["mean"] for name in high}
+            was = {name: before[name]["mean"] for name in [*low, *high]}
+            closed = language_gap(values, was, low=low, high=high).closed
+        gains[system] = {
+            "mean": mean,
+            "over_baseline": mean / start if start else None,
+            "over_translation": mean / translated[best] if best else None,
+            "gap_closed": closed,
+        }
+    return {"systems": gains, "best_translation": best, "low": low, "high": high}
+
+
+def _gain_part(gains: Mapping[str, Any], translation: Sequence[str]) -> list[str]:
+    if not gains["systems"]:
+        return []
+
+    def number(x: float | None, form: str) -> str:
+        return "" if x is None or math.isnan(x) else format(x, form)
+
+    rows = [
+        [
+            system,
+            f"{v['mean']:.3f}",
+            number(v["over_baseline"], ".2f"),
+            number(v["over_translation"], ".2f"),
+            number(v["gap_closed"], ".0%"),
+        ]
+        for system, v in gains["systems"].items()
+    ]
+    best = gains["best_translation"] or "none"
+    head = ["system", "MAP", "× zero-shot", f"× best translation ({best})", "gap closed"]
+    return [f"## Gains, mean of {', '.join(gains['low'])}", "", markdown(head, rows), ""]
+
+
+def _charts(folder: Path, per_place: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[Path]:
+    """MAP by language and system, and in against out of domain; none where matplotlib is missing."""
+    try:
+        from .ranking.plots import plot_languages, plot_points
+
+        drawn = []
+        table = per_place.get("in-domain", {}).get("map")
+        if table:
+            means = {s: {name: v["mean"] for name, v in row.items()} for s, row in table.items()}
+            drawn.append(("languages.svg", plot_languages(means, "MAP")))
+        outside = per_place.get("out-of-domain", {}).get("map")
+        if table and outside:
+            language = next(iter(next(iter(outside.values()))))
+            points = {
+                s: (table[s][language]["mean"], row[language]["mean"])
+                for s, row in outside.items()
+                if language in table.get(s, {}) and language in row
+            }
+            labels = (f"MAP in domain ({language})", f"MAP out of domain ({language})")
+            drawn.append(("domains.svg", plot_points(points, labels)))
+    except InputError:
+        return []
+    for name, figure in drawn:
+        figure.savefig(folder / name, metadata={"Date": None})
+    return [folder / name for name, _ in drawn]

@@ -209,6 +209,14 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[0] == "1"
     assert any("dog" in line for line in out)
+    index_main(["--model", folder, "--documents", str(file), "--out", store, "--pool", "2"])
+    assert "a token in 2" in capsys.readouterr().out
+    for extra in ([], ["--exact"]):
+        search_main([*arguments, "--queries", str(file), "--output", str(tmp_path / "coarse"), *extra])
+        assert [list(hits) for hits in read_run(tmp_path / "coarse").values()] == [
+            list(h) for h in run.values()
+        ]
+    capsys.readouterr()
     run_command_status(["inspect", store, "--verify"], 0)
     assert json.loads(capsys.readouterr().out)["texts"] == len(documents)
     run_command_status(["inspect", store, "--convert", str(tmp_path / "half"), "--dtype", "float16"], 0)

@@ -74,6 +74,45 @@ def test_what_was_deleted_since_is_not_found(store, tmp_path):
     assert "d10" not in [n for n, _ in search([store[10]], store, 50, coarse=coarse)[0]]
 
 
+def test_a_coarse_store_that_lacks_texts_is_refused(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse", 2)
+    store.append([store[0], store[1]], ["new", "newer"])
+    with pytest.raises(InputError, match="pool them again"):
+        search([store[10]], store, 5, coarse=coarse)
+
+
+def test_any_engine_can_come_first(store):
+    asked = []
+
+    def engine(queries, candidates):
+        asked.append((len(queries), candidates))
+        return [[("d4", 1.0), ("d8", 0.5), ("gone", 0.1)] for _ in queries]
+
+    queries = [store[4], store[8]]
+    found = search(queries, store, 2, coarse=engine, candidates=10)
+    assert asked == [(2, 10)]
+    exact = maxsim(queries, store)
+    for row, hits in zip(exact, found, strict=True):
+        assert {n for n, _ in hits} == {"d4", "d8"}
+        assert all(score == pytest.approx(row[store.index(name)], rel=1e-5) for name, score in hits)
+    with pytest.raises(InputError, match="expected hits for 2 queries, got 0"):
+        search(queries, store, 2, coarse=lambda queries, candidates: [])
+
+
+def test_fast_plaid_comes_first(store, tmp_path):
+    pytest.importorskip("fast_plaid")
+    from optical_rs.similarity.engines import fast_plaid
+
+    queries = [store[i] for i in range(5)]
+    for _ in range(2):  # made, then found again
+        engine = fast_plaid(store, tmp_path / "plaid")
+        found = search(queries, store, 1, coarse=engine, candidates=20)
+        assert [hits[0][0] for hits in found] == [store.ids[i] for i in range(5)]
+    store.append([store[0]], ["new"])
+    with pytest.raises(InputError, match="lacks texts of the store, such as 'new'"):
+        fast_plaid(store, tmp_path / "plaid")
+
+
 def test_bad_input(store, tmp_path):
     coarse = pool(store, tmp_path / "coarse")
     for call, message in (

@@ -1,6 +1,7 @@
 """``optical-rs index``: documents as a store of tokens, ready to be searched."""
 
 import argparse
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ..data import load_collection
 from ..data.collection import read_texts
 from ..errors import InputError
 from ..progress import progress_bar
-from ..similarity import TokenStore
+from ..similarity import TokenStore, pool
 from ..similarity.store import DTYPES
 from .encoder import Encoder
 
@@ -83,6 +84,12 @@ def index(
     return store
 
 
+def coarse_of(path: str | Path) -> Path:
+    """Where the coarse store of an index is, if it has one."""
+    path = Path(path)
+    return path.with_name(path.name + ".coarse")
+
+
 def document_of(store: TokenStore, number: int) -> str:
     """The document that a text of a store belongs to."""
     name = store.ids[number]
@@ -100,6 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="int8", help="how tokens are kept")
     parser.add_argument("--window", type=int, help="cut documents into pieces of so many tokens")
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
+    parser.add_argument(
+        "--pool",
+        type=int,
+        metavar="FACTOR",
+        help="also make a coarse store with a token in so many, OUT.coarse, which searches then look at first",
+    )
     parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
     parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
     options = parser.parse_args(arguments)
@@ -118,6 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             overlap=options.overlap,
             progress=progress,
         )
+    coarse = coarse_of(options.out)
+    factor = options.pool or (TokenStore(coarse).metadata["pool"] if coarse.exists() else None)
+    if factor:
+        shutil.rmtree(coarse, ignore_errors=True)
+        with progress_bar("pooling", "text") as progress:
+            pool(store, coarse, factor, progress=progress)
+        print(f"{coarse}: a token in {factor}")
     found = store.inspect()
     print(
         f"{options.out}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "

@@ -14,9 +14,10 @@ from ..errors import InputError
 from ..progress import progress_bar
 from ..ranking import read_run, write_run
 from ..similarity import TokenStore, maxsim, search
+from ..similarity.maxsim import FirstStage
 from ..transport import solve_batch
 from .encoder import Encoder
-from .index import document_of
+from .index import coarse_of, document_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,8 @@ def search_texts(
     queries: Sequence[str],
     k: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    coarse: TokenStore | FirstStage | None = None,
 ) -> list[list[Hit]]:
     """The ``k`` best documents of each query.
 
@@ -91,6 +94,8 @@ def search_texts(
     queries : sequence of str
     k : int
     progress : callable, optional
+        As for :func:`~optical_rs.similarity.search`.
+    coarse : TokenStore or callable, optional
         As for :func:`~optical_rs.similarity.search`.
 
     Returns
@@ -116,7 +121,7 @@ def search_texts(
         return [[] for _ in queries]
     # Of k documents, all pieces may come before the best piece of the next.
     pieces = k * _most_pieces(store)
-    found = search(encoder.encode_query(queries), store, pieces, progress=progress)
+    found = search(encoder.encode_query(queries), store, pieces, coarse=coarse, progress=progress)
     return [_documents(store, hits, k) for hits in found]
 
 
@@ -232,13 +237,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
     parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
     parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
+    parser.add_argument("--exact", action="store_true", help="do not look at a coarse store first")
 
 
-def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore]:
-    """The models and the store that options name: of queries, of documents if given, and ``index``."""
+def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore, TokenStore | None]:
+    """What options name: the model of queries, that of documents if given, ``index``, and its coarse store."""
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     other = Encoder(options.document_model) if options.document_model else None
-    return encoder, other, TokenStore(options.index)
+    coarse = coarse_of(options.index)
+    use = coarse.exists() and not options.exact
+    return encoder, other, TokenStore(options.index), TokenStore(coarse) if use else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -254,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--explain", action="store_true", help="also show which tokens match")
     options = parser.parse_args(arguments)
-    encoder, other, store = opened(options)
+    encoder, other, store, coarse = opened(options)
     if options.rerank and not (options.queries and options.output):
         raise InputError("--rerank: needs --queries and --output")
     if options.queries:
@@ -266,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{options.output}: {len(reranked)} queries")
             return
         with progress_bar("searching", "document") as progress:
-            found = search_texts(encoder, store, list(queries.values()), options.k, progress)
+            found = search_texts(encoder, store, list(queries.values()), options.k, progress, coarse=coarse)
         run = dict(zip(queries, found, strict=True))
         if options.output:
             write_run(
@@ -281,9 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sys.stdin.isatty():
         print(f"{len(store)} texts; an empty line ends")
     for line in iter(lambda: _ask(sys.stdin.isatty()), ""):
-        _show(
-            encoder, store, line, search_texts(encoder, store, [line], options.k)[0], options.explain, other
-        )
+        hits = search_texts(encoder, store, [line], options.k, coarse=coarse)[0]
+        _show(encoder, store, line, hits, options.explain, other)
 
 
 def _ask(prompt: bool) -> str:

@@ -24,7 +24,12 @@ _HEADERS = {
 }
 
 
-def application(encoder: Encoder, store: TokenStore, document_encoder: Encoder | None = None) -> Any:
+def application(
+    encoder: Encoder,
+    store: TokenStore,
+    document_encoder: Encoder | None = None,
+    coarse: TokenStore | None = None,
+) -> Any:
     """The page and its two calls, as an ASGI application.
 
     ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}``;
@@ -33,7 +38,7 @@ def application(encoder: Encoder, store: TokenStore, document_encoder: Encoder |
 
     Parameters
     ----------
-    encoder, store, document_encoder
+    encoder, store, document_encoder, coarse
         As for :func:`~optical_rs.edge.search.search_texts` and :func:`~optical_rs.edge.search.explain`.
 
     Returns
@@ -62,9 +67,8 @@ def application(encoder: Encoder, store: TokenStore, document_encoder: Encoder |
 
     # Functions without `async` run in threads: a search does not hold up the page.
     def search(request: Request) -> Response:
-        hits = search_texts(encoder, store, [text_of(request)], number_of(request, "k", "10", 1, MOST_HITS))[
-            0
-        ]
+        k = number_of(request, "k", "10", 1, MOST_HITS)
+        hits = search_texts(encoder, store, [text_of(request)], k, coarse=coarse)[0]
         rows = [
             {"rank": rank, "document": h.document, "score": h.score, "text": h.text, "number": h.number}
             for rank, h in enumerate(hits, 1)
@@ -116,11 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others can then reach it")
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
-    encoder, other, store = opened(options)
-    search_texts(encoder, store, ["test"], 1)  # what does not fit is told before anybody waits
+    encoder, other, store, coarse = opened(options)
+    search_texts(encoder, store, ["test"], 1, coarse=coarse)  # what does not fit is told before anybody waits
     uvicorn = require("uvicorn", "serve")
     print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)
-    uvicorn.run(application(encoder, store, other), host=options.host, port=options.port, log_level="warning")
+    uvicorn.run(
+        application(encoder, store, other, coarse), host=options.host, port=options.port, log_level="warning"
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from .. import _core
 from ..errors import InputError
 from .store import TokenStore
 
+#: A first stage of search: queries and a number of candidates to each query's (id, score), best first.
+FirstStage = Callable[[Sequence[np.ndarray], int], list[list[tuple[str, float]]]]
+
 
 def _packed(name: str, texts: Any, lengths: Any = None) -> tuple[Any, np.ndarray]:
     """(values (tokens, dim), with scales if they are bytes; offsets (texts + 1) int64) of any form."""
@@ -96,7 +99,7 @@ def search(
     k: int,
     *,
     document_ids: Sequence[str] | None = None,
-    coarse: TokenStore | None = None,
+    coarse: TokenStore | FirstStage | None = None,
     candidates: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[tuple[str, float]]]:
@@ -110,10 +113,12 @@ def search(
         Documents per query; all of them if there are fewer.
     document_ids : sequence of str, optional
         Names of the documents; those of the store, or their positions, by default.
-    coarse : TokenStore, optional
-        Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store. It is searched first, and
-        only the best ``candidates`` are then scored exactly: faster, and documents that look worse in it
-        than they are can be missed. See docs/edge.md for what was measured.
+    coarse : TokenStore or callable, optional
+        Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store; or any engine, such as
+        :func:`~optical_rs.similarity.engines.fast_plaid`: called with the queries and ``candidates``, it
+        returns each query's (id, score). It is searched first, and only the best ``candidates`` are then
+        scored exactly: faster, and documents that look worse in it than they are can be missed. See
+        docs/edge.md for what was measured.
     candidates : int, optional
         By default the larger of 20 k and 200.
     progress : callable, optional
@@ -127,7 +132,8 @@ def search(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit, ``k`` below 1, or another number of ids than of documents.
+        Shapes or dimensions that do not fit, ``k`` below 1, another number of ids than of documents, or a
+        coarse store that lacks texts.
 
     Examples
     --------
@@ -163,7 +169,7 @@ def _search_twice(
     queries: Any,
     documents: Any,
     k: int,
-    coarse: TokenStore,
+    coarse: TokenStore | FirstStage,
     candidates: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[list[tuple[str, float]]]:
@@ -173,7 +179,16 @@ def _search_twice(
         raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
     q_values, q_offsets = _queries(queries)
     found: list[list[tuple[str, float]]] = []
-    first = search(queries, coarse, candidates, progress=progress)
+    if isinstance(coarse, TokenStore):
+        live = len(documents) - int(documents.deleted.sum())
+        if live > len(coarse):
+            raise InputError(f"coarse: has {len(coarse)} texts, but documents {live}; pool them again")
+        first = search(queries, coarse, candidates, progress=progress)
+    else:
+        texts = [q_values[start:end] for start, end in itertools.pairwise(q_offsets.tolist())]
+        first = coarse(texts, candidates)
+        if len(first) != len(texts):
+            raise InputError(f"coarse: expected hits for {len(texts)} queries, got {len(first)}")
     for (start, end), hits in zip(itertools.pairwise(q_offsets.tolist()), first, strict=True):
         numbers = [documents.index(name) for name, _ in hits if name in documents]
         rows = [slice(documents.offsets[i], documents.offsets[i + 1]) for i in numbers]

@@ -57,7 +57,7 @@ METHODS = ("zero-shot", "psq", "bm25-translate", "nmt", "fusion")
 #: The loss that trains on texts in several languages, not on bitext: hybrid batches.
 RETRIEVAL = "retrieval"
 #: Options of trained systems besides their loss's.
-TRAINED = ("bitext", "proportions", "order", "joint", "interpolate", "languages", "training")
+TRAINED = ("bitext", "proportions", "order", "joint", "interpolate", "languages", "seeds", "training")
 #: Options of the others.
 UNTRAINED = {
     "zero-shot": ("languages",),
@@ -102,10 +102,15 @@ class Experiment(Recipe):
         """The languages of all groups."""
         return [name for group in self.languages.values() for name in group]
 
-    def seeds_of(self, language: str) -> list[int]:
-        """The seeds that a language's students are trained with."""
+    def seeds_of(self, system: str, language: str) -> list[int]:
+        """The seeds that a system's students of a language are trained with; 0 where nothing is drawn."""
+        options = self.systems[system]
+        if not options.get("loss"):
+            parts = [part for part in options.get("of") or [] if self.systems[part].get("loss")]
+            return self.seeds_of(parts[0], language) if parts else [0]
         group = next(name for name, members in self.languages.items() if language in members)
-        return list(range(self.seeds[group] if isinstance(self.seeds, dict) else self.seeds))
+        seeds = self.seeds[group] if isinstance(self.seeds, dict) else self.seeds
+        return list(range(min(seeds, options.get("seeds", seeds))))
 
     def languages_of(self, system: str) -> list[str]:
         """The languages that a system is asked in."""
@@ -235,32 +240,25 @@ def cells(experiment: Experiment) -> Iterator[list[Cell]]:
         languages = experiment.languages_of(name)
         if not options.get("loss"):
             for language in languages:
-                yield [
-                    Cell(name, language, seed) for seed in _seeds_without_training(experiment, name, language)
-                ]
+                yield [Cell(name, language, seed) for seed in experiment.seeds_of(name, language)]
             continue
         group = trained.pop(_training(options), None)
         if group is None:
             continue  # made with a system before it
         if options.get("joint"):
-            for seed in range(max(len(experiment.seeds_of(language)) for language in languages)):
-                asked = [language for language in languages if seed in experiment.seeds_of(language)]
+            seeds = {language: experiment.seeds_of(name, language) for language in languages}
+            for seed in max(seeds.values(), key=len):
+                asked = [language for language in languages if seed in seeds[language]]
                 yield [Cell(system, language, seed) for system in group for language in asked]
         else:
             for language in languages:
-                for seed in experiment.seeds_of(language):
+                for seed in experiment.seeds_of(name, language):
                     yield [Cell(system, language, seed) for system in group]
 
 
 def _training(options: Mapping[str, Any]) -> str:
     """What a system's training depends on."""
     return json.dumps({k: v for k, v in options.items() if k != "interpolate"}, sort_keys=True)
-
-
-def _seeds_without_training(experiment: Experiment, name: str, language: str) -> list[int]:
-    """A fusion has the seeds of what it is made of."""
-    parts = experiment.systems[name].get("of") or []
-    return experiment.seeds_of(language) if any(experiment.systems[p].get("loss") for p in parts) else [0]
 
 
 class Workbench:
@@ -621,7 +619,8 @@ def run(
         A line for each group of cells that failed; the others are made all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    groups = list(cells(experiment))
+    # One seed of everything before the next: a run that is cut short can be compared all the same.
+    groups = sorted(cells(experiment), key=lambda group: group[0].seed)
     missing = [group for group in groups if not all(is_done(experiment, folder, cell) for cell in group)]
     total = sum(map(len, groups))
     say(f"{total} cells, {total - sum(map(len, missing))} of them done")
@@ -662,6 +661,7 @@ def run(
         [dataclasses.asdict(cell) | {"path": cell.path} for cell in available],
         groups=experiment.languages,
         baseline=experiment.baseline,
+        start=next((n for n, o in experiment.systems.items() if o.get("method") == "zero-shot"), None),
         translation=experiment.translation,
         question=experiment.question,
         about={"versions": versions(), "failures": failures, "systems": experiment.systems},

@@ -77,6 +77,7 @@ def write_report(
     *,
     groups: Mapping[str, Sequence[str]],
     baseline: str,
+    start: str | None = None,
     translation: Sequence[str] = (),
     question: str = "",
     about: Mapping[str, Any] | None = None,
@@ -92,7 +93,9 @@ def write_report(
     groups : dict of str to list of str
         The languages of each group; the first group is the one to be lifted, the last the aim.
     baseline : str
-        The system that others are tested against, and from which gaps are counted.
+        The system that others are tested against.
+    start : str, optional
+        The system before any training, from which gains and gaps are counted; the baseline by default.
     translation : sequence of str
         Systems that translate; gains are given over the best of them.
     question : str
@@ -143,8 +146,10 @@ def write_report(
             if names and (found := _comparison(values, names, "map", baseline)):
                 comparisons[f"{title}, {family}" if where == "in-domain" else title] = found
     report["measures"] = per_place
-    report["gains"] = _gains(per_place.get("in-domain", {}).get("map", {}), groups, baseline, translation)
-    parts += _gain_part(report["gains"], translation)
+    report["gains"] = _gains(
+        per_place.get("in-domain", {}).get("map", {}), groups, start or baseline, translation
+    )
+    parts += _gain_part(report["gains"], start or baseline)
     for title, comparison in comparisons.items():
         parts += [f"## MAP against {baseline}: {title}", "", comparison.to_markdown(), ""]
     report["comparisons"] = {title: comparison.to_dict() for title, comparison in comparisons.items()}
@@ -205,14 +210,14 @@ def _table(
 def _gains(
     rows: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
-    baseline: str,
+    first: str,
     translation: Sequence[str],
 ) -> dict[str, Any]:
-    """Of each system in the first group: the mean, ratios to the baseline and to the best translation, and
+    """Of each system in the first group: the mean, ratios to the first system and to the best translation, and
     the share of the gap to the last group that was closed."""
     names = list(groups)
     low, high = list(groups[names[0]]), list(groups[names[-1]])
-    before = rows.get(baseline, {})
+    before = rows.get(first, {})
     start = _mean_of(before, low)
     translated = {name: m for name in translation if (m := _mean_of(rows.get(name, {}), low)) is not None}
     best = max(translated, key=lambda name: translated[name]) if translated else None
@@ -228,14 +233,14 @@ def _gains(
             closed = language_gap(values, was, low=low, high=high).closed
         gains[system] = {
             "mean": mean,
-            "over_baseline": mean / start if start else None,
+            "over_start": mean / start if start else None,
             "over_translation": mean / translated[best] if best else None,
             "gap_closed": closed,
         }
     return {"systems": gains, "best_translation": best, "low": low, "high": high}
 
 
-def _gain_part(gains: Mapping[str, Any], translation: Sequence[str]) -> list[str]:
+def _gain_part(gains: Mapping[str, Any], start: str) -> list[str]:
     if not gains["systems"]:
         return []
 
@@ -246,14 +251,14 @@ def _gain_part(gains: Mapping[str, Any], translation: Sequence[str]) -> list[str
         [
             system,
             f"{v['mean']:.3f}",
-            number(v["over_baseline"], ".2f"),
+            number(v["over_start"], ".2f"),
             number(v["over_translation"], ".2f"),
             number(v["gap_closed"], ".0%"),
         ]
         for system, v in gains["systems"].items()
     ]
     best = gains["best_translation"] or "none"
-    head = ["system", "MAP", "× zero-shot", f"× best translation ({best})", "gap closed"]
+    head = ["system", "MAP", f"× {start}", f"× best translation ({best})", "gap closed"]
     return [f"## Gains, mean of {', '.join(gains['low'])}", "", markdown(head, rows), ""]
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 import transformers
@@ -240,7 +241,7 @@ def cells(experiment: Experiment) -> Iterator[list[Cell]]:
         languages = experiment.languages_of(name)
         if not options.get("loss"):
             for language in languages:
-                yield [Cell(name, language, seed) for seed in experiment.seeds_of(name, language)]
+                yield from ([Cell(name, language, seed)] for seed in experiment.seeds_of(name, language))
             continue
         group = trained.pop(_training(options), None)
         if group is None:
@@ -463,8 +464,6 @@ def _train_retrieval(
     languages: Sequence[str],
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    from datasets import Dataset
-
     texts: dict[tuple[int, str], str] = {}
     for language in languages:
         for spec in bench.specs(options, language):
@@ -491,7 +490,7 @@ def _train_retrieval(
     loss = MultiVectorMultipleNegativesRankingLoss(
         student, scale=options.get("scale", 20.0), similarity_fct=scores
     )
-    record = fit(loss, Dataset.from_dict(rows), training, collator=HybridCollator, save=False)
+    record = fit(loss, datasets.Dataset.from_dict(rows), training, collator=HybridCollator, save=False)
     return {**record, "pairs": len(texts)}
 
 
@@ -619,8 +618,10 @@ def run(
         A line for each group of cells that failed; the others are made all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # One seed of everything before the next: a run that is cut short can be compared all the same.
-    groups = sorted(cells(experiment), key=lambda group: group[0].seed)
+    # One seed of everything before the next, so that a run that is cut short can be compared all the same;
+    # fusions after what they are made of.
+    fused = {name for name, options in experiment.systems.items() if options.get("method") == "fusion"}
+    groups = sorted(cells(experiment), key=lambda group: (group[0].seed, group[0].system in fused))
     missing = [group for group in groups if not all(is_done(experiment, folder, cell) for cell in group)]
     total = sum(map(len, groups))
     say(f"{total} cells, {total - sum(map(len, missing))} of them done")
@@ -694,6 +695,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     _, failures = run(experiment, folder, show_progress_bar=sys.stderr.isatty())
     print("\n" + (folder / "report.md").read_text(encoding="utf-8"))
     print(f"report, runs and measures per query: {folder}")

@@ -577,6 +577,8 @@ def fit(
     if not args.disable_tqdm:
         trainer.add_callback(Progress(label))
     trainer.train(resume_from_checkpoint=resume)
+    # Training in bfloat16 wraps the model's forward; what is measured afterwards is in full precision.
+    trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     if save:
         trainer.save_model(str(folder))
     if args.push_to_hub:

@@ -149,8 +149,9 @@ def psq(
     --------
     >>> from optical_rs.baselines import TranslationTable, psq
     >>> table = TranslationTable({"moto": {"fire": 0.9, "hot": 0.1}}, {})
-    >>> psq({"q": "moto"}, {"a": "the fire burns", "b": "a hot day", "c": "rain"}, table, cumulative=1)["q"]
-    [('a', 0.60...), ('b', 0.10...)]
+    >>> run = psq({"q": "moto"}, {"a": "the fire burns", "b": "a hot day", "c": "rain"}, table, cumulative=1)
+    >>> [name for name, _ in run["q"]]
+    ['a', 'b']
     """
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")

@@ -118,8 +118,8 @@ class HybridBatchSampler(DefaultBatchSampler):
     Raises
     ------
     InputError
-        An ``alpha`` outside 0..1, lengths that differ from the data set's, or fewer than two languages
-        for cross-lingual batches.
+        An ``alpha`` outside 0..1, lengths that differ from the data set's, a language with less than a
+        batch of texts, or fewer than two languages for cross-lingual batches.
     """
 
     def __init__(
@@ -134,7 +134,9 @@ class HybridBatchSampler(DefaultBatchSampler):
         weights: str = "uniform",
         **kwargs: Any,
     ):
-        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
+        # What others divide batches by is their number of rows.
+        super().__init__(dataset, batch_size=2 * batch_size, drop_last=drop_last, **kwargs)
+        self.pairs = batch_size
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha: expected a probability, got {alpha}")
         if weights not in ("uniform", "size"):
@@ -147,6 +149,11 @@ class HybridBatchSampler(DefaultBatchSampler):
         for row, (message, language) in enumerate(zip(messages, languages, strict=True)):
             self.rows.setdefault(language, {})[message] = row
         self.names = sorted(self.rows)
+        for name in self.names:
+            if len(self.rows[name]) < batch_size:
+                raise InputError(
+                    f"languages: '{name}' has {len(self.rows[name])} texts, fewer than a batch of {batch_size}"
+                )
         sizes = np.array([len(self.rows[name]) for name in self.names], dtype=float)
         self.shares = sizes / sizes.sum() if weights == "size" else np.full(len(sizes), 1 / len(sizes))
         self.total = int(sizes.sum())
@@ -154,10 +161,10 @@ class HybridBatchSampler(DefaultBatchSampler):
             raise InputError("languages: cross-lingual batches need two languages with texts in common")
 
     def _partners(self, language: str) -> dict[str, list[int]]:
-        """Other languages, and the texts that they have in common with this one."""
+        """Other languages, and the texts that they have in common with this one: a batch or more."""
         own = self.rows[language].keys()
         shared = {name: sorted(own & self.rows[name].keys()) for name in self.names if name != language}
-        return {name: texts for name, texts in shared.items() if texts}
+        return {name: texts for name, texts in shared.items() if len(texts) >= self.pairs}
 
     def __iter__(self) -> Iterator[list[int]]:
         partners = {name: self._partners(name) for name in self.names}
@@ -171,8 +178,8 @@ class HybridBatchSampler(DefaultBatchSampler):
                 shares = np.array([self.shares[self.names.index(name)] for name in others])
                 answered = list(others)[draw.choice(len(others), p=shares / shares.sum())]
                 texts = others[answered]
-            chosen = draw.choice(texts, size=min(self.batch_size, len(texts)), replace=False).tolist()
+            chosen = draw.choice(texts, size=self.pairs, replace=False).tolist()
             yield [self.rows[asked][m] for m in chosen] + [self.rows[answered][m] for m in chosen]
 
     def __len__(self) -> int:
-        return max(1, round(self.total / self.batch_size))
+        return max(1, round(self.total / self.pairs))

@@ -1,0 +1,217 @@
+"""Experiments: every kind of system over two languages, made cell by cell."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from optical_rs import InputError
+
+pytest.importorskip("sentence_transformers")
+
+from optical_rs import experiment as experiments
+from optical_rs.report import write_report
+
+
+@pytest.fixture
+def languages(tmp_path, pairs):
+    """Bitext files and collections of two "languages", one of them the other spelt backwards."""
+    for name in ("ny", "xx"):
+        spell = (lambda text: text) if name == "ny" else (lambda text: text[::-1])
+        folder = tmp_path / "collections" / name
+        folder.mkdir(parents=True)
+        rows = [(spell(f), e) for f, e in pairs]
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{f}\t{e}\n" for f, e in rows), encoding="utf-8")
+        (folder / "queries.tsv").write_text("".join(f"q{i}\t{f}\n" for i, (f, _) in enumerate(rows)))
+        (folder / "documents.tsv").write_text("".join(f"d{i}\t{e}\n" for i, (_, e) in enumerate(rows)))
+        (folder / "qrels.txt").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(len(rows))))
+    return tmp_path
+
+
+@pytest.fixture
+def recipe(languages, teacher):
+    teacher.save_pretrained(str(languages / "teacher"))
+    return {
+        "question": "Does it work?",
+        "teacher": str(languages / "teacher"),
+        "bitext": str(languages / "{language}.tsv"),
+        "collection": str(languages / "collections" / "{language}"),
+        "languages": {"low": ["ny"], "high": ["xx"]},
+        "seeds": {"low": 2, "high": 1},
+        "out_of_domain": {"ny": {"collection": str(languages / "collections" / "xx"), "queries": 6}},
+        "baseline": "zero-shot",
+        "systems": {"zero-shot": None},
+        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 4, "use_cpu": True},
+    }
+
+
+def read(recipe, folder):
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return experiments.read_experiment(file)
+
+
+def run(recipe, tmp_path, **options):
+    said = []
+    report, failures = experiments.run(read(recipe, tmp_path), tmp_path / "out", say=said.append, **options)
+    return report, failures, said
+
+
+def test_every_kind_of_system(recipe, tmp_path, languages):
+    pytest.importorskip("eflomal")
+    recipe["systems"] |= {
+        "psq": {"method": "psq"},
+        "bm25": {"method": "bm25-translate", "translator": "dictionary"},
+        "nmt": {"method": "nmt", "translator": "dictionary"},
+        "pooled": {"loss": "pooled-mse"},
+        "optical+": {"loss": "optical", "pooled_weight": 1, "joint": True, "interpolate": 0.5},
+        "idf": {"loss": "optical", "marginals": "idf", "seeds": 1},
+        "distill": {"loss": "translate-distill", "seeds": 1},
+        "hybrid": {"loss": "retrieval", "alpha": 0.5, "joint": True},
+        "mix": {
+            "loss": "greedy",
+            "bitext": [recipe["bitext"], str(languages / "xx.tsv")],
+            "proportions": [0.5, 0.5],
+            "order": "sequential",
+            "languages": ["ny"],
+        },
+        "both": {"method": "fusion", "of": ["psq", "optical+"]},
+    }
+    recipe["translation"] = ["psq", "bm25", "nmt"]
+    report, failures, said = run(recipe, tmp_path)
+    assert failures == []
+    assert said[0] == "32 cells, 0 of them done"
+    table = report["measures"]["in-domain"]["map"]
+    assert set(table) == set(recipe["systems"])
+    assert table["pooled"]["ny"]["seeds"] == 2
+    assert table["pooled"]["xx"]["seeds"] == 1
+    assert table["both"]["ny"]["seeds"] == 2
+    assert table["idf"]["ny"]["seeds"] == 1
+    assert "xx" not in table["mix"]
+    assert set(report["measures"]["out-of-domain"]["map"]["optical+"]) == {"ny"}
+    # What the report says is what the cells' files say.
+    for seed in range(2):
+        folder = tmp_path / "out" / "cells" / "pooled" / f"ny-{seed}" / "in-domain"
+        rows = [line.split("\t") for line in (folder / "per_query.tsv").read_text().splitlines()]
+        mean = np.mean([float(row[rows[0].index("map")]) for row in rows[1:]])
+        assert json.loads((folder / "metrics.json").read_text())["map"] == pytest.approx(mean, abs=1e-5)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.startswith("# Does it work?")
+    assert "× best translation (" in text
+    assert len(report["checksums"]) == len(list((tmp_path / "out").glob("cells/*/*/*/per_query.tsv")))
+    # Nothing is left to do, and nothing is done.
+    _, _, again = run(recipe, tmp_path)
+    assert again == ["32 cells, 32 of them done"]
+
+
+def test_a_run_goes_on_where_it_was(recipe, tmp_path):
+    recipe["systems"]["pooled"] = {"loss": "pooled-mse", "seeds": 1}
+    run(recipe, tmp_path)
+    cells = tmp_path / "out" / "cells" / "pooled"
+    before = {f.name: (f / "in-domain" / "run.trec").read_bytes() for f in cells.iterdir()}
+    shutil.rmtree(cells / "ny-0")
+    (cells / "xx-0" / "cell.json").write_text('{"half a')
+    _, _, said = run(recipe, tmp_path)
+    assert said[0] == "4 cells, 2 of them done"
+    assert {f.name: (f / "in-domain" / "run.trec").read_bytes() for f in cells.iterdir()} == before
+    # Another definition is another cell.
+    recipe["training"]["learning_rate"] = 1e-3
+    _, _, said = run(recipe, tmp_path)
+    assert said[0] == "4 cells, 0 of them done"
+
+
+def test_students_half_way_back_share_their_training(recipe, tmp_path, monkeypatch):
+    recipe["systems"] |= {
+        "whole": {"loss": "pooled-mse", "seeds": 1, "languages": ["ny"]},
+        "half": {"loss": "pooled-mse", "seeds": 1, "languages": ["ny"], "interpolate": 0.5},
+        "hardly": {"loss": "pooled-mse", "seeds": 1, "languages": ["ny"], "interpolate": 1e-9},
+    }
+    fits = []
+    monkeypatch.setattr(
+        experiments, "fit", lambda *a, _fit=experiments.fit, **k: fits.append(1) or _fit(*a, **k)
+    )
+    run(recipe, tmp_path)
+    assert len(fits) == 1
+    found = {
+        name: (tmp_path / "out" / "cells" / name / "ny-0" / "in-domain" / "run.trec").read_text().split("\n")
+        for name in recipe["systems"]
+    }
+    scores = {name: [line.split()[4] for line in lines if line] for name, lines in found.items()}
+    numbers = {name: np.array(row, dtype=float) for name, row in scores.items()}
+    np.testing.assert_allclose(numbers["hardly"], numbers["zero-shot"], rtol=1e-6)
+    for one, other in (("whole", "half"), ("half", "zero-shot")):
+        assert np.abs(numbers[one] - numbers[other]).max() > 1e-4
+
+
+def test_a_cell_that_fails_leaves_the_others(recipe, tmp_path, capsys, monkeypatch):
+    recipe["systems"] |= {
+        "nmt": {"method": "nmt", "translator": str(tmp_path / "nothing")},
+        "both": {"method": "fusion", "of": ["nmt", "zero-shot"]},
+    }
+    report, failures, _ = run(recipe, tmp_path)
+    assert len(failures) == 4
+    assert failures[0].startswith("nmt, ny, seed 0: translator: cannot load")
+    assert "both, ny, seed 0: of: 'nmt' has no run" in failures[2]
+    assert set(report["measures"]["in-domain"]["map"]) == {"zero-shot"}
+    assert "## Not made" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(InputError, match="4 of the cells failed") as error:
+        experiments.main([str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out")])
+    assert error.value.status == 1
+
+
+def test_the_command(recipe, tmp_path, capsys):
+    recipe["systems"]["pooled"] = {"loss": "pooled-mse"}
+    read(recipe, tmp_path)
+    arguments = [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out")]
+    experiments.main([*arguments, "--dry_run"])
+    assert capsys.readouterr().out.count("to do") == 5
+    experiments.main([*arguments, "--systems", "pooled", "--languages", "ny", "--seeds", "1"])
+    assert "| pooled |" in capsys.readouterr().out
+    experiments.main([*arguments, "--dry_run"])
+    out = capsys.readouterr().out
+    assert (out.count("done"), out.count("to do")) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sytems": {}}, "unknown key 'sytems'; did you mean 'systems'"),
+        ({"languages": []}, "expected a mapping 'languages'"),
+        ({"languages": {"a": ["ny"], "b": ["ny"]}}, "a language is in two groups"),
+        ({"seeds": {"low": 1}}, "seeds: expected a number of seeds for 'high'"),
+        ({"baseline": "zero"}, "no system 'zero'; did you mean 'zero-shot'"),
+        ({"out_of_domain": {"yy": {}}}, "out_of_domain: no language 'yy'"),
+        ({"training": {"epochs": 3}}, "training: unknown key 'epochs'"),
+        ({"systems": {"zero-shot": {"loss": "opticl"}}}, "unknown loss 'opticl'; did you mean 'optical'"),
+        ({"systems": {"zero-shot": {"method": "psk"}}}, "unknown method 'psk'; did you mean 'psq'"),
+        ({"systems": {"zero-shot": {"loss": "optical", "regg": 1}}}, "no option 'regg'; did you mean 'reg'"),
+        ({"systems": {"zero-shot": {"method": "psq", "loss": None, "k2": 1}}}, "has no option"),
+        ({"systems": {"zero-shot": {"loss": "greedy", "interpolate": 2}}}, "interpolate: expected a share"),
+        ({"systems": {"zero-shot": {"loss": "greedy", "order": "pur"}}}, "unknown order 'pur'"),
+        ({"systems": {"zero-shot": {"loss": "greedy", "languages": ["fr"]}}}, "the recipe has no 'fr'"),
+        ({"systems": {"zero-shot": {"method": "fusion", "of": ["x", "y"]}}}, "of: no system 'x'"),
+        ({"systems": {"a/b": {}}}, "not usable as the name of a folder"),
+    ],
+)
+def test_bad_recipes(recipe, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        read({**recipe, **change}, tmp_path)
+
+
+def test_a_report_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="nothing was made"):
+        write_report(tmp_path, [], groups={}, baseline="x")
+
+
+@pytest.mark.parametrize(
+    "name", [p.stem for p in experiments.Path(experiments.__file__).parent.glob("recipes/*.yaml")]
+)
+def test_the_recipes_that_come_along_are_valid(name):
+    file = experiments.Path(experiments.__file__).parent / "recipes" / f"{name}.yaml"
+    if name == "demo":
+        from optical_rs.train import parse
+
+        parse(["--config", str(file)])
+    else:
+        assert sum(map(len, experiments.cells(experiments.read_experiment(file)))) > 4

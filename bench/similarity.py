@@ -185,22 +185,28 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="10,000 documents alone")
     parser.add_argument("--store", type=Path, action="append", default=[], help="a real store to score")
+    parser.add_argument("--only", nargs="+", help="cases whose name holds one of these")
     options = parser.parse_args()
     optical_rs.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     limit = _core.multiply_adds_per_second()
     cases = []
+
+    def wanted(label: str) -> bool:
+        return options.only is None or any(part in label for part in options.only)
+
     for n in (10_000,) if options.quick else (10_000, 100_000):
         queries, documents = made(n, 64)
-        # A batch does the same work for each document, however many there are.
-        for count in (1, 64) if n == 10_000 else (1,):
+        for count in (1, 64):
             # Left out where they take minutes or more memory than there is.
             slow = {"numkong (1 thread)"} if count > 1 else set()
             if n > 10_000:
                 slow |= {"torch, padded", "numkong (1 thread)"}
+                slow |= {"sentence-transformers"} if count > 1 else set()
             peers = {name: make for name, make in PEERS.items() if name not in slow}
             label = f"{'one query' if count == 1 else 'a batch'}, {n:,} documents"
-            cases.append(case(label, queries[:count], documents, peers, limit))
+            if wanted(label):
+                cases.append(case(label, queries[:count], documents, peers, limit))
         del documents
     for path in options.store:
         store = TokenStore(path)
@@ -209,7 +215,8 @@ def main() -> None:
         peers = {n: PEERS[n] for n in ("torch, flat", "maxsim-cpu")}
         for count in (1, 64):
             label = f"{'one query' if count == 1 else 'a batch'}, {path.name}"
-            cases.append(case(label, queries[:count], documents, peers, limit))
+            if wanted(label):
+                cases.append(case(label, queries[:count], documents, peers, limit))
     limit = max(limit, _core.multiply_adds_per_second())
     for found in cases:
         for entry in found["entries"].values():

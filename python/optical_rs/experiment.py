@@ -28,6 +28,7 @@ import yaml
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
+from .adaptation import add_adapters, continue_mlm, freeze_layers, merge_adapters, mine_bitext
 from .baselines import Translator, bm25, psq, translate_words, translation_table
 from .data import Bitext, load_bitext, load_collection
 from .data.collator import HybridCollator
@@ -58,11 +59,14 @@ METHODS = ("zero-shot", "psq", "bm25-translate", "nmt", "fusion")
 #: The loss that trains on texts in several languages, not on bitext: hybrid batches.
 RETRIEVAL = "retrieval"
 #: Options of trained systems besides their loss's.
-TRAINED = ("bitext", "proportions", "order", "joint", "interpolate", "languages", "seeds", "training")
+TRAINED = (
+    *("bitext", "proportions", "order", "joint", "interpolate", "languages", "seeds", "training"),
+    *("mlm", "mine", "margin", "adapter_rank", "freeze_layers", "max_pairs"),
+)
 #: Options of the others.
 UNTRAINED = {
     "zero-shot": ("languages",),
-    "psq": ("languages", "bitext", "cumulative", "k1", "b"),
+    "psq": ("languages", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "nmt": ("languages", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "fusion": ("languages", "of", "method_of_fusion"),
@@ -297,7 +301,10 @@ class Workbench:
         found: dict[str, None] = {}
         for name, options in self.experiment.systems.items():
             for language in self.experiment.languages_of(name):
-                for spec in self.specs(options, language):
+                own = [
+                    spec.format(language=language) for key in ("mlm", "mine") if (spec := options.get(key))
+                ]
+                for spec in [*self.specs(options, language), *own]:
                     found[spec] = None
         for language in self.experiment.every_language:
             found[self.experiment.bitext.format(language=language)] = None
@@ -307,6 +314,13 @@ class Workbench:
         """The bitexts that a system learns a language from."""
         given = options.get("bitext") or self.experiment.bitext
         return [spec.format(language=language) for spec in (given if isinstance(given, list) else [given])]
+
+    def monolingual(self, spec: str, languages: Sequence[str]) -> Bitext:
+        """Texts of a domain, both sides of a bitext, of which nothing may use the alignment."""
+        bitexts = [self.bitext(spec.format(language=language)) for language in languages]
+        foreign = [text for bitext in bitexts for text in bitext.foreign]
+        english = sorted({text for bitext in bitexts for text in bitext.english})
+        return Bitext(spec, foreign, english)
 
     def bitext(self, spec: str) -> Bitext:
         """A bitext, read once."""
@@ -344,7 +358,7 @@ class Workbench:
         foreign, english, groups = [], [], []
         for language in languages:
             bitexts = [self.bitext(spec) for spec in self.specs(options, language)]
-            bitexts = [b.head(self.experiment.max_pairs) for b in bitexts]
+            bitexts = [b.head(options.get("max_pairs", self.experiment.max_pairs)) for b in bitexts]
             shares = options.get("proportions")
             if shares is not None:
                 if len(shares) != len(bitexts):
@@ -394,8 +408,20 @@ def train_cells(
         "remove_unused_columns": False,
     }
     began = time.perf_counter()
+    record: dict[str, Any] = {}
+    if options.get("mlm"):
+        text = bench.monolingual(options["mlm"], languages_in_training)
+        record |= continue_mlm(student, text.foreign, _plain(training))
+    if options.get("freeze_layers"):
+        freeze_layers(student, options["freeze_layers"])
+    if options.get("adapter_rank"):
+        add_adapters(student, options["adapter_rank"])
     learn = _train_retrieval if options["loss"] == RETRIEVAL else _train_distillation
-    record = learn(bench, student, options, languages_in_training, training)
+    record |= learn(bench, student, options, languages_in_training, dict(training))
+    if options.get("mine"):
+        record |= _train_on_mined(bench, student, options, languages_in_training, dict(training))
+    if options.get("adapter_rank"):
+        merge_adapters(student)
     shutil.rmtree(bench.folder / "training", ignore_errors=True)
     record["cell_seconds"] = (time.perf_counter() - began) / len(languages_in_training)
     student.eval()
@@ -423,6 +449,45 @@ def train_cells(
             yield Cell(system, language, seed), found, record
 
 
+def _plain(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of our training arguments that transformers' own trainer knows, for training without checks."""
+    known = {f.name for f in dataclasses.fields(transformers.TrainingArguments) if f.init}
+    unused = {"eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"}
+    unused |= {"remove_unused_columns"}
+    return {k: v for k, v in training.items() if k in known - unused}
+
+
+def _train_on_mined(
+    bench: Workbench,
+    student: MultiVectorEncoder,
+    options: Mapping[str, Any],
+    languages: Sequence[str],
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    """Self-training: pairs that the student itself finds in text of the domain, besides its bitext."""
+    student.eval()
+    pairs, groups = bench.training_pairs(options, languages)
+    foreign, english = list(pairs.foreign), list(pairs.english)
+    right = found = 0
+    own = {"margin": options["margin"]} if "margin" in options else {}
+    for language in languages:
+        text = bench.monolingual(options["mine"], [language])
+        mined = mine_bitext(student, bench.teacher, text.foreign, text.english, **own)
+        truth = bench.bitext(options["mine"].format(language=language))
+        known = set(zip(truth.foreign, truth.english, strict=True))
+        right += sum(pair in known for pair in zip(mined.foreign, mined.english, strict=True))
+        found += len(mined)
+        # As much of it as of the bitext, if there is any.
+        if len(mined):
+            mined = mined.resample(max(len(mined), len(pairs) // len(languages)))
+            foreign += mined.foreign
+            english += mined.english
+            groups += [f"{language}, mined"] * len(mined)
+    student.train()
+    _distil(bench, student, options, Bitext("with mined", foreign, english), groups, training)
+    return {"mined": found, "mined_right": right}
+
+
 def _train_distillation(
     bench: Workbench,
     student: MultiVectorEncoder,
@@ -431,10 +496,21 @@ def _train_distillation(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     bitext, groups = bench.training_pairs(options, languages)
+    return _distil(bench, student, options, bitext, groups, training)
+
+
+def _distil(
+    bench: Workbench,
+    student: MultiVectorEncoder,
+    options: Mapping[str, Any],
+    bitext: Bitext,
+    groups: Sequence[str],
+    training: dict[str, Any],
+) -> dict[str, Any]:
     own = {k: v for k, v in options.items() if k not in TRAINED}
     idf = _idf(bench, student, bitext) if own.get("marginals") == "idf" else {}
     loss = make_loss(own, student, bench.store, **idf)
-    order = options.get("order", "pure" if len(languages) > 1 else "mixed")
+    order = options.get("order", "pure" if options.get("joint") else "mixed")
     sampler = partial(LengthBucketBatchSampler, groups=groups, order=order)
     prompt = student.prompts.get("query") or ""
     places = [bench.places[text] for text in bitext.english]

@@ -59,6 +59,8 @@ SIDES = ("query", "document", "both")
 #: The recipe that runs without --config.
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 REPORT = "report.json"
+#: Sentences that the teacher encodes and stores together.
+PART = 8192
 CONFIG = "config.json"
 
 
@@ -324,18 +326,25 @@ def teacher_store(
             if store.metadata.get("content") == key and len(store) == len(sides) * len(bitext):
                 return store
         shutil.rmtree(folder)
-    store = TokenStore.create(folder, teacher.get_embedding_dimension(), {"content": key})
-    texts: list[np.ndarray] = []
-    for side in sides:
-        encoder = teacher.encode_query if side == "query" else teacher.encode_document
-        for item in encoder(bitext.english, batch_size=64, output_value=None, show_progress_bar=False):
-            mask = item["attention_mask"].bool()
-            expansion = item.get("query_expansion_positions")
-            if isinstance(expansion, torch.Tensor):
-                mask = mask & ~expansion.bool()
-            texts.append(item["token_embeddings"][mask].float().cpu().numpy())
-    store.append(texts, [f"{side}:{i}" for side in sides for i in range(len(bitext))])
-    return store
+    # Written under another name until it is whole; a part at a time, so that memory does not grow with it.
+    unfinished = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    made = TokenStore.create(unfinished, teacher.get_embedding_dimension(), {"content": key})
+    with made.writing():
+        for side in sides:
+            encoder = teacher.encode_query if side == "query" else teacher.encode_document
+            for first in range(0, len(bitext), PART):
+                part = bitext.english[first : first + PART]
+                texts = []
+                for item in encoder(part, batch_size=64, output_value=None, show_progress_bar=False):
+                    mask = item["attention_mask"].bool()
+                    expansion = item.get("query_expansion_positions")
+                    if isinstance(expansion, torch.Tensor):
+                        mask = mask & ~expansion.bool()
+                    texts.append(item["token_embeddings"][mask].float().cpu().numpy())
+                made.append(texts, [f"{side}:{i}" for i in range(first, first + len(part))])
+    os.replace(unfinished, folder)
+    return TokenStore(folder)
 
 
 def bitext_dataset(
@@ -478,11 +487,9 @@ def train_student(
     *,
     evaluator: RetrievalEvaluator | None = None,
     label: str = "training",
-    places: Sequence[int] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train ``loss.model`` and save the best student in ``folder``; continues an interrupted run.
-
-    ``places`` is that of :func:`bitext_dataset`.
 
     Returns
     -------
@@ -505,10 +512,11 @@ def train_student(
         }
     return fit(
         loss,
-        bitext_dataset(bitext, sides, places),
+        bitext_dataset(bitext, sides),
         options,
         evaluator=evaluator,
         label=label,
+        callbacks=callbacks,
     )
 
 
@@ -521,6 +529,7 @@ def fit(
     label: str = "training",
     collator: type = MultiVectorEncoderDataCollator,
     save: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train ``loss.model`` with sentence-transformers' trainer, in ``options["output_dir"]``.
 
@@ -539,6 +548,8 @@ def fit(
         Of sentence-transformers' data collator, or one made of it.
     save : bool
         Write the student to the folder.
+    callbacks : sequence of TrainerCallback
+        More of the trainer's callbacks.
 
     Returns
     -------
@@ -570,7 +581,7 @@ def fit(
         train_dataset=dataset,
         loss=loss,
         evaluator=evaluator,
-        callbacks=[watch],
+        callbacks=[watch, *callbacks],
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)

@@ -60,6 +60,7 @@ def run(recipe, tmp_path, **options):
 
 def test_every_kind_of_system(recipe, tmp_path, languages):
     pytest.importorskip("eflomal")
+    pytest.importorskip("peft")
     recipe["systems"] |= {
         "psq": {"method": "psq"},
         "bm25": {"method": "bm25-translate", "translator": "dictionary"},
@@ -76,12 +77,23 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
             "order": "sequential",
             "languages": ["ny"],
         },
+        "adapted": {
+            "loss": "pooled-mse",
+            "languages": ["ny"],
+            "mlm": recipe["bitext"],
+            "mine": recipe["bitext"],
+            "margin": 1.0,
+            "adapter_rank": 2,
+            "max_pairs": 6,
+            "interpolate": 0.5,
+        },
+        "frozen": {"loss": "pooled-mse", "languages": ["ny"], "freeze_layers": 1},
         "both": {"method": "fusion", "of": ["psq", "optical+"]},
     }
     recipe["translation"] = ["psq", "bm25", "nmt"]
     report, failures, said = run(recipe, tmp_path)
     assert failures == []
-    assert said[0] == "32 cells, 0 of them done"
+    assert said[0] == "30 cells, 0 of them done"
     table = report["measures"]["in-domain"]["map"]
     assert set(table) == set(recipe["systems"])
     assert table["pooled"]["ny"]["seeds"] == 2
@@ -89,6 +101,9 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     assert table["both"]["ny"]["seeds"] == 2
     assert table["idf"]["ny"]["seeds"] == 1
     assert "xx" not in table["mix"]
+    record = json.loads((tmp_path / "out" / "cells" / "adapted" / "ny-0" / "cell.json").read_text())
+    assert 0 <= record["mined_right"] <= record["mined"]
+    assert record["mlm_steps"] == 3
     assert set(report["measures"]["out-of-domain"]["map"]["optical+"]) == {"ny"}
     # What the report says is what the cells' files say.
     for seed in range(2):
@@ -102,7 +117,7 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     assert len(report["checksums"]) == len(list((tmp_path / "out").glob("cells/*/*/*/per_query.tsv")))
     # Nothing is left to do, and nothing is done.
     _, _, again = run(recipe, tmp_path)
-    assert again == ["32 cells, 32 of them done"]
+    assert again == ["30 cells, 30 of them done"]
 
 
 def test_a_run_goes_on_where_it_was(recipe, tmp_path):
@@ -147,6 +162,17 @@ def test_students_half_way_back_share_their_training(recipe, tmp_path, monkeypat
 def test_a_cell_that_fails_leaves_the_others(recipe, tmp_path, capsys, monkeypatch):
     recipe["systems"] |= {
         "nmt": {"method": "nmt", "translator": str(tmp_path / "nothing")},
+        "adapted": {
+            "loss": "pooled-mse",
+            "languages": ["ny"],
+            "mlm": recipe["bitext"],
+            "mine": recipe["bitext"],
+            "margin": 1.0,
+            "adapter_rank": 2,
+            "max_pairs": 6,
+            "interpolate": 0.5,
+        },
+        "frozen": {"loss": "pooled-mse", "languages": ["ny"], "freeze_layers": 1},
         "both": {"method": "fusion", "of": ["nmt", "zero-shot"]},
     }
     report, failures, _ = run(recipe, tmp_path)

@@ -2,8 +2,12 @@
 
 import csv
 import dataclasses
+import gzip
 import json
 import random
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -128,7 +132,81 @@ def _parquet(path: Path, columns: tuple[str, str]):
             yield f"{path}, row {number}", f, e
 
 
-READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _jsonl, ".parquet": _parquet}
+def _tmx(path: Path, columns: tuple[str, str]):
+    """Translation units of a TMX file, one at a time: English, and the column's language or any other."""
+    from xml.etree import ElementTree
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    language = "{http://www.w3.org/XML/1998/namespace}lang"
+    wanted = columns[0].lower() if columns[0] != "foreign" else None
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for _, unit in ElementTree.iterparse(file):
+                if unit.tag != "tu":
+                    continue
+                number += 1
+                sides: dict[str, str] = {}
+                for variant in unit.iter("tuv"):
+                    code = (variant.get(language) or variant.get("lang") or "").lower().split("-")[0]
+                    seg = variant.find("seg")
+                    sides[code] = " ".join("".join(seg.itertext()).split()) if seg is not None else ""
+                unit.clear()
+                others = [code for code in sides if code != "en" and wanted in (None, code)]
+                if "en" not in sides or not others:
+                    raise InputError(
+                        f"{path}: unit {number}: expected English and {wanted or 'another language'}, "
+                        f"got {', '.join(sides) or 'nothing'}"
+                    )
+                if sides["en"] and sides[others[0]]:
+                    yield f"{path}, unit {number}", sides[others[0]], sides["en"]
+        except ElementTree.ParseError as error:
+            raise InputError(f"{path}: not valid XML ({error})") from None
+
+
+def _translations(path: Path, columns: tuple[str, str]):
+    """Translated messages of PO, XLIFF and what else translate-toolkit reads; the source is English."""
+    factory = require("translate.storage.factory", "data")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        store = factory.getobject(str(path))
+    except Exception as error:  # noqa: BLE001 - each format has errors of its own
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    for number, unit in enumerate(store.units, 1):
+        if unit.istranslatable() and unit.istranslated() and not unit.isfuzzy():
+            yield f"{path}, unit {number}", str(unit.target), str(unit.source)
+
+
+def _archive(path: Path):
+    """A Moses archive, as OPUS gives them out: two line-aligned files, one of which ends in ``.en``."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise InputError(f"{path}: not a zip archive") from None
+    with archive, tempfile.TemporaryDirectory() as folder:
+        names = [n for n in archive.namelist() if "." in n and "-" in n.rpartition(".")[0]]
+        english = [n for n in names if n.endswith(".en")]
+        stem = english[0].removesuffix(".en") if english else ""
+        foreign = [n for n in names if n.startswith(stem + ".") and n not in english] if english else []
+        if len(english) != 1 or not foreign:
+            raise InputError(
+                f"{path}: expected two files NAME.en and NAME.xx, got {', '.join(archive.namelist())}"
+            )
+        files = []
+        for i, name in enumerate((foreign[0], english[0])):
+            files.append(Path(folder) / str(i))
+            with archive.open(name) as source, files[i].open("wb") as target:
+                shutil.copyfileobj(source, target)
+        yield from _moses(*files)
+
+
+READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _jsonl, ".parquet": _parquet, ".tmx": _tmx}
+#: What translate-toolkit reads.
+TRANSLATIONS = (".po", ".xlf", ".xliff")
 
 
 def _moses(foreign: Path, english: Path):
@@ -180,6 +258,10 @@ def load_bitext(
     spec : str
         * a ``.tsv`` file: foreign and English, or a header with the columns' names;
         * a ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns' names;
+        * a ``.tmx`` file with English and one other language (or that which ``columns`` names first);
+        * a ``.po``, ``.xlf`` or ``.xliff`` file of messages in English (extra ``data``): what is
+          translated and not marked as fuzzy;
+        * a ``.zip`` of two line-aligned files, as OPUS has them;
         * two line-aligned text files (Moses), ``"text.sw,text.en"``, the foreign one first;
         * ``"hf:name"``, ``"hf:name:split"`` or ``"hf:name:config:split"`` from the Hugging Face hub;
         * ``"kolibri:<language>"`` or ``"bible:ny"``, from installed packages (extra ``demo``).
@@ -223,8 +305,20 @@ def load_bitext(
         return _collect(spec, _moses(Path(files[0]), Path(files[1])))
     path = Path(spec)
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix in TRANSLATIONS:
+        return _collect(spec, _translations(path, columns))
+    if suffix == ".zip":
+        return _collect(spec, _archive(path))
     if suffix not in READERS:
-        known = [*READERS, "FOREIGN,ENGLISH", "hf:<name>", "kolibri:<language>", "bible:ny"]
+        known = [
+            *READERS,
+            *TRANSLATIONS,
+            ".zip",
+            "FOREIGN,ENGLISH",
+            "hf:<name>",
+            "kolibri:<language>",
+            "bible:ny",
+        ]
         hint = closest(spec, ["kolibri:ny", "bible:ny"]) if ":" in spec else f"; expected {', '.join(known)}"
         raise InputError(f"bitext: cannot tell what '{spec}' is{hint}")
     return _collect(spec, READERS[suffix](path, columns))

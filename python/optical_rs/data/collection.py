@@ -171,6 +171,13 @@ def load_collection(spec: str, *, split: str = "test", side: str = "query") -> C
         * a folder in BEIR's layout: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``;
         * a folder of ``documents.tsv`` and ``queries.tsv`` (id, tab, text) with TREC judgments in
           ``qrels.txt``;
+        * ``"irds:<id>"``: a data set of ir_datasets (extra ``data``), such as ``irds:wikiclir/sw``,
+          ``irds:neuclir/1/fa/trec-2022``, ``irds:clirmatrix/yo/bi139-base/en/test1`` or
+          ``irds:mmarco/v2/fr/dev/small``;
+        * ``"ciral:<language>"``, ``"africlirmatrix:<language>"``, ``"afriqa:<code>"``,
+          ``"belebele:<code>"``: published collections, from files or their hub; see docs/data.md;
+        * ``"trec:<folder>"``: TREC's SGML, as CLEF's documents and topics come: one file ``topics…``,
+          ``qrels.txt`` and a folder ``documents``;
         * ``"kolibri:<language>"`` (known-item search in interface messages) or ``"bible:ny"`` (a
           verse by its first ten words), from installed packages (extra ``demo``).
     split : str
@@ -195,6 +202,10 @@ def load_collection(spec: str, *, split: str = "test", side: str = "query") -> C
         if split not in SPLITS:
             raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
         return (_kolibri if source == "kolibri" else _bible)(spec, language, split, side)
+    from . import published
+
+    if source in published.SOURCES:
+        return published.load_published(spec, split, side)
     path = Path(spec)
     if not path.is_dir():
         known = ["kolibri:ny", "bible:ny"]

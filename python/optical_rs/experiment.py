@@ -29,7 +29,7 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
 from .adaptation import add_adapters, continue_mlm, freeze_layers, merge_adapters, mine_bitext
-from .baselines import Translator, bm25, psq, translate_words, translation_table
+from .baselines import TranslationTable, Translator, bm25, psq, translate_words, translation_table
 from .data import Bitext, load_bitext, load_collection
 from .data.collator import HybridCollator
 from .data.collection import Collection
@@ -47,8 +47,10 @@ from .train import (
     Recipe,
     TrainingArguments,
     bitext_dataset,
+    check_models,
     fit,
     make_loss,
+    prepare_student,
     prepare_teacher,
     teacher_store,
     versions,
@@ -167,6 +169,8 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def _check(experiment: Experiment, where: str) -> None:
+    if experiment.side not in ("query", "document"):
+        raise InputError(f"{where}: side: expected 'query' or 'document', got {experiment.side!r}")
     names = experiment.every_language
     if len(set(names)) != len(names):
         raise InputError(f"{where}: languages: a language is in two groups")
@@ -278,15 +282,22 @@ class Workbench:
 
     def __init__(self, experiment: Experiment, folder: Path):
         self.experiment, self.folder = experiment, folder
+        #: The role of the foreign side, and that of the English one.
+        self.side = experiment.side
+        self.other = "document" if self.side == "query" else "query"
         self._bitexts: dict[str, Bitext] = {}
         self._collections: dict[tuple[str, str], Collection] = {}
-        self._documents: dict[str, list[np.ndarray]] = {}
+        self._encoded: dict[str, list[np.ndarray]] = {}
         every = [self.bitext(spec) for spec in self._specs()]
         english = list(dict.fromkeys(text for bitext in every for text in bitext.english))
         self.places = {text: i for i, text in enumerate(english)}
         union = Bitext("all", english, english)
-        self.teacher, _ = prepare_teacher(experiment, self._in_domain(), folder / "teacher")
-        self.store = teacher_store(self.teacher, union, ["query"], folder / "cache" / "teacher-tokens")
+        check_models(experiment)
+        in_domain = self._in_domain()
+        self.teacher, _ = prepare_teacher(experiment, in_domain, folder / "teacher")
+        #: What every student starts from: the teacher, or another encoder in its space.
+        self.start = prepare_student(experiment, self.teacher, in_domain)
+        self.store = teacher_store(self.teacher, union, [self.side], folder / "cache" / "teacher-tokens")
 
     def _in_domain(self) -> Bitext:
         """English of the recipe's own bitexts, which the teacher's head is fitted on."""
@@ -340,16 +351,25 @@ class Workbench:
     def _collection(self, spec: str, sample: dict[str, Any]) -> Collection:
         key = spec, json.dumps(sample, sort_keys=True)
         if key not in self._collections:
-            self._collections[key] = load_collection(spec).sample(**sample)
+            self._collections[key] = load_collection(spec, side=self.side).sample(**sample)
         return self._collections[key]
 
-    def documents(self, collection: Collection) -> list[np.ndarray]:
-        """The teacher's tokens of a collection's documents, encoded once for all that share them."""
-        texts = list(collection.documents.values())
+    def english(self, collection: Collection) -> list[np.ndarray]:
+        """The teacher's tokens of a collection's English side, encoded once for all that share it."""
+        texts = texts_of(collection, self.other)
         key = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        if key not in self._documents:
-            self._documents[key] = encode(self.teacher, texts, "document")
-        return self._documents[key]
+        if key not in self._encoded:
+            self._encoded[key] = encode(self.teacher, texts, self.other)
+        return self._encoded[key]
+
+    def evaluate(
+        self, model: MultiVectorEncoder, collection: Collection, english: list[np.ndarray] | None = None
+    ) -> Evaluation:
+        """Encode the foreign side with a model, search and score; the English side is the teacher's."""
+        foreign = encode(model, texts_of(collection, self.side), self.side)
+        english = self.english(collection) if english is None else english
+        pair = (foreign, english) if self.side == "query" else (english, foreign)
+        return evaluate_tokens(*pair, collection)
 
     def training_pairs(
         self, options: Mapping[str, Any], languages: Sequence[str]
@@ -376,6 +396,11 @@ class Workbench:
         return Bitext("+".join(languages), foreign, english), groups
 
 
+def texts_of(collection: Collection, role: str) -> list[str]:
+    """The texts of a collection's queries or documents."""
+    return list((collection.queries if role == "query" else collection.documents).values())
+
+
 def train_cells(
     bench: Workbench, group: Sequence[Cell]
 ) -> Iterator[tuple[Cell, dict[str, Evaluation], dict]]:
@@ -390,7 +415,7 @@ def train_cells(
         languages_in_training = languages
     seed = group[0].seed
     transformers.set_seed(seed)
-    student = student_of(bench.teacher)
+    student = student_of(bench.start)
     if experiment.freeze_embeddings:
         freeze_word_embeddings(student)
     if not torch.cuda.is_available():
@@ -432,20 +457,18 @@ def train_cells(
             for name, parameter in student.named_parameters():
                 if name in trained:
                     parameter.copy_(trained[name])
-        interpolate(student, bench.teacher, share)
+        interpolate(student, bench.start, share)
         shared: dict[int, list[np.ndarray]] = {}
         for language in languages:
             found = {}
             for where, collection in bench.collections(language).items():
-                documents = bench.documents(collection)
+                english = bench.english(collection)
                 if options["loss"] == RETRIEVAL:
                     # Both sides were trained.
-                    texts = collection.documents
-                    if id(documents) not in shared:
-                        shared[id(documents)] = encode(student, list(texts.values()), "document")
-                    documents = shared[id(documents)]
-                queries = encode(student, list(collection.queries.values()), "query")
-                found[where] = evaluate_tokens(queries, documents, collection)
+                    if id(english) not in shared:
+                        shared[id(english)] = encode(student, texts_of(collection, bench.other), bench.other)
+                    english = shared[id(english)]
+                found[where] = bench.evaluate(student, collection, english)
             yield Cell(system, language, seed), found, record
 
 
@@ -512,14 +535,14 @@ def _distil(
     loss = make_loss(own, student, bench.store, **idf)
     order = options.get("order", "pure" if options.get("joint") else "mixed")
     sampler = partial(LengthBucketBatchSampler, groups=groups, order=order)
-    prompt = student.prompts.get("query") or ""
+    prompt = student.prompts.get(bench.side) or ""
     places = [bench.places[text] for text in bitext.english]
     training |= {
         "batch_sampler": sampler,
         "prompts": {"foreign": prompt},
-        "router_mapping": {"foreign": "query"},
+        "router_mapping": {"foreign": bench.side},
     }
-    record = fit(loss, bitext_dataset(bitext, ["query"], places), training, save=False)
+    record = fit(loss, bitext_dataset(bitext, [bench.side], places), training, save=False)
     return {**record, "pairs": len(bitext)}
 
 
@@ -529,7 +552,7 @@ def _idf(bench: Workbench, student: MultiVectorEncoder, bitext: Bitext) -> dict[
     english = Bitext("all", [], list(bench.places))
     folder = bench.folder / "cache" / "teacher-idf"
     return idf_weights(
-        bench.teacher, student, dataclasses.replace(english, foreign=bitext.foreign), ["query"], folder
+        bench.teacher, student, dataclasses.replace(english, foreign=bitext.foreign), [bench.side], folder
     )
 
 
@@ -595,13 +618,14 @@ def untrained(bench: Workbench, cell: Cell) -> dict[str, Evaluation]:
 
 
 def _zero_shot(bench, cell, options, where, collection) -> Evaluation:
-    queries = encode(bench.teacher, list(collection.queries.values()), "query")
-    return evaluate_tokens(queries, bench.documents(collection), collection)
+    return bench.evaluate(bench.start, collection)
 
 
-def _table(bench: Workbench, options: Mapping[str, Any], language: str):
+def _table(bench: Workbench, options: Mapping[str, Any], language: str) -> TranslationTable:
+    """Translations of the queries' words into the documents' language, whichever is the foreign one."""
     bitext, _ = bench.training_pairs(options, [language])
-    return translation_table(bitext.foreign, bitext.english)
+    table = translation_table(bitext.foreign, bitext.english)
+    return table if bench.side == "query" else TranslationTable(table.english, table.foreign)
 
 
 def _psq(bench, cell, options, where, collection) -> Evaluation:
@@ -616,21 +640,28 @@ def _translated(bench, cell, options, collection) -> dict[str, str]:
     if model == "dictionary":
         made = translate_words(texts, _table(bench, options, cell.language))
     else:
-        source = (options.get("codes") or {}).get(cell.language, cell.language)
+        codes = options.get("codes") or {}
+        pair = [codes.get(name, name) for name in (cell.language, "en")]
+        source, target = pair if bench.side == "query" else reversed(pair)
         own = {k: options[k] for k in ("num_beams", "batch_size") if k in options}
         cache = bench.folder / "cache" / "translations.jsonl"
-        made = Translator(model, source, cache=cache, **own)(texts)
+        made = Translator(model, source, target, cache=cache, **own)(texts)
     return dict(zip(collection.queries, made, strict=True))
 
 
 def _bm25_translate(bench, cell, options, where, collection) -> Evaluation:
     queries = _translated(bench, cell, options, collection)
-    return evaluate_run(bm25(queries, collection.documents, language="english"), collection)
+    stemmed = "english" if bench.side == "query" else None
+    return evaluate_run(bm25(queries, collection.documents, language=stemmed), collection)
 
 
 def _nmt(bench, cell, options, where, collection) -> Evaluation:
     queries = encode(bench.teacher, list(_translated(bench, cell, options, collection).values()), "query")
-    return evaluate_tokens(queries, bench.documents(collection), collection)
+    if bench.side == "query":
+        documents = bench.english(collection)
+    else:
+        documents = encode(bench.teacher, list(collection.documents.values()), "document")
+    return evaluate_tokens(queries, documents, collection)
 
 
 def _fusion(bench, cell, options, where, collection) -> Evaluation:

@@ -213,7 +213,7 @@ def read_sgml_documents(path: Path) -> Iterator[tuple[str, str]]:
         names = "|".join(TEXT_TAGS)
         parts = re.findall(rf"<({names})\b[^>]*>(.*?)</\1>", block, re.DOTALL | re.IGNORECASE)
         texts = [text for _, text in parts] or [
-            re.sub(r"<(DOCNO|DOCID)>.*?</\1>", " ", block, flags=re.DOTALL)
+            re.sub(r"<(DOCNO|DOCID)>.*?</\1>", " ", block, flags=re.DOTALL | re.IGNORECASE)
         ]
         yield found[1], _plain(" ".join(texts))
 

@@ -74,6 +74,8 @@ bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	$(BIN)/python bench/train.py --json bench/results/train.json
 	$(BIN)/python bench/ranking.py --json bench/results/ranking.json
 	$(BIN)/python bench/similarity.py --json bench/results/similarity.json
+	$(BIN)/python bench/similarity_training.py --json bench/results/similarity_training.json
+	$(BIN)/python bench/stream.py --json bench/results/stream.json
 
 clean:
 	rm -rf $(VENV) target

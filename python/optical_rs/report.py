@@ -14,6 +14,7 @@ from .errors import InputError
 from .ranking import EvaluationResult, compare_results, language_gap
 from .ranking.comparison import Comparison
 from .ranking.tables import markdown
+from .ranking.trec import read_run
 
 #: Measures of the tables, and what they are called there.
 MEASURES = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_100": "R@100"}
@@ -152,6 +153,15 @@ def write_report(
     parts += _gain_part(report["gains"], start or baseline)
     for title, comparison in comparisons.items():
         parts += [f"## MAP against {baseline}: {title}", "", comparison.to_markdown(), ""]
+    report["rank_distance"] = rank_distances(folder, cells, languages)
+    if report["rank_distance"]:
+        rows = [[name, f"{value:.1f}"] for name, value in report["rank_distance"].items()]
+        parts += [
+            f"## Rank distance between {', '.join(languages)}",
+            "",
+            markdown(["system", "ranks"], rows),
+            "",
+        ]
     report["comparisons"] = {title: comparison.to_dict() for title, comparison in comparisons.items()}
     for found in report["comparisons"].values():
         found.pop("results", None)
@@ -171,7 +181,7 @@ def write_report(
     report |= {"build": build_info(), **(about or {})}
     if failures := (about or {}).get("failures"):
         parts += ["## Not made", "", *(f"- {line}" for line in failures), ""]
-    charts = _charts(folder, per_place, groups)
+    charts = _charts(folder, per_place, (about or {}).get("systems", {}))
     parts += [f"![{chart.stem}]({chart.relative_to(folder)})" for chart in charts]
     (folder / "report.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -205,6 +215,36 @@ def _table(
             ]
         )
     return markdown(head, body)
+
+
+def rank_distances(
+    folder: Path, cells: Sequence[Mapping[str, Any]], languages: Sequence[str]
+) -> dict[str, float]:
+    """How far apart languages are for one need: the worst minus the best rank of the first document that a
+    query finds among those that are right, over queries of one id in all languages, averaged.
+
+    What a run does not have counts as one more than its depth. For systems that were asked in all
+    languages; the first seed of each.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for cell in cells:
+        file = folder / cell["path"] / "in-domain"
+        if cell["seed"] == 0 and (file / "run.trec").exists():
+            ranks = found.setdefault(cell["system"], {}).setdefault(cell["language"], {})
+            reciprocal = {q: v["recip_rank"] for q, v in read_per_query(file / "per_query.tsv").items()}
+            deep = max(map(len, read_run(file / "run.trec").values()), default=0)
+            for query, value in reciprocal.items():
+                ranks[query] = min(round(1 / value), deep + 1) if value else deep + 1
+    distances = {}
+    for system, by_language in found.items():
+        if len(languages) < 2 or any(name not in by_language for name in languages):
+            continue
+        shared = set.intersection(*(set(by_language[name]) for name in languages))
+        per_query = [[by_language[name][query] for name in languages] for query in sorted(shared)]
+        spread = [max(row) - min(row) for row in per_query]
+        if spread:
+            distances[system] = float(np.mean(spread))
+    return distances
 
 
 def _gains(
@@ -262,16 +302,32 @@ def _gain_part(gains: Mapping[str, Any], start: str) -> list[str]:
     return [f"## Gains, mean of {', '.join(gains['low'])}", "", markdown(head, rows), ""]
 
 
-def _charts(folder: Path, per_place: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[Path]:
-    """MAP by language and system, and in against out of domain; none where matplotlib is missing."""
+def _sizes(
+    means: Mapping[str, Mapping[str, float]], systems: Mapping[str, Any]
+) -> dict[str, dict[int, float]]:
+    """Curves over the number of pairs: of systems that differ in ``max_pairs`` alone, by their loss or method."""
+    curves: dict[str, dict[int, float]] = {}
+    for name, row in means.items():
+        options = dict(systems.get(name) or {})
+        if pairs := options.pop("max_pairs", None):
+            label = name.removesuffix(f"-{pairs}")
+            curves.setdefault(label, {})[pairs] = float(np.mean(list(row.values())))
+    return {label: curve for label, curve in curves.items() if len(curve) > 1}
+
+
+def _charts(folder: Path, per_place: Mapping[str, Any], systems: Mapping[str, Any]) -> list[Path]:
+    """MAP by language and system, in against out of domain, and over the number of pairs; none where
+    matplotlib is missing."""
     try:
-        from .ranking.plots import plot_languages, plot_points
+        from .ranking.plots import plot_curves, plot_languages, plot_points
 
         drawn = []
         table = per_place.get("in-domain", {}).get("map")
         if table:
             means = {s: {name: v["mean"] for name, v in row.items()} for s, row in table.items()}
             drawn.append(("languages.svg", plot_languages(means, "MAP")))
+            if curves := _sizes(means, systems):
+                drawn.append(("pairs.svg", plot_curves(curves, ("sentence pairs", "mean MAP"))))
         outside = per_place.get("out-of-domain", {}).get("map")
         if table and outside:
             language = next(iter(next(iter(outside.values()))))

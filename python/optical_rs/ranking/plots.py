@@ -126,6 +126,36 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     return figure
 
 
+def plot_curves(curves: Mapping[str, Mapping[int, float]], labels: tuple[str, str]) -> Any:
+    """A measure of several systems over a size, on a logarithmic scale.
+
+    Parameters
+    ----------
+    curves : dict of str to dict of int to float
+        System → size → value.
+    labels : (str, str)
+        What size and value are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if not curves:
+        raise InputError("curves: expected at least one system")
+    figure, axes = _figure()
+    for system, curve in curves.items():
+        sizes = sorted(curve)
+        axes.plot(sizes, [curve[size] for size in sizes], marker="o", label=system)
+    axes.set_xscale("log")
+    ticks = sorted({size for curve in curves.values() for size in curve})
+    axes.set_xticks(ticks, [str(size) for size in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.legend(frameon=False)
+    return figure
+
+
 def plot_points(points: Mapping[str, tuple[float, float]], labels: tuple[str, str]) -> Any:
     """Two measures of each system against each other, such as one in and one out of a domain.
 

@@ -59,9 +59,9 @@ SIDES = ("query", "document", "both")
 #: The recipe that runs without --config.
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 REPORT = "report.json"
+CONFIG = "config.json"
 #: Sentences that the teacher encodes and stores together.
 PART = 8192
-CONFIG = "config.json"
 
 
 @dataclasses.dataclass

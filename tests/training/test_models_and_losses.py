@@ -193,11 +193,20 @@ def test_losses_by_their_definitions(teacher, store, pairs):
     )
     scores = torch.tensor([[(x @ y.T).max(1).values.mean().item() for y in theirs] for x in mine])
     contrastive = torch.nn.functional.cross_entropy(20 * scores, torch.arange(3)).item()
+    own = torch.tensor([[(x @ y.T).max(1).values.mean().item() for y in theirs] for x in theirs])
+    target, given = (torch.log_softmax(20 * s, dim=1) for s in (own, scores))
+    distill = (target.exp() * (target - given)).sum(1).mean().item()
     wanted = {"pooled-mse": pooled, "greedy": greedy, "optical": transport, "contrastive": contrastive}
+    wanted["translate-distill"] = distill
     for name, want in wanted.items():
         assert LOSSES[name](student, store)(features, labels).item() == pytest.approx(want, abs=2e-4)
     terms = OpticalLoss(student, store, pooled_weight=2.0)(features, labels)
     assert terms["pooled"].item() == pytest.approx(2 * pooled, abs=1e-4)
+    terms = OpticalLoss(student, store, transport_weight=0.5, contrastive_weight=3.0)(features, labels)
+    assert terms["transport"].item() == pytest.approx(0.5 * transport, abs=1e-4)
+    assert terms["contrastive"].item() == pytest.approx(3 * contrastive, abs=6e-4)
+    only = OpticalLoss(student, store, transport_weight=0, pooled_weight=1.0)(features, labels)
+    assert only.item() == pytest.approx(pooled, abs=1e-4)
 
 
 def test_idf_marginals(teacher, store, pairs, tmp_path):
@@ -232,6 +241,8 @@ def test_bad_losses(teacher, store, tmp_path):
         (lambda: OpticalLoss(student, store, reg_m=0), "reg_m: expected a number > 0"),
         (lambda: OpticalLoss(student, store, reg_m=1.0, solver="ipot"), "reg_m: expected"),
         (lambda: OpticalLoss(student, store, solver="exact"), "solver: expected one of"),
+        (lambda: OpticalLoss(student, store, transport_weight=0), "transport_weight: expected weights >= 0"),
+        (lambda: TranslateDistillLoss(student, store, scale=0), "scale: expected a number > 0"),
         (lambda: PooledMSELoss(student, store)([{}], None), None),
         (
             lambda: GreedyAlignmentLoss(student, teacher)(batch(student, [("a", "b")] * 2, 2)[0]),

@@ -9,7 +9,13 @@ from optical_rs.transport import alignment_loss
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
-from optical_rs.losses import LOSSES, GreedyAlignmentLoss, OpticalLoss, PooledMSELoss  # noqa: E402
+from optical_rs.losses import (  # noqa: E402
+    LOSSES,
+    GreedyAlignmentLoss,
+    OpticalLoss,
+    PooledMSELoss,
+    TranslateDistillLoss,
+)
 from optical_rs.models import (  # noqa: E402
     freeze_word_embeddings,
     late_interaction,

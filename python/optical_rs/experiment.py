@@ -714,8 +714,9 @@ def run(
     *,
     say: Callable[[str], None] = print,
     show_progress_bar: bool = False,
+    report_only: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Make the cells that are missing, then the report.
+    """Make the cells that are missing, unless ``report_only``, then the report.
 
     Returns
     -------
@@ -733,6 +734,8 @@ def run(
     total = sum(map(len, groups))
     say(f"{total} cells, {total - sum(map(len, missing))} of them done")
     failures: list[str] = []
+    if report_only:
+        missing = []
     bench = Workbench(experiment, folder) if missing else None
     with progress_bar("cells", "cell") as progress:
         done = 0
@@ -790,6 +793,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", help="only these")
     parser.add_argument("--languages", nargs="+", help="only these")
     parser.add_argument("--seeds", type=int, help="number of seeds, for all languages")
+    parser.add_argument("--report_only", action="store_true", help="report what is there, make nothing")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done")
     options = parser.parse_args(arguments)
     experiment = read_experiment(options.recipe)
@@ -803,7 +807,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    _, failures = run(experiment, folder, show_progress_bar=sys.stderr.isatty())
+    _, failures = run(
+        experiment, folder, show_progress_bar=sys.stderr.isatty(), report_only=options.report_only
+    )
     print("\n" + (folder / "report.md").read_text(encoding="utf-8"))
     print(f"report, runs and measures per query: {folder}")
     if failures:

@@ -242,6 +242,10 @@ def test_the_command(recipe, tmp_path, capsys):
     assert capsys.readouterr().out.count("to do") == 5
     experiments.main([*arguments, "--systems", "pooled", "--languages", "ny", "--seeds", "1"])
     assert "| pooled |" in capsys.readouterr().out
+    experiments.main([*arguments, "--report_only"])
+    out = capsys.readouterr().out
+    assert "5 cells, 2 of them done" in out
+    assert "| pooled |" in out
     experiments.main([*arguments, "--dry_run"])
     out = capsys.readouterr().out
     assert (out.count("done"), out.count("to do")) == (2, 3)

@@ -144,7 +144,9 @@ pub(crate) fn maxsim_matches<'py>(
     let mut scores = ndarray::Array2::zeros((queries.len(), documents.len()));
     let mut matched = ndarray::Array2::zeros((documents.len(), tokens));
     if let (Some(scores), Some(matched)) = (scores.as_slice_mut(), matched.as_slice_mut()) {
-        enter(py, work, move |cancel| core::matches(&queries, &documents, Some(cancel), scores, matched))?;
+        enter(py, work, move |cancel| {
+            core::maxsim_matches(&queries, &documents, Some(cancel), scores, matched)
+        })?;
     }
     Ok((scores.into_pyarray(py), matched.into_pyarray(py)))
 }
@@ -171,7 +173,7 @@ pub(crate) fn maxsim_gradient<'py>(
     let (matched, weights) =
         (matched.as_slice().map_err(contiguous)?, weights.as_slice().map_err(contiguous)?);
     if let (Some(x), Some(y)) = (of_queries.as_slice_mut(), of_documents.as_slice_mut()) {
-        enter(py, work, move |_| core::matches_gradient(&queries, &documents, matched, weights, x, y))?;
+        enter(py, work, move |_| core::maxsim_gradient(&queries, &documents, matched, weights, x, y))?;
     }
     Ok((of_queries.into_pyarray(py), of_documents.into_pyarray(py)))
 }

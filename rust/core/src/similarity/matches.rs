@@ -30,7 +30,7 @@ fn check(what: &str, got: usize, want: usize) -> Result<()> {
 /// # Errors
 /// Different dimensions, anything but single precision, outputs of the wrong size, or `cancel` set by
 /// another thread.
-pub fn matches(
+pub fn maxsim_matches(
     queries: &Ragged<'_>,
     documents: &Ragged<'_>,
     cancel: Option<&AtomicBool>,
@@ -124,7 +124,7 @@ impl Scratch {
 }
 
 /// The gradient of `Σ weights · scores` in the tokens of both sides, added to nothing: both outputs are
-/// overwritten. `matched` is that of [`matches`].
+/// overwritten. `matched` is that of [`maxsim_matches`].
 ///
 /// ```text
 /// ∂/∂x_t = Σ_d w(query of t, d) · y_match(t, d)      ∂/∂y_s = Σ_(t, d): match(t, d) = s  w · x_t
@@ -134,7 +134,7 @@ impl Scratch {
 ///
 /// # Errors
 /// Anything of the wrong size, or matches that are no rows of their document.
-pub fn matches_gradient(
+pub fn maxsim_gradient(
     queries: &Ragged<'_>,
     documents: &Ragged<'_>,
     matched: &[i32],
@@ -204,7 +204,7 @@ mod tests {
     fn found(q: &Ragged<'_>, d: &Ragged<'_>) -> (Vec<f32>, Vec<i32>) {
         let tokens = q.offsets[q.len()] as usize;
         let (mut scores, mut matched) = (vec![f32::NAN; q.len() * d.len()], vec![-7; tokens * d.len()]);
-        matches(q, d, None, &mut scores, &mut matched).unwrap_or_else(|e| panic!("{e}"));
+        maxsim_matches(q, d, None, &mut scores, &mut matched).unwrap_or_else(|e| panic!("{e}"));
         (scores, matched)
     }
 
@@ -249,7 +249,7 @@ mod tests {
         let (_, matched) = found(&q, &d);
         let weights = [0.5, 0.0, -1.0, 9.0, 9.0, 9.0, 2.0, 0.0, 0.25];
         let (mut gq, mut gd) = (vec![f32::NAN; qv.len()], vec![f32::NAN; dv.len()]);
-        matches_gradient(&q, &d, &matched, &weights, &mut gq, &mut gd).unwrap_or_else(|e| panic!("{e}"));
+        maxsim_gradient(&q, &d, &matched, &weights, &mut gq, &mut gd).unwrap_or_else(|e| panic!("{e}"));
         let total = |qv: &[f32], dv: &[f32]| -> f64 {
             let (q, d) = (ragged(Values::F32(qv), &qo, 5), ragged(Values::F32(dv), &do_, 5));
             let scores = brute(&q, &d);
@@ -276,10 +276,10 @@ mod tests {
         let x = ragged(Values::F32(&values), &offsets, 4);
         let wide = ragged(Values::F32(&values), &[0, 10], 2);
         let mut scores = [0.0; 4];
-        assert!(matches(&x, &wide, None, &mut scores[..2], &mut [0; 5]).is_err());
-        assert!(matches(&x, &x, None, &mut scores, &mut [0; 9]).is_err());
+        assert!(maxsim_matches(&x, &wide, None, &mut scores[..2], &mut [0; 5]).is_err());
+        assert!(maxsim_matches(&x, &x, None, &mut scores, &mut [0; 9]).is_err());
         let (mut gq, mut gd) = ([0.0; 20], [0.0; 20]);
-        let wrong = matches_gradient(&x, &x, &[4; 10], &scores, &mut gq, &mut gd);
+        let wrong = maxsim_gradient(&x, &x, &[4; 10], &scores, &mut gq, &mut gd);
         assert!(wrong.is_err_and(|e| e.to_string().contains("matches of document 0")));
     }
 }

@@ -35,7 +35,7 @@ use rayon::prelude::*;
 use crate::simd::{self, Level};
 use crate::{Error, Result, pool};
 pub use bytes::quantise;
-pub use matches::{matches, matches_gradient};
+pub use matches::{maxsim_gradient, maxsim_matches};
 pub use search::{Hit, search};
 
 /// Token embeddings (tokens × dim), row-major, in one of the forms that they are kept in.

@@ -71,7 +71,7 @@ def continue_mlm(
     Returns
     -------
     dict
-        ``mlm_loss``, the mean over the last epoch, and ``mlm_steps``.
+        ``mlm_loss``, the mean over all steps, and ``mlm_steps``.
 
     Raises
     ------
@@ -225,6 +225,5 @@ def merge_adapters(model: MultiVectorEncoder) -> None:
         if isinstance(module, tuner):
             module.merge()
             base = module.get_base_layer()
-            base.weight.requires_grad_(True)
             parent, _, own = name.rpartition(".")
             setattr(encoder.get_submodule(parent) if parent else encoder, own, base)

@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import json
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,6 @@ import datasets
 import numpy as np
 import torch
 import transformers
-import yaml
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
@@ -49,9 +47,11 @@ from .train import (
     bitext_dataset,
     check_models,
     fit,
+    idf_weights,
     make_loss,
     prepare_student,
     prepare_teacher,
+    read_recipe,
     teacher_store,
     versions,
 )
@@ -65,6 +65,8 @@ TRAINED = (
     *("bitext", "proportions", "order", "joint", "interpolate", "languages", "seeds", "training"),
     *("mlm", "mine", "margin", "adapter_rank", "freeze_layers", "max_pairs"),
 )
+#: Those of them that order or find sentence pairs, which hybrid batches do not have.
+OF_BITEXT = ("order", "mine", "margin")
 #: Options of the others.
 UNTRAINED = {
     "zero-shot": ("languages",),
@@ -147,21 +149,11 @@ def read_experiment(path: Path) -> Experiment:
     InputError
         An unknown key, system option, loss or language, with the nearest valid name.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"recipe: no such file: {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe: {path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"recipe: {path}: expected a mapping")
+    raw = read_recipe(path, "recipe", ("languages", "systems"))
     keys = {f.name for f in dataclasses.fields(Experiment)}
     for key in raw:
         if key not in keys:
             raise InputError(f"{path}: unknown key '{key}'{closest(key, keys)}")
-    for key in ("languages", "systems"):
-        if not isinstance(raw.get(key), dict) or not raw[key]:
-            raise InputError(f"{path}: expected a mapping '{key}'")
     experiment = Experiment(**raw)
     experiment.training = experiment.training or {}
     _check(experiment, str(path))
@@ -207,11 +199,11 @@ def _check_system(experiment: Experiment, where: str, options: dict[str, Any]) -
         if loss not in losses:
             raise InputError(f"{where}: unknown loss '{loss}'{closest(loss, losses)}")
         if loss == RETRIEVAL:
-            own = {"alpha", "weights", "scale"}
+            valid = {"loss", "alpha", "weights", "scale", *(set(TRAINED) - set(OF_BITEXT))}
         else:
             given = {"model", "teacher", "student_idf", "teacher_idf"}
             own = set(inspect.signature(LOSSES[loss]).parameters) - given
-        valid = {"loss", *own, *TRAINED}
+            valid = {"loss", *own, *TRAINED}
     else:
         method = options["method"] = method or "zero-shot"
         if method not in METHODS:
@@ -450,7 +442,10 @@ def train_cells(
     shutil.rmtree(bench.folder / "training", ignore_errors=True)
     record["cell_seconds"] = (time.perf_counter() - began) / len(languages_in_training)
     student.eval()
-    trained = {name: p.detach().clone() for name, p in student.named_parameters() if p.requires_grad}
+    start = dict(bench.start.named_parameters())
+    trained = {
+        name: p.detach().clone() for name, p in student.named_parameters() if not torch.equal(p, start[name])
+    }
     for system in dict.fromkeys(cell.system for cell in group):
         share = experiment.systems[system].get("interpolate", 1.0)
         with torch.no_grad():
@@ -547,8 +542,6 @@ def _distil(
 
 
 def _idf(bench: Workbench, student: MultiVectorEncoder, bitext: Bitext) -> dict[str, Any]:
-    from .train import idf_weights
-
     english = Bitext("all", [], list(bench.places))
     folder = bench.folder / "cache" / "teacher-idf"
     return idf_weights(
@@ -565,11 +558,10 @@ def _train_retrieval(
 ) -> dict[str, Any]:
     texts: dict[tuple[int, str], str] = {}
     for language in languages:
-        for spec in bench.specs(options, language):
-            bitext = bench.bitext(spec).head(bench.experiment.max_pairs)
-            for foreign, english in zip(bitext.foreign, bitext.english, strict=True):
-                texts[bench.places[english], language] = foreign
-                texts[bench.places[english], "en"] = english
+        bitext, _ = bench.training_pairs(options, [language])
+        for foreign, english in zip(bitext.foreign, bitext.english, strict=True):
+            texts[bench.places[english], language] = foreign
+            texts[bench.places[english], "en"] = english
     draw = np.random.default_rng(training["seed"])
     rows = {"query": [_cut(text, draw) for text in texts.values()], "passage": list(texts.values())}
     sampler = partial(
@@ -713,7 +705,6 @@ def run(
     folder: Path,
     *,
     say: Callable[[str], None] = print,
-    show_progress_bar: bool = False,
     report_only: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make the cells that are missing, unless ``report_only``, then the report.
@@ -761,11 +752,11 @@ def run(
                 failures.append(f"{first.system}, {first.language}, seed {first.seed}: {reason}")
                 say(f"failed: {failures[-1]}")
                 if not isinstance(error, InputError):
-                    (folder / "failures.log").open("a", encoding="utf-8").write(traceback.format_exc())
+                    with (folder / "failures.log").open("a", encoding="utf-8") as log:
+                        log.write(traceback.format_exc())
             gc.collect()
             done += len(group)
-            if show_progress_bar:
-                progress(done, sum(map(len, missing)))
+            progress(done, sum(map(len, missing)))
     available = [cell for group in groups for cell in group if is_done(experiment, folder, cell)]
     report = write_report(
         folder,
@@ -807,9 +798,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    _, failures = run(
-        experiment, folder, show_progress_bar=sys.stderr.isatty(), report_only=options.report_only
-    )
+    _, failures = run(experiment, folder, report_only=options.report_only)
     print("\n" + (folder / "report.md").read_text(encoding="utf-8"))
     print(f"report, runs and measures per query: {folder}")
     if failures:

@@ -197,9 +197,10 @@ def interpolate(student: MultiVectorEncoder, start: MultiVectorEncoder, share: f
         raise InputError("start: expected a model of the student's own shape")
     with torch.no_grad():
         for name, parameter in now.items():
-            # Frozen parts are where they were, and a quarter of a gigabyte large.
-            if parameter.requires_grad:
-                parameter.lerp_(before[name].to(parameter), 1 - share)
+            start_value = before[name].to(parameter)
+            # What did not move, such as a frozen table of a third of a gigabyte, stays as it is.
+            if not torch.equal(parameter, start_value):
+                parameter.lerp_(start_value, 1 - share)
 
 
 def set_dropout(model: MultiVectorEncoder, p: float) -> None:

@@ -179,7 +179,7 @@ def parse(arguments: Sequence[str] | None) -> Job:
     parser.add_argument("--systems", nargs="+", help="train only these systems of the recipe")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier run")
     known, _ = parser.parse_known_args(arguments)
-    raw = _read_recipe(Path(known.config))
+    raw = read_recipe(Path(known.config), "config")
     systems, training = raw.pop("systems"), raw.pop("training", None) or {}
     recipe_keys = {f.name for f in dataclasses.fields(Recipe)}
     training_keys = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
@@ -222,15 +222,23 @@ def parse(arguments: Sequence[str] | None) -> Job:
     )
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, argument: str, mappings: Sequence[str] = ("systems",)) -> dict[str, Any]:
+    """The keys of a recipe, some of which must be mappings that are not empty.
+
+    Raises
+    ------
+    InputError
+        No such file, no YAML, or another structure; the message names ``argument``.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"config: no such file: {path}") from None
+        raise InputError(f"{argument}: no such file: {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config: {path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("systems"), dict) or not raw["systems"]:
-        raise InputError(f"config: {path}: expected a mapping with a mapping 'systems'")
+        raise InputError(f"{argument}: {path}: not valid YAML ({' '.join(str(error).split())})") from None
+    for key in mappings:
+        if not isinstance(raw, dict) or not isinstance(raw.get(key), dict) or not raw[key]:
+            raise InputError(f"{argument}: {path}: expected a mapping with a mapping '{key}'")
     return raw
 
 

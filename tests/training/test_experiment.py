@@ -256,7 +256,7 @@ def test_the_command(recipe, tmp_path, capsys):
     [
         ({"side": "both"}, "side: expected 'query' or 'document', got 'both'"),
         ({"sytems": {}}, "unknown key 'sytems'; did you mean 'systems'"),
-        ({"languages": []}, "expected a mapping 'languages'"),
+        ({"languages": []}, "a mapping with a mapping 'languages'"),
         ({"languages": {"a": ["ny"], "b": ["ny"]}}, "a language is in two groups"),
         ({"seeds": {"low": 1}}, "seeds: expected a number of seeds for 'high'"),
         ({"baseline": "zero"}, "no system 'zero'; did you mean 'zero-shot'"),
@@ -266,6 +266,7 @@ def test_the_command(recipe, tmp_path, capsys):
         ({"systems": {"zero-shot": {"method": "psk"}}}, "unknown method 'psk'; did you mean 'psq'"),
         ({"systems": {"zero-shot": {"loss": "optical", "regg": 1}}}, "no option 'regg'; did you mean 'reg'"),
         ({"systems": {"zero-shot": {"method": "psq", "loss": None, "k2": 1}}}, "has no option"),
+        ({"systems": {"zero-shot": {"loss": "retrieval", "mine": "x"}}}, "has no option 'mine'"),
         ({"systems": {"zero-shot": {"loss": "greedy", "interpolate": 2}}}, "interpolate: expected a share"),
         ({"systems": {"zero-shot": {"loss": "greedy", "order": "pur"}}}, "unknown order 'pur'"),
         ({"systems": {"zero-shot": {"loss": "greedy", "languages": ["fr"]}}}, "the recipe has no 'fr'"),

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, closest, require
 from ..ranking.trec import read_bytes
@@ -103,15 +104,28 @@ def _csv(path: Path, columns: tuple[str, str]):
         yield f"{path}:{reader.line_num}", row[columns[0]], row[columns[1]]
 
 
-def _jsonl(path: Path, columns: tuple[str, str]):
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of a file of JSON objects, one a line (``.gz`` too); blank lines are passed over.
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is no JSON object.
+    """
     for number, line in lines_of(path):
-        where = f"{path}:{number}"
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not valid JSON ({error.msg})") from None
+            raise InputError(f"{path}:{number}: not valid JSON ({error.msg})") from None
         if not isinstance(row, dict):
-            raise InputError(f"{where}: expected a JSON object")
+            raise InputError(f"{path}:{number}: expected a JSON object")
+        yield f"{path}:{number}", row
+
+
+def _jsonl(path: Path, columns: tuple[str, str]):
+    for where, row in json_lines(path):
         _columns(where, row, columns)
         yield where, row[columns[0]], row[columns[1]]
 

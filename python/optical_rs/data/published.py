@@ -4,7 +4,6 @@ Files of known names are looked for in ``$OPTICAL_RS_DATA`` (default: ``data`` i
 Hugging Face hub or GitHub. docs/data.md has their sizes, licences and directions.
 """
 
-import json
 import os
 import re
 import urllib.request
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..errors import InputError, closest, require
 from ..ranking.trec import read_bytes, read_qrels
-from .bitext import lines_of
+from .bitext import json_lines
 from .collection import Collection, read_texts
 from .packaged_model import cache_folder
 
@@ -77,19 +76,6 @@ def _language(name: str, language: str, known: Any) -> str:
     return language
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected a JSON object")
-        yield f"{path}:{number}", row
-
-
 def _field(where: str, row: dict[str, Any], name: str) -> str:
     if name not in row:
         raise InputError(f"{where}: no field '{name}'{closest(name, row)}")
@@ -116,7 +102,7 @@ def _ciral(name: str, language: str, split: str) -> Collection:
     passages = _from_hub("ciral", "CIRAL/ciral-corpus", f"passages-v1.0/{language}_passages.jsonl")
     documents = {
         _field(where, row, "docid"): f"{row.get('title') or ''} {_field(where, row, 'text')}".strip()
-        for where, row in _rows(passages)
+        for where, row in json_lines(passages)
     }
     return _judged(name, queries, documents, judged)
 
@@ -128,7 +114,9 @@ def _africlirmatrix(name: str, language: str, split: str) -> Collection:
     queries = read_texts(_from_github("africlirmatrix", repo, f"test/queries/topics.{stem}.tsv"))
     judged = read_qrels(_from_github("africlirmatrix", repo, f"test/qrels/qrels.{stem}.txt"))
     corpus = _from_hub("africlirmatrix", repo, f"africlirmatrix-v1.0-{language}/corpus.jsonl")
-    documents = {_field(where, row, "id"): _field(where, row, "contents") for where, row in _rows(corpus)}
+    documents = {
+        _field(where, row, "id"): _field(where, row, "contents") for where, row in json_lines(corpus)
+    }
     return _judged(name, queries, documents, judged)
 
 
@@ -140,7 +128,7 @@ def _afriqa(name: str, language: str, split: str) -> Collection:
     # Questions of one split look among the passages of all.
     for part in ("train", "dev", "test"):
         path = f"data/gold_passages/{language}/gold_span_passages.afriqa.{language}.{pivot}.{part}.json"
-        for where, row in _rows(_from_github("afriqa", "masakhane-io/afriqa", path)):
+        for where, row in json_lines(_from_github("afriqa", "masakhane-io/afriqa", path)):
             passage = numbers.setdefault(_field(where, row, "context"), f"p{len(numbers)}")
             if part == split:
                 query = f"{part}-{_field(where, row, 'id')}"
@@ -151,7 +139,7 @@ def _afriqa(name: str, language: str, split: str) -> Collection:
 
 def _belebele(name: str, language: str, side: str) -> Collection:
     def rows(code: str) -> list[tuple[str, dict[str, Any]]]:
-        return list(_rows(_from_hub("belebele", "facebook/belebele", f"data/{code}.jsonl")))
+        return list(json_lines(_from_hub("belebele", "facebook/belebele", f"data/{code}.jsonl")))
 
     asked, answered = rows(language), rows("eng_Latn")
     if side == "document":

@@ -1,6 +1,7 @@
 """Losses that pull a student's tokens of a foreign sentence to a teacher's of its translation."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..transport import alignment_loss
 from ..transport.arguments import GRADS, METHODS
 
 
-class BitextLoss(nn.Module):
+class BitextLoss(nn.Module, ABC):
     """What the bitext losses share: the student's tokens, and the teacher's for the same pairs.
 
     Subclasses define :meth:`compare`.
@@ -83,6 +84,7 @@ class BitextLoss(nn.Module):
         y, y_mask = self.teacher_tokens(features, labels, x.device)
         return self.compare(features[0], labels, x, x_mask, y.to(x.dtype), y_mask)
 
+    @abstractmethod
     def compare(
         self,
         features: dict[str, Any],
@@ -93,7 +95,6 @@ class BitextLoss(nn.Module):
         y_mask: Tensor,
     ) -> Tensor | dict[str, Tensor]:
         """Student tokens x (batch, n, dim) against teacher tokens y (batch, m, dim)."""
-        raise NotImplementedError
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of the loss."""
@@ -323,59 +324,62 @@ def contrastive(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, scale: flo
     return nn.functional.cross_entropy(scale * scores, torch.arange(len(x), device=x.device))
 
 
-class BitextContrastiveLoss(BitextLoss):
-    """In-batch contrastive loss: a sentence must find its own translation among those of the batch,
-    by MaxSim over the student's tokens, averaged per token.
+class ScoreLoss(BitextLoss):
+    """What losses over the batch's scores share: mean MaxSim, which lies in −1..1, times a factor.
 
     Parameters
     ----------
+    model, teacher
+        As in :class:`BitextLoss`.
     scale : float
-        Factor (inverse temperature) on mean MaxSim, which lies in −1..1.
+        The factor, an inverse temperature.
+
+    Raises
+    ------
+    InputError
+        A ``scale`` that is not above 0.
     """
 
-    def __init__(self, model, teacher, *, scale: float = 20.0):
+    def __init__(
+        self,
+        model: MultiVectorEncoder,
+        teacher: TokenStore | MultiVectorEncoder,
+        *,
+        scale: float = 20.0,
+    ):
         super().__init__(model, teacher)
         if not scale > 0:
             raise InputError(f"scale: expected a number > 0, got {scale}")
         self.scale = scale
 
-    def compare(self, features, labels, x, x_mask, y, y_mask):
-        return contrastive(x, x_mask, y, y_mask, self.scale)
-
     def get_config_dict(self) -> dict[str, Any]:
         return {"scale": self.scale}
 
 
-class TranslateDistillLoss(BitextLoss):
+class BitextContrastiveLoss(ScoreLoss):
+    """In-batch contrastive loss: a sentence must find its own translation among those of the batch,
+    by MaxSim over the student's tokens, averaged per token. Parameters are those of :class:`ScoreLoss`."""
+
+    def compare(self, features, labels, x, x_mask, y, y_mask):
+        return contrastive(x, x_mask, y, y_mask, self.scale)
+
+
+class TranslateDistillLoss(ScoreLoss):
     """The student's scores of the batch's English texts follow the teacher's: Translate-Distill (Yang et
-    al., ECIR 2024) within the batch.
+    al., ECIR 2024) within the batch. Parameters are those of :class:`ScoreLoss`.
 
     The teacher asks with the English sentence, the student with its translation, and both score all English
     texts of the batch by mean MaxSim S; the loss is the divergence of their distributions, averaged over
     the batch::
 
         KL(softmax(scale · S_teacher) ‖ softmax(scale · S_student))
-
-    Parameters
-    ----------
-    scale : float
-        Factor (inverse temperature) on mean MaxSim, which lies in −1..1.
     """
-
-    def __init__(self, model, teacher, *, scale: float = 20.0):
-        super().__init__(model, teacher)
-        if not scale > 0:
-            raise InputError(f"scale: expected a number > 0, got {scale}")
-        self.scale = scale
 
     def compare(self, features, labels, x, x_mask, y, y_mask):
         with torch.no_grad():
             target = nn.functional.log_softmax(self.scale * mean_maxsim(y, y_mask, y, y_mask), dim=1)
         scores = nn.functional.log_softmax(self.scale * mean_maxsim(x, x_mask, y, y_mask), dim=1)
         return nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"scale": self.scale}
 
     @property
     def citation(self) -> str:

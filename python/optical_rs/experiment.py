@@ -58,6 +58,8 @@ from .train import (
 
 #: What a system may be besides a loss.
 METHODS = ("zero-shot", "psq", "bm25-translate", "nmt", "fusion")
+#: The translator that goes word by word, with the alignments of the bitext.
+DICTIONARY = "dictionary"
 #: The loss that trains on texts in several languages, not on bitext: hybrid batches.
 RETRIEVAL = "retrieval"
 #: Options of trained systems besides their loss's.
@@ -70,9 +72,9 @@ OF_BITEXT = ("order", "mine", "margin")
 #: Options of the others.
 UNTRAINED = {
     "zero-shot": ("languages",),
-    "psq": ("languages", "bitext", "max_pairs", "cumulative", "k1", "b"),
-    "bm25-translate": ("languages", "bitext", "translator", "codes", "num_beams", "batch_size"),
-    "nmt": ("languages", "bitext", "translator", "codes", "num_beams", "batch_size"),
+    "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
+    "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
+    "nmt": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "fusion": ("languages", "of", "method_of_fusion"),
 }
 #: Results per query that are kept in a cell's run.
@@ -112,11 +114,17 @@ class Experiment(Recipe):
         return [name for group in self.languages.values() for name in group]
 
     def seeds_of(self, system: str, language: str) -> list[int]:
-        """The seeds that a system's students of a language are trained with; 0 where nothing is drawn."""
+        """The seeds of a system's cells in a language; 0 alone where nothing is drawn.
+
+        Word alignments are drawn, too; as their sampler takes no seed, theirs only count repetitions.
+        """
         options = self.systems[system]
-        if not options.get("loss"):
-            parts = [part for part in options.get("of") or [] if self.systems[part].get("loss")]
-            return self.seeds_of(parts[0], language) if parts else [0]
+        method = options.get("method")
+        if method == "fusion":
+            return max((self.seeds_of(part, language) for part in options["of"]), key=len)
+        words = method in ("bm25-translate", "nmt") and options.get("translator", DICTIONARY) == DICTIONARY
+        if method and method != "psq" and not words:
+            return [0]
         group = next(name for name, members in self.languages.items() if language in members)
         seeds = self.seeds[group] if isinstance(self.seeds, dict) else self.seeds
         return list(range(min(seeds, options.get("seeds", seeds))))
@@ -129,7 +137,7 @@ class Experiment(Recipe):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A system in one language with one seed (0 where nothing is drawn)."""
+    """A system in one language with one seed; see :meth:`Experiment.seeds_of`."""
 
     system: str
     language: str
@@ -628,8 +636,8 @@ def _psq(bench, cell, options, where, collection) -> Evaluation:
 
 def _translated(bench, cell, options, collection) -> dict[str, str]:
     texts = list(collection.queries.values())
-    model = options.get("translator", "dictionary")
-    if model == "dictionary":
+    model = options.get("translator", DICTIONARY)
+    if model == DICTIONARY:
         made = translate_words(texts, _table(bench, options, cell.language))
     else:
         codes = options.get("codes") or {}
@@ -659,7 +667,8 @@ def _nmt(bench, cell, options, where, collection) -> Evaluation:
 def _fusion(bench, cell, options, where, collection) -> Evaluation:
     runs: list[Path] = []
     for part in options["of"]:
-        seed = cell.seed if bench.experiment.systems[part].get("loss") else 0
+        seeds = bench.experiment.seeds_of(part, cell.language)
+        seed = cell.seed if cell.seed in seeds else seeds[0]
         file = bench.folder / Cell(part, cell.language, seed).path / where / "run.trec"
         if not file.exists():
             raise InputError(f"of: '{part}' has no run for {cell.language}, seed {seed}: {file}")

@@ -32,18 +32,16 @@ class TranslationTable:
     english: dict[str, dict[str, float]]
 
 
-def translation_table(foreign: Sequence[str], english: Sequence[str], seed: int = 0) -> TranslationTable:
+def translation_table(foreign: Sequence[str], english: Sequence[str]) -> TranslationTable:
     """Learn word translations from sentence pairs with eflomal (extra ``baselines``).
 
-    Links of both directions count. eflomal samples; with the seed it gives the same links again on the
-    same machine.
+    Links of both directions count. eflomal samples and takes no seed: each call draws somewhat different
+    links.
 
     Parameters
     ----------
     foreign, english : sequence of str
         Sentence i of one translates sentence i of the other.
-    seed : int
-        Of the order of the sentences, which decides what the sampler draws.
 
     Returns
     -------
@@ -68,20 +66,18 @@ def translation_table(foreign: Sequence[str], english: Sequence[str], seed: int 
         raise InputError("foreign: no pair has words on both sides")
     aligner = require("eflomal", "baselines").Aligner()
     counts: Counter[tuple[str, str]] = Counter()
-    order = np.random.default_rng(seed).permutation(len(pairs))
     with tempfile.TemporaryDirectory() as folder:
         forward, backward = Path(folder) / "forward", Path(folder) / "backward"
         aligner.align(
-            [" ".join(pairs[i][0]) for i in order],
-            [" ".join(pairs[i][1]) for i in order],
+            [" ".join(f) for f, _ in pairs],
+            [" ".join(e) for _, e in pairs],
             links_filename_fwd=str(forward),
             links_filename_rev=str(backward),
             quiet=True,
         )
         for file in (forward, backward):
             lines = file.read_text(encoding="ascii").splitlines()
-            for i, line in zip(order, lines, strict=True):
-                f, e = pairs[i]
+            for (f, e), line in zip(pairs, lines, strict=True):
                 for link in line.split():
                     a, b = map(int, link.split("-"))
                     counts[f[a], e[b]] += 1

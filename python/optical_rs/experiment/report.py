@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import build_info
-from .errors import InputError
-from .ranking import EvaluationResult, compare_results, language_gap
-from .ranking.comparison import Comparison
-from .ranking.tables import markdown
-from .ranking.trec import read_run
+from .. import build_info
+from ..errors import InputError
+from ..ranking import EvaluationResult, compare_results, language_gap
+from ..ranking.comparison import Comparison
+from ..ranking.tables import markdown
+from ..ranking.trec import read_run
 
 #: Measures of the tables, and what they are called there.
 MEASURES = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_100": "R@100"}
@@ -319,7 +319,7 @@ def _charts(folder: Path, per_place: Mapping[str, Any], systems: Mapping[str, An
     """MAP by language and system, in against out of domain, and over the number of pairs; none where
     matplotlib is missing."""
     try:
-        from .ranking.plots import plot_curves, plot_languages, plot_points
+        from ..ranking.plots import plot_curves, plot_languages, plot_points
 
         drawn = []
         table = per_place.get("in-domain", {}).get("map")

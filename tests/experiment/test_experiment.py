@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import optical_rs
 import pytest
 import yaml
 from optical_rs import InputError
@@ -11,7 +13,10 @@ from optical_rs import InputError
 pytest.importorskip("sentence_transformers")
 
 from optical_rs import experiment as experiments
-from optical_rs.report import write_report
+from optical_rs.experiment import students, write_report
+from optical_rs.experiment.recipe import cells as cells_of
+
+RECIPES = Path(optical_rs.__file__).parent / "recipes"
 
 
 @pytest.fixture
@@ -163,7 +168,7 @@ def test_the_other_direction(recipe, tmp_path, pairs):
 @pytest.mark.parametrize("name", ["ciral", "belebele", "clef_like", "mmarco_hybrid"])
 def test_recipes_for_the_hub_run_on_stand_ins(name, recipe, tmp_path, pairs, tiny_encoder):
     pytest.importorskip("eflomal")
-    file = experiments.Path(experiments.__file__).parent / "recipes" / f"{name}.yaml"
+    file = RECIPES / f"{name}.yaml"
     real = yaml.safe_load(file.read_text(encoding="utf-8"))
     real["languages"] = {group: names[:1] for group, names in real["languages"].items()}
     for language in [name for group in real["languages"].values() for name in group]:
@@ -202,9 +207,7 @@ def test_students_half_way_back_share_their_training(recipe, tmp_path, monkeypat
         "hardly": {"loss": "pooled-mse", "seeds": 1, "languages": ["ny"], "interpolate": 1e-9},
     }
     fits = []
-    monkeypatch.setattr(
-        experiments, "fit", lambda *a, _fit=experiments.fit, **k: fits.append(1) or _fit(*a, **k)
-    )
+    monkeypatch.setattr(students, "fit", lambda *a, _fit=students.fit, **k: fits.append(1) or _fit(*a, **k))
     run(recipe, tmp_path)
     assert len(fits) == 1
     found = {
@@ -284,14 +287,12 @@ def test_a_report_of_nothing(tmp_path):
         write_report(tmp_path, [], groups={}, baseline="x")
 
 
-@pytest.mark.parametrize(
-    "name", [p.stem for p in experiments.Path(experiments.__file__).parent.glob("recipes/*.yaml")]
-)
+@pytest.mark.parametrize("name", [p.stem for p in RECIPES.glob("*.yaml")])
 def test_the_recipes_that_come_along_are_valid(name):
-    file = experiments.Path(experiments.__file__).parent / "recipes" / f"{name}.yaml"
+    file = RECIPES / f"{name}.yaml"
     if name == "demo":
         from optical_rs.train import parse
 
         parse(["--config", str(file)])
     else:
-        assert sum(map(len, experiments.cells(experiments.read_experiment(file)))) > 4
+        assert sum(map(len, cells_of(experiments.read_experiment(file)))) > 4

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from optical_rs.experiment.report import rank_distances, write_report
 from optical_rs.ranking import EvaluationResult, compare_results
 from optical_rs.ranking.plots import plot_curves, plot_points
-from optical_rs.report import rank_distances, write_report
 
 pytest.importorskip("scipy")
 

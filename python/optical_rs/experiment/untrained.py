@@ -1,0 +1,88 @@
+"""Systems without a student: zero-shot, word alignment, translation, fusion."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..baselines import TranslationTable, Translator, bm25, psq, translate_words, translation_table
+from ..errors import InputError
+from ..evaluate import Evaluation, encode, evaluate_run, evaluate_tokens
+from ..ranking import fuse
+from .recipe import DICTIONARY, Cell
+from .workbench import Workbench
+
+
+def untrained(bench: Workbench, cell: Cell) -> dict[str, Evaluation]:
+    """Ask a system that needs no student."""
+    options = bench.experiment.systems[cell.system]
+    ask = {
+        "zero-shot": _zero_shot,
+        "psq": _psq,
+        "bm25-translate": _bm25_translate,
+        "nmt": _nmt,
+        "fusion": _fusion,
+    }[options["method"]]
+    return {
+        where: ask(bench, cell, options, where, collection)
+        for where, collection in bench.collections(cell.language).items()
+    }
+
+
+def _zero_shot(bench, cell, options, where, collection) -> Evaluation:
+    return bench.evaluate(bench.start, collection)
+
+
+def _table(bench: Workbench, options: Mapping[str, Any], language: str) -> TranslationTable:
+    """Translations of the queries' words into the documents' language, whichever is the foreign one."""
+    bitext, _ = bench.training_pairs(options, [language])
+    table = translation_table(bitext.foreign, bitext.english)
+    return table if bench.side == "query" else TranslationTable(table.english, table.foreign)
+
+
+def _psq(bench, cell, options, where, collection) -> Evaluation:
+    own = {k: options[k] for k in ("cumulative", "k1", "b") if k in options}
+    table = _table(bench, options, cell.language)
+    return evaluate_run(psq(collection.queries, collection.documents, table, **own), collection)
+
+
+def _translated(bench, cell, options, collection) -> dict[str, str]:
+    texts = list(collection.queries.values())
+    model = options.get("translator", DICTIONARY)
+    if model == DICTIONARY:
+        made = translate_words(texts, _table(bench, options, cell.language))
+    else:
+        codes = options.get("codes") or {}
+        pair = [codes.get(name, name) for name in (cell.language, "en")]
+        source, target = pair if bench.side == "query" else reversed(pair)
+        own = {k: options[k] for k in ("num_beams", "batch_size") if k in options}
+        cache = bench.folder / "cache" / "translations.jsonl"
+        made = Translator(model, source, target, cache=cache, **own)(texts)
+    return dict(zip(collection.queries, made, strict=True))
+
+
+def _bm25_translate(bench, cell, options, where, collection) -> Evaluation:
+    queries = _translated(bench, cell, options, collection)
+    stemmed = "english" if bench.side == "query" else None
+    return evaluate_run(bm25(queries, collection.documents, language=stemmed), collection)
+
+
+def _nmt(bench, cell, options, where, collection) -> Evaluation:
+    queries = encode(bench.teacher, list(_translated(bench, cell, options, collection).values()), "query")
+    if bench.side == "query":
+        documents = bench.english(collection)
+    else:
+        documents = encode(bench.teacher, list(collection.documents.values()), "document")
+    return evaluate_tokens(queries, documents, collection)
+
+
+def _fusion(bench, cell, options, where, collection) -> Evaluation:
+    runs: list[Path] = []
+    for part in options["of"]:
+        seeds = bench.experiment.seeds_of(part, cell.language)
+        seed = cell.seed if cell.seed in seeds else seeds[0]
+        file = bench.folder / Cell(part, cell.language, seed).path / where / "run.trec"
+        if not file.exists():
+            raise InputError(f"of: '{part}' has no run for {cell.language}, seed {seed}: {file}")
+        runs.append(file)
+    fused = fuse(runs, method=options.get("method_of_fusion", "rrf"))
+    return evaluate_run({query: list(found.items()) for query, found in fused.items()}, collection)

@@ -42,7 +42,7 @@ def _from_hub(name: str, repo: str, path: str) -> Path:
     local = data_folder() / name / path
     if local.exists():
         return local
-    hub = require("huggingface_hub", "train")
+    hub = require("huggingface_hub", "data")
     try:
         return Path(hub.hf_hub_download(repo, path, repo_type="dataset"))
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds for "not reached"

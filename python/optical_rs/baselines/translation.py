@@ -76,7 +76,10 @@ class Translator:
         self.known: dict[str, str] = {}
         if self.cache is not None and self.cache.exists():
             for line in self.cache.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # cut off when a run was killed: made again
                 if row["key"] == self._key():
                     self.known[row["text"]] = row["translation"]
 
@@ -95,7 +98,8 @@ class Translator:
                 with self.cache.open("a", encoding="utf-8") as file:
                     for text, translation in zip(batch, made, strict=True):
                         row = {"key": self._key(), "text": text, "translation": translation}
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                        # In ASCII, so that no character of a text can end a line.
+                        file.write(json.dumps(row) + "\n")
             if progress:
                 progress(min(first + self.batch_size, len(wanted)), len(wanted))
         return [self.known[text] for text in texts]

@@ -1,5 +1,6 @@
 """Shared fixtures: tiny real models and texts, made on the spot."""
 
+import json
 import os
 
 import hypothesis
@@ -84,6 +85,42 @@ def teacher(tiny_encoder):
         prompts={"query": "query : ", "document": "passage : "},
         device="cpu",
     )
+
+
+@pytest.fixture(scope="session")
+def m2m100(tmp_path_factory):
+    """A folder with a tiny M2M100 of random weights, and its own tokenizer over a vocabulary made here."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    spm = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("m2m100")
+    (folder / "text").write_text("\n".join(text for pair in PAIRS for text in pair), encoding="utf-8")
+    spm.SentencePieceTrainer.train(
+        input=str(folder / "text"), model_prefix=str(folder / "spm"), vocab_size=60, hard_vocab_limit=False
+    )
+    pieces = spm.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *(n for n in names if n not in special)])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    tokenizer = transformers.M2M100Tokenizer(
+        vocab_file=str(folder / "vocab.json"), spm_file=str(folder / "spm.model")
+    )
+    tokenizer.save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    config = transformers.M2M100Config(
+        vocab_size=max(tokenizer.lang_code_to_id.values()) + 1,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+    )
+    transformers.M2M100ForConditionalGeneration(config).eval().save_pretrained(folder / "model")
+    return str(folder / "model")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the parts done and all parts; shown after half a second, on terminals only.
+    """A function to call with the parts done and all parts (0: not known); shown after half a second, on terminals only.
 
     Examples
     --------
@@ -22,7 +22,7 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     with tqdm(desc=what, unit=f" {unit}s", delay=0.5, leave=False) as bar:
 
         def report(done: int, total: int) -> None:
-            bar.total = total
+            bar.total = total or None
             bar.update(done - bar.n)
 
         yield report

@@ -1,7 +1,5 @@
 """Word translation learnt from bitext, queries by it, and a real sequence-to-sequence model with real codes."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,43 +98,6 @@ def test_words_of_any_script():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
-
-
-@pytest.fixture(scope="module")
-def m2m100(tmp_path_factory):
-    """A folder with a tiny M2M100 of random weights, and its own tokenizer over a vocabulary made here."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    spm = pytest.importorskip("sentencepiece")
-    folder = tmp_path_factory.mktemp("m2m100")
-    foreign, english = made_bitext(80)
-    (folder / "text").write_text("\n".join([*foreign, *english]), encoding="utf-8")
-    spm.SentencePieceTrainer.train(
-        input=str(folder / "text"), model_prefix=str(folder / "spm"), vocab_size=60, hard_vocab_limit=False
-    )
-    pieces = spm.SentencePieceProcessor(model_file=str(folder / "spm.model"))
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    names = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
-    vocabulary = {piece: i for i, piece in enumerate([*special, *(n for n in names if n not in special)])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    tokenizer = transformers.M2M100Tokenizer(
-        vocab_file=str(folder / "vocab.json"), spm_file=str(folder / "spm.model")
-    )
-    tokenizer.save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    config = transformers.M2M100Config(
-        vocab_size=max(tokenizer.lang_code_to_id.values()) + 1,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
-    )
-    transformers.M2M100ForConditionalGeneration(config).eval().save_pretrained(folder / "model")
-    return str(folder / "model")
 
 
 def test_m2m100_translates_with_its_language_codes(m2m100, tmp_path):

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from optical_rs import InputError
-from optical_rs.data import load_bitext, load_collection
+from optical_rs.data import load_bitext, load_collection, stream_documents
 
 HAS_KOLIBRI = pytest.importorskip("importlib.util").find_spec("kolibri") is not None
 needs_demo = pytest.mark.skipif(not HAS_KOLIBRI, reason="extra 'demo' is not installed")
@@ -72,7 +72,7 @@ def test_hub_datasets_through_a_local_one(tmp_path):
         ("a.tsv", b"moto\tfire\nmadzi\n", r"a\.tsv:2: expected 2 columns"),
         ("a.tsv", b"moto\tfire\nmadzi\t \n", r"a\.tsv:2: the english side is empty"),
         ("a.tsv", b"moto\tfire\n\xff\xfe\twater\n", r"a\.tsv:2: not valid UTF-8"),
-        ("a.tsv", b"", "expected 2 columns"),
+        ("a.tsv", b"", "no sentence pairs"),
         ("a.csv", b"a,english\n1,fire\n", r"a\.csv:1: no column 'foreign'"),
         (
             "a.jsonl",
@@ -133,6 +133,30 @@ def test_trec_folder(collection_folder, pairs):
     (collection_folder / "documents.tsv").write_text("d0 no tab\n")
     with pytest.raises(InputError, match=r"documents\.tsv:1: expected 'id<TAB>text'"):
         load_collection(str(collection_folder))
+
+
+def test_documents_are_read_as_they_are_asked_for(collection_folder, pairs, tmp_path):
+    file = collection_folder / "documents.tsv"
+    for spec in (str(collection_folder), str(file)):
+        documents = stream_documents(spec)
+        assert len(documents) == len(pairs)
+        assert dict(documents) == load_collection(str(collection_folder)).documents
+        assert next(iter(documents)) == ("d0", pairs[0][1])
+    packed = tmp_path / "more.jsonl.gz"
+    with gzip.open(packed, "wt", encoding="utf-8") as to:
+        to.writelines(f'{{"_id": "{i}", "text": "é {i}"}}\n' for i in range(1000))
+    documents = stream_documents(str(packed))
+    assert len(documents) == 1000
+    assert dict(documents)["999"] == "é 999"
+    for text, message in (("a\tx\na\ty\n", ":2: id 'a' is repeated"), ("", "got an empty file")):
+        write(file, text)
+        with pytest.raises(InputError, match=message):
+            stream_documents(str(file))
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(InputError, match="broken gzip file"):
+        stream_documents(str(packed))
+    with pytest.raises(InputError, match="no folder"):
+        stream_documents(str(tmp_path / "nothing"))
 
 
 def test_unknown_collections(tmp_path):

@@ -6,8 +6,17 @@ import zipfile
 
 import pytest
 from optical_rs import InputError
-from optical_rs.data import load_bitext, load_collection
+from optical_rs.data import load_bitext, load_collection, stream_documents
 from optical_rs.data.published import data_folder, read_sgml_documents, read_sgml_topics
+
+
+def streamed(spec):
+    """The documents of a source that is read as it is asked for, in two passes."""
+    documents = stream_documents(spec)
+    first = list(documents)
+    assert list(documents) == first
+    assert len(documents) == len(first)
+    return dict(first)
 
 
 @pytest.fixture
@@ -37,6 +46,7 @@ def test_ciral(files):
     assert found.queries == {"1": "Who won?"}
     assert found.documents == {"yor#1": "Ìròyìn Ó borí.", "yor#2": "Òjò rọ̀."}
     assert found.qrels == {"1": {"yor#1": 1, "yor#2": 0}}
+    assert streamed("ciral:yoruba") == found.documents
 
 
 def test_africlirmatrix(files):
@@ -47,6 +57,7 @@ def test_africlirmatrix(files):
     found = load_collection("africlirmatrix:hausa")
     assert (found.queries, found.documents) == ({"7": "Kano"}, {"42": "Birnin Kano"})
     assert found.qrels == {"7": {"42": 6}}
+    assert streamed("africlirmatrix:hausa") == found.documents
 
 
 def test_afriqa(files):
@@ -104,9 +115,11 @@ def test_ir_datasets(tmp_path):
     found = load_collection("irds:optical-test/tiny")
     assert found.documents == {"d1": "the fire", "d2": "the rain"}
     assert (found.queries, found.qrels) == ({"q1": "moto"}, {"q1": {"d1": 1}})
+    assert streamed("irds:optical-test/tiny") == found.documents
     library.registry.register("optical-test/docs", Dataset(TsvDocs(download["docs"])))
     with pytest.raises(InputError, match="optical-test/docs has no queries"):
         load_collection("irds:optical-test/docs")
+    assert streamed("irds:optical-test/docs") == found.documents, "to be indexed, documents are enough"
     with pytest.raises(InputError, match="no data set 'optical-test/nothing'"):
         load_collection("irds:optical-test/nothing")
 
@@ -133,6 +146,12 @@ def test_sgml_of_trec(tmp_path):
     found = load_collection(f"trec:{tmp_path}")
     assert found.documents == {"SF-1": "Fire & rain It brûle . And rains.", "SF-2": "No text tag"}
     assert (found.queries, found.qrels) == ({"C041": "Moto"}, {"C041": {"SF-1": 1}})
+    assert streamed(f"trec:{tmp_path}") == found.documents
+    (tmp_path / "documents" / "again").write_text(CLEF)
+    with pytest.raises(InputError, match="document 'SF-1' is repeated"):
+        streamed(f"trec:{tmp_path}")
+    with pytest.raises(InputError, match="to have a folder 'documents'"):
+        stream_documents(f"trec:{tmp_path}/documents")
     (tmp_path / "open").write_text(OPEN)
     assert read_sgml_topics(tmp_path / "open") == {"301": "Fire"}
     assert read_sgml_topics(tmp_path / "open", ("title", "desc", "narr")) == {"301": "Fire Find fires. Any."}

@@ -42,6 +42,42 @@ def test_epochs_differ_and_come_back():
     assert list(sampler) == first
 
 
+def test_a_schedule_gives_each_epoch_its_shares():
+    dataset = datasets.Dataset.from_dict({"foreign": ["x" * (i % 13) for i in range(len(LANGUAGES))]})
+    schedule = [[1, 0, 0], [2, 1, 1], [0, 0, 1]]
+    sampler = LengthBucketBatchSampler(dataset, 8, False, groups=LANGUAGES, schedule=schedule, seed=3)
+    assert len(sampler) == 7, "50 rows, as many as the first group has"
+    want = [{"ny": 50}, {"ny": 25, "yo": 13, "sw": 12}, {"sw": 50}, {"sw": 50}]
+    for epoch, counts in enumerate(want):
+        sampler.set_epoch(epoch)
+        rows = [row for batch in sampler for row in batch]
+        assert len(list(sampler)) == 7
+        found = {name: sum(LANGUAGES[row] == name for row in rows) for name in counts}
+        assert all(abs(found[name] - count) <= 1 for name, count in counts.items())
+        assert sum(found.values()) == len(rows) == 50
+        # Nothing a second time before everything was there once.
+        times = np.bincount(rows, minlength=len(LANGUAGES))
+        for name in counts:
+            own = times[[language == name for language in LANGUAGES]]
+            assert own.max() - own.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "order", "message"),
+    [
+        ([[1, 0]], "mixed", "a share for each of 3 groups"),
+        ([[0, 0, 0]], "mixed", "a share for each of 3 groups"),
+        ([[1, -1, 1]], "mixed", "a share for each of 3 groups"),
+        ([], "mixed", "the shares of an epoch at least"),
+        ([[1, 1, 1]], "pure", "goes with mixed batches"),
+    ],
+)
+def test_bad_schedules(schedule, order, message):
+    dataset = datasets.Dataset.from_dict({"foreign": ["x"] * len(LANGUAGES)})
+    with pytest.raises(InputError, match=message):
+        LengthBucketBatchSampler(dataset, 8, False, groups=LANGUAGES, order=order, schedule=schedule)
+
+
 def hybrid(alpha=0.5, weights="uniform", seed=0, languages=("ny", "yo", "sw"), size=8):
     rows = [(m, name) for name in languages for m in range({"ny": 40, "yo": 30, "sw": 10}[name])]
     dataset = datasets.Dataset.from_dict({"query": ["q"] * len(rows), "passage": ["p"] * len(rows)})

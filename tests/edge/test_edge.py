@@ -113,6 +113,20 @@ def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch
         index(encoder, documents, tmp_path / "s", window=4)
 
 
+def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):
+    encoder = Encoder(exported[0])
+    monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
+    seen = []
+    whole = index(encoder, documents, tmp_path / "a")
+    store = index(encoder, iter(documents.items()), tmp_path / "b", progress=lambda *at: seen.append(at))
+    assert (store.ids, list(store.contents)) == (whole.ids, list(whole.contents))
+    assert all(np.array_equal(store[i], whole[i]) for i in range(len(store)))
+    assert seen[-1] == (len(documents), 0)
+    twice = [*documents.items(), next(iter(documents.items()))]
+    with pytest.raises(InputError, match=r"ids: .* is in the store already"):
+        index(encoder, iter(twice), tmp_path / "c")
+
+
 def test_the_best_piece_counts(exported, tmp_path):
     encoder = Encoder(exported[0], precision="float32")
     long = " ".join(["the water is in the jar"] * 5 + ["fire fire fire"] + ["the house is big"] * 5)

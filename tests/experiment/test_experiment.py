@@ -13,8 +13,11 @@ from optical_rs import InputError
 pytest.importorskip("sentence_transformers")
 
 from optical_rs import experiment as experiments
+from optical_rs.data import load_collection
+from optical_rs.evaluate import encode, evaluate_tokens
 from optical_rs.experiment import students, write_report
 from optical_rs.experiment.recipe import cells as cells_of
+from optical_rs.ranking.trec import read_run
 
 RECIPES = Path(optical_rs.__file__).parent / "recipes"
 
@@ -82,6 +85,13 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
             "order": "sequential",
             "languages": ["ny"],
         },
+        "schedule": {
+            "loss": "greedy",
+            "bitext": [str(languages / "xx.tsv"), recipe["bitext"]],
+            "schedule": [[1, 0], [0, 1]],
+            "languages": ["ny"],
+            "training": {"num_train_epochs": 2},
+        },
         "adapted": {
             "loss": "pooled-mse",
             "languages": ["ny"],
@@ -98,7 +108,7 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     recipe["translation"] = ["psq", "bm25", "nmt"]
     report, failures, said = run(recipe, tmp_path)
     assert failures == []
-    assert said[0] == "33 cells, 0 of them done"
+    assert said[0] == "35 cells, 0 of them done"
     table = report["measures"]["in-domain"]["map"]
     assert set(table) == set(recipe["systems"])
     assert table["pooled"]["ny"]["seeds"] == 2
@@ -122,7 +132,41 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     assert len(report["checksums"]) == len(list((tmp_path / "out").glob("cells/*/*/*/per_query.tsv")))
     # Nothing is left to do, and nothing is done.
     _, _, again = run(recipe, tmp_path)
-    assert again == ["33 cells, 33 of them done"]
+    assert again == ["35 cells, 35 of them done"]
+
+
+def test_neural_translation_with_language_codes(recipe, tmp_path, m2m100, teacher):
+    """A real M2M100, tiny: what it knows by another name is asked for so, what it does not know is told."""
+    options = {"translator": m2m100, "codes": {"xx": "sw"}, "num_beams": 2}
+    recipe["systems"] |= {
+        "nmt": {"method": "nmt", **options},
+        "bm25": {"method": "bm25-translate", **options},
+    }
+    recipe |= {"translation": ["nmt"], "out_of_domain": {}}
+    report, failures, _ = run(recipe, tmp_path)
+    assert len(failures) == 2
+    assert all("does not know 'ny'" in failure for failure in failures)
+    assert set(report["measures"]["in-domain"]["map"]["nmt"]) == {"xx"}
+    # The row is what the library's own model and tokenizer make of the queries, searched by the teacher.
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.M2M100Tokenizer.from_pretrained(m2m100, src_lang="sw")
+    model = transformers.M2M100ForConditionalGeneration.from_pretrained(m2m100)
+    collection = load_collection(str(tmp_path / "collections" / "xx"))
+    english = {}
+    for query, text in collection.queries.items():
+        ids = model.generate(
+            **tokenizer(text, return_tensors="pt"),
+            forced_bos_token_id=tokenizer.get_lang_id("en"),
+            num_beams=2,
+            max_new_tokens=128,
+        )
+        english[query] = tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    queries = encode(teacher, list(english.values()), "query")
+    documents = encode(teacher, list(collection.documents.values()), "document")
+    want = evaluate_tokens(queries, documents, collection).run
+    got = read_run(tmp_path / "out" / "cells" / "nmt" / "xx-0" / "in-domain" / "run.trec")
+    for query, hits in want.items():
+        assert got[query] == pytest.approx(dict(hits), abs=1e-4)
 
 
 def test_a_run_goes_on_where_it_was(recipe, tmp_path):
@@ -139,6 +183,30 @@ def test_a_run_goes_on_where_it_was(recipe, tmp_path):
     recipe["training"]["learning_rate"] = 1e-3
     _, _, said = run(recipe, tmp_path)
     assert said[0] == "4 cells, 0 of them done"
+
+
+def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
+    recipe["seeds"] = 1
+    recipe["systems"] = {"zero-shot": None, "pooled": {"loss": "pooled-mse"}}
+    run(recipe, tmp_path)
+    other = tmp_path / "other"
+    (tmp_path / "out").rename(other)
+    recipe["systems"] = {"zero-shot": None, "same": {"loss": "pooled-mse"}, "greedy": {"loss": "greedy"}}
+    _, failures, said = run(recipe, tmp_path, reuse=other)
+    assert failures == []
+    assert said[:2] == ["6 cells, 0 of them done", f"4 cells taken from {other}"]
+    assert len(said) == 4, "two are made"
+    name = "ny-0/in-domain/run.trec"
+    same = tmp_path / "out" / "cells" / "same"
+    assert (same / name).read_bytes() == (other / "cells" / "pooled" / name).read_bytes()
+    assert json.loads((same / "ny-0" / "cell.json").read_text())["system"] == "same"
+    shutil.rmtree(same)
+    (other / "teacher").mkdir()
+    (other / "teacher" / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"reuse: .*: another teacher"):
+        run(recipe, tmp_path, reuse=other)
+    with pytest.raises(InputError, match=r"reuse: .* is no folder"):
+        run(recipe, tmp_path, reuse=tmp_path / "nothing")
 
 
 def test_the_other_direction(recipe, tmp_path, pairs):
@@ -274,6 +342,10 @@ def test_the_command(recipe, tmp_path, capsys):
         ({"systems": {"zero-shot": {"loss": "greedy", "order": "pur"}}}, "unknown order 'pur'"),
         ({"systems": {"zero-shot": {"loss": "greedy", "languages": ["fr"]}}}, "the recipe has no 'fr'"),
         ({"systems": {"zero-shot": {"method": "fusion", "of": ["x", "y"]}}}, "of: no system 'x'"),
+        (
+            {"systems": {"zero-shot": {"loss": "greedy", "schedule": [[1]], "proportions": [1]}}},
+            "leave 'proportions' out",
+        ),
         ({"systems": {"a/b": {}}}, "not usable as the name of a folder"),
     ],
 )

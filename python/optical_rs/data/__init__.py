@@ -5,6 +5,6 @@ built-in set that an installed package carries (``kolibri:<language>``, ``bible:
 """
 
 from .bitext import Bitext, load_bitext
-from .collection import Collection, load_collection
+from .collection import Collection, load_collection, stream_documents
 
-__all__ = ["Bitext", "Collection", "load_bitext", "load_collection"]
+__all__ = ["Bitext", "Collection", "load_bitext", "load_collection", "stream_documents"]

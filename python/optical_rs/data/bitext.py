@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, closest, require
-from ..ranking.trec import read_bytes
+from ..ranking.trec import byte_lines
 
 #: Splits of the built-in sets.
 SPLITS = ("train", "dev", "test", "all")
@@ -53,8 +53,8 @@ class Bitext:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends."""
-    for number, raw in enumerate(read_bytes(path).removesuffix(b"\n").split(b"\n"), 1):
+    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends, one at a time."""
+    for number, raw in enumerate(byte_lines(path), 1):
         try:
             yield number, raw.decode("utf-8").removesuffix("\r")
         except UnicodeDecodeError as error:

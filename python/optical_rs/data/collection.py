@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import random
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, closest
@@ -54,42 +56,103 @@ class Collection:
         )
 
 
-def _jsonl(path: Path) -> dict[str, str]:
-    texts = {}
+def _jsonl(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in lines_of(path):
         try:
             row = json.loads(line)
             key, text = str(row["_id"]), row["text"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
-        if key in texts:
-            raise InputError(f"{path}:{number}: id '{key}' is repeated")
-        title = row.get("title") or ""
-        texts[key] = f"{title} {text}".strip()
-    return texts
+        yield key, f"{row.get('title') or ''} {text}".strip()
 
 
-def _tsv(path: Path) -> dict[str, str]:
-    texts = {}
+def _tsv(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in lines_of(path):
         key, tab, text = line.partition("\t")
         if not tab or not key:
             raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
-        if key in texts:
-            raise InputError(f"{path}:{number}: id '{key}' is repeated")
-        texts[key] = text
-    return texts
+        yield key, text
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """Texts by id: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's ``{"_id": …, "text": …}``.
+def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of a file, one line at a time: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's
+    ``{"_id": …, "text": …}``.
 
     Raises
     ------
     InputError
-        With file and line, for a line that is neither.
+        With file and line, for a line that is neither, or an id that was there before; an empty file.
     """
-    return _jsonl(path) if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tsv(path)
+    known = set()
+    lines = _jsonl if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tsv
+    for number, (key, text) in enumerate(lines(path), 1):
+        if key in known:
+            raise InputError(f"{path}:{number}: id '{key}' is repeated")
+        known.add(key)
+        yield key, text
+    if not known:
+        raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """As :func:`iter_texts`, all of them by id."""
+    return dict(iter_texts(path))
+
+
+class Texts:
+    """(id, text) pairs that are read anew in every pass and never held together.
+
+    Parameters
+    ----------
+    read : callable
+        Returns an iterator over them.
+    count : int, optional
+        Their number; by default they are counted, which reads them once.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[tuple[str, str]]], count: int | None = None):
+        self._read = read
+        self._count = sum(1 for _ in read()) if count is None else count
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def stream_documents(spec: str) -> Texts:
+    """The documents of a file, or of a collection as :func:`load_collection` takes it, without holding them.
+
+    Files, folders, ``irds:``, ``trec:``, ``ciral:`` and ``africlirmatrix:`` are read as they are asked for;
+    of the other collections, which are small, the documents are held.
+
+    Raises
+    ------
+    InputError
+        As :func:`iter_texts` and :func:`load_collection`.
+
+    Examples
+    --------
+    >>> documents = stream_documents("kolibri:ny")
+    >>> len(documents)
+    1092
+    >>> next(iter(documents))[0]
+    'm0000'
+    """
+    from . import published
+
+    path = Path(spec)
+    if path.is_file():
+        return Texts(partial(iter_texts, path))
+    for name in ("corpus.jsonl", "documents.tsv"):
+        if (path / name).exists():
+            return Texts(partial(iter_texts, path / name))
+    source, _, rest = spec.partition(":")
+    if source in published.STREAMED:
+        return published.STREAMED[source](rest)
+    documents = load_collection(spec, split="all").documents
+    return Texts(lambda: iter(documents.items()), len(documents))
 
 
 def _beir_qrels(path: Path) -> dict[str, dict[str, int]]:
@@ -113,13 +176,16 @@ def _folder(path: Path, split: str) -> Collection:
             have = sorted(p.stem for p in (path / "qrels").glob("*.tsv"))
             raise InputError(f"collection: {path} has no qrels/{split}.tsv{closest(split, have)}")
         collection = Collection(
-            str(path), _jsonl(path / "queries.jsonl"), _jsonl(path / "corpus.jsonl"), _beir_qrels(qrels)
+            str(path),
+            read_texts(path / "queries.jsonl"),
+            read_texts(path / "corpus.jsonl"),
+            _beir_qrels(qrels),
         )
     elif (path / "documents.tsv").exists():
         collection = Collection(
             str(path),
-            _tsv(path / "queries.tsv"),
-            _tsv(path / "documents.tsv"),
+            read_texts(path / "queries.tsv"),
+            read_texts(path / "documents.tsv"),
             read_qrels(path / "qrels.txt"),
         )
     else:

@@ -4,17 +4,19 @@ Files of known names are looked for in ``$OPTICAL_RS_DATA`` (default: ``data`` i
 Hugging Face hub or GitHub. docs/data.md has their sizes, licences and directions.
 """
 
+import contextlib
 import os
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, closest, require
 from ..ranking.trec import read_bytes, read_qrels
 from .bitext import json_lines
-from .collection import Collection, read_texts
+from .collection import Collection, Texts, read_texts
 from .packaged_model import cache_folder
 
 #: CIRAL's languages and their codes.
@@ -99,12 +101,19 @@ def _ciral(name: str, language: str, split: str) -> Collection:
     qrels = f"ciral-{language}/qrels/qrels.ciral-v1.0-{code}-{part}{'-pools' if part == 'test-a' else ''}.tsv"
     queries = read_texts(_from_hub("ciral", "CIRAL/ciral", topics))
     judged = read_qrels(_from_hub("ciral", "CIRAL/ciral", qrels))
-    passages = _from_hub("ciral", "CIRAL/ciral-corpus", f"passages-v1.0/{language}_passages.jsonl")
-    documents = {
-        _field(where, row, "docid"): f"{row.get('title') or ''} {_field(where, row, 'text')}".strip()
-        for where, row in json_lines(passages)
-    }
-    return _judged(name, queries, documents, judged)
+    return _judged(name, queries, dict(_ciral_passages(language)), judged)
+
+
+def _ciral_passages(language: str) -> Texts:
+    file = f"passages-v1.0/{_language('ciral', language, CIRAL)}_passages.jsonl"
+    passages = _from_hub("ciral", "CIRAL/ciral-corpus", file)
+
+    def read() -> Iterator[tuple[str, str]]:
+        for where, row in json_lines(passages):
+            text = f"{row.get('title') or ''} {_field(where, row, 'text')}".strip()
+            yield _field(where, row, "docid"), text
+
+    return Texts(read)
 
 
 def _africlirmatrix(name: str, language: str, split: str) -> Collection:
@@ -113,11 +122,19 @@ def _africlirmatrix(name: str, language: str, split: str) -> Collection:
     stem = f"africlirmatrix-v1.0.en.{code}"
     queries = read_texts(_from_github("africlirmatrix", repo, f"test/queries/topics.{stem}.tsv"))
     judged = read_qrels(_from_github("africlirmatrix", repo, f"test/qrels/qrels.{stem}.txt"))
-    corpus = _from_hub("africlirmatrix", repo, f"africlirmatrix-v1.0-{language}/corpus.jsonl")
-    documents = {
-        _field(where, row, "id"): _field(where, row, "contents") for where, row in json_lines(corpus)
-    }
-    return _judged(name, queries, documents, judged)
+    return _judged(name, queries, dict(_africlirmatrix_articles(language)), judged)
+
+
+def _africlirmatrix_articles(language: str) -> Texts:
+    known = _language("africlirmatrix", language, AFRICLIRMATRIX)
+    file = f"africlirmatrix-v1.0-{known}/corpus.jsonl"
+    corpus = _from_hub("africlirmatrix", "castorini/africlirmatrix", file)
+
+    def read() -> Iterator[tuple[str, str]]:
+        for where, row in json_lines(corpus):
+            yield _field(where, row, "id"), _field(where, row, "contents")
+
+    return Texts(read)
 
 
 def _afriqa(name: str, language: str, split: str) -> Collection:
@@ -157,25 +174,48 @@ def _belebele(name: str, language: str, side: str) -> Collection:
     return _judged(name, queries, {numbers[link]: text for link, text in passages.items()}, qrels)
 
 
-def _irds(name: str, identifier: str) -> Collection:
+def _irds_source(identifier: str, *needed: str) -> Any:
     library = require("ir_datasets", "data")
     try:
         source = library.load(identifier)
     except KeyError:
         raise InputError(f"irds: no data set '{identifier}'; see ir-datasets.com") from None
-    for what in ("docs", "queries", "qrels"):
+    for what in needed:
         if not getattr(source, f"has_{what}")():
             raise InputError(f"irds: {identifier} has no {what}; choose one of its parts (ir-datasets.com)")
+    return source
+
+
+@contextlib.contextmanager
+def _getting(identifier: str) -> Iterator[None]:
     try:
-        qrels = {q: dict(judged) for q, judged in source.qrels_dict().items()}
-        queries = {q.query_id: q.default_text() for q in source.queries_iter()}
-        documents = {d.doc_id: d.default_text() for d in source.docs_iter()}
+        yield
     except Exception as error:  # noqa: BLE001 - downloads fail in many ways
         reason = str(error).strip().splitlines()[:1]
         raise InputError(
             f"irds: cannot get {identifier}: {reason}; see ir-datasets.com for its files"
         ) from None
+
+
+def _irds(name: str, identifier: str) -> Collection:
+    source = _irds_source(identifier, "docs", "queries", "qrels")
+    with _getting(identifier):
+        qrels = {q: dict(judged) for q, judged in source.qrels_dict().items()}
+        queries = {q.query_id: q.default_text() for q in source.queries_iter()}
+        documents = {d.doc_id: d.default_text() for d in source.docs_iter()}
     return _judged(name, queries, documents, qrels)
+
+
+def _irds_documents(identifier: str) -> Texts:
+    source = _irds_source(identifier, "docs")
+    with _getting(identifier):
+        count = source.docs_count()
+
+    def read() -> Iterator[tuple[str, str]]:
+        for document in source.docs_iter():
+            yield document.doc_id, document.default_text()
+
+    return Texts(read, count)
 
 
 _TAG = re.compile(r"<\s*(/?)\s*([A-Za-z][\w-]*)[^>]*>")
@@ -264,13 +304,25 @@ def _trec(name: str, folder: Path) -> Collection:
         raise InputError(
             f"trec: expected {folder} to have one file 'topics…', qrels.txt, and a folder 'documents' of SGML files"
         )
-    documents = {}
+    documents = dict(_sgml_folder(folder))
+    return _judged(name, read_sgml_topics(topics[0]), documents, read_qrels(folder / "qrels.txt"))
+
+
+def _sgml_folder(folder: Path) -> Iterator[tuple[str, str]]:
+    """The documents of all files, a file at a time."""
+    known = set()
     for file in sorted(f for f in (folder / "documents").rglob("*") if f.is_file()):
         for key, text in read_sgml_documents(file):
-            if key in documents:
+            if key in known:
                 raise InputError(f"{file}: document '{key}' is repeated")
-            documents[key] = text
-    return _judged(name, read_sgml_topics(topics[0]), documents, read_qrels(folder / "qrels.txt"))
+            known.add(key)
+            yield key, text
+
+
+def _trec_documents(rest: str) -> Texts:
+    if not (Path(rest) / "documents").is_dir():
+        raise InputError(f"trec: expected {rest} to have a folder 'documents' of SGML files")
+    return Texts(partial(_sgml_folder, Path(rest)))
 
 
 #: Sources, and what follows their name.
@@ -281,6 +333,15 @@ SOURCES = {
     "africlirmatrix": "a language",
     "afriqa": "a language's code",
     "belebele": "a language's code of FLORES-200",
+}
+
+
+#: Sources whose documents can be read as they are asked for.
+STREAMED: dict[str, Callable[[str], Texts]] = {
+    "irds": _irds_documents,
+    "trec": _trec_documents,
+    "ciral": _ciral_passages,
+    "africlirmatrix": _africlirmatrix_articles,
 }
 
 

@@ -28,11 +28,16 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
         The group of each row, such as its language.
     order : {"mixed", "pure", "sequential"}
         What batches do with groups; see :data:`ORDERS`.
+    schedule : sequence of sequence of float, optional
+        The share of each group in each epoch (the last epoch's also in those that follow), for mixed
+        batches. An epoch then has as many rows as the first group: of each group, random ones by its share,
+        and the group over again where that is more than it has.
 
     Raises
     ------
     InputError
-        An unknown order, or another number of groups than of rows.
+        An unknown order, another number of groups than of rows, or a schedule that is not a share for each
+        group, or not of mixed batches.
     """
 
     #: Batches that are sorted together: long enough for even lengths, short enough to stay random.
@@ -46,6 +51,7 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
         *,
         groups: Sequence[Any] | None = None,
         order: str = "mixed",
+        schedule: Sequence[Sequence[float]] | None = None,
         **kwargs: Any,
     ):
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
@@ -57,16 +63,20 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
         if groups is not None and len(groups) != len(self.lengths):
             raise InputError(f"groups: expected {len(self.lengths)}, one for each row, got {len(groups)}")
         self.order = order
-        if groups is None or order == "mixed":
+        names = list(dict.fromkeys(groups or [None]))
+        if groups is None or (order == "mixed" and schedule is None):
             self.members = [np.arange(len(self.lengths))]
         else:
-            names = list(dict.fromkeys(groups))
             number = np.array([names.index(g) for g in groups])
             self.members = [np.flatnonzero(number == i) for i in range(len(names))]
+        self.schedule = None if schedule is None else _shares(schedule, len(names), order)
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = np.random.default_rng([self.seed or 0, self.epoch])
-        parts = [self._batches(draw, members) for members in self.members]
+        members = self.members
+        if self.schedule is not None:
+            members = [self._scheduled(draw, self.schedule[min(self.epoch, len(self.schedule) - 1)])]
+        parts = [self._batches(draw, part) for part in members]
         if self.order == "sequential":
             shuffled = [part[i] for part in parts for i in draw.permutation(len(part))]
         else:
@@ -84,9 +94,35 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
             batches += [stretch[i : i + self.batch_size] for i in range(0, len(stretch), self.batch_size)]
         return [b for b in batches if len(b) == self.batch_size] if self.drop_last else batches
 
+    def _scheduled(self, draw: np.random.Generator, shares: np.ndarray) -> np.ndarray:
+        """The rows of an epoch, by the shares of the groups."""
+        total = len(self.members[0])
+        ends = np.round(np.cumsum(shares) * total).astype(int)
+        rows = []
+        for members, count in zip(self.members, np.diff(ends, prepend=0), strict=True):
+            times = -(-count // len(members))
+            rows.append(
+                np.concatenate([members[:0], *(draw.permutation(members) for _ in range(times))])[:count]
+            )
+        return np.concatenate(rows)
+
     def __len__(self) -> int:
-        sizes = np.array([len(members) for members in self.members])
+        counted = self.members if self.schedule is None else self.members[:1]
+        sizes = np.array([len(members) for members in counted])
         return int((sizes // self.batch_size if self.drop_last else -(-sizes // self.batch_size)).sum())
+
+
+def _shares(schedule: Sequence[Sequence[float]], groups: int, order: str) -> np.ndarray:
+    """A schedule as (epochs, groups), each row adding up to one."""
+    if order != "mixed":
+        raise InputError(f"schedule: goes with mixed batches, not with order '{order}'")
+    for row in schedule:
+        if len(row) != groups or not sum(row) > 0 or min(row) < 0:
+            raise InputError(f"schedule: expected a share for each of {groups} groups, got {list(row)}")
+    if not len(schedule):
+        raise InputError("schedule: expected the shares of an epoch at least, got none")
+    shares = np.array(schedule, dtype=float)
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 class HybridBatchSampler(DefaultBatchSampler):

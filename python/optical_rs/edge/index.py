@@ -1,12 +1,12 @@
 """``optical-rs index``: documents as a store of tokens, ready to be searched."""
 
 import argparse
+import itertools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 
-from ..data import load_collection
-from ..data.collection import read_texts
+from ..data import stream_documents
 from ..errors import InputError
 from ..progress import progress_bar
 from ..similarity import TokenStore, pool
@@ -19,7 +19,7 @@ BATCH = 512
 
 def index(
     encoder: Encoder,
-    documents: Mapping[str, str],
+    documents: Mapping[str, str] | Iterable[tuple[str, str]],
     out: str | Path,
     *,
     dtype: str = "int8",
@@ -34,8 +34,9 @@ def index(
     Parameters
     ----------
     encoder : Encoder
-    documents : dict of str to str
-        Id → text.
+    documents : dict of str to str, or iterable of (str, str)
+        Id → text. Of an iterable, such as :func:`~optical_rs.data.stream_documents`, no more than 512 texts
+        are held at a time.
     out : path
         A new directory, or a store that was made with the same model and windows.
     dtype : {"float32", "float16", "int8"}
@@ -44,7 +45,7 @@ def index(
         Cut documents into overlapping pieces of so many tokens; a document's score is that of its best
         piece. By default each document is one text, and what is beyond the model's length is left out.
     progress : callable, optional
-        Called with the number of documents done and of all documents.
+        Called with the number of documents done and of all documents (0 if that is not known).
 
     Returns
     -------
@@ -53,7 +54,7 @@ def index(
     Raises
     ------
     InputError
-        A store of another model, or windows that do not fit.
+        A store of another model, windows that do not fit, or an id that is repeated.
     """
     out = Path(out)
     made_with = {"model": encoder.name, "window": window, "overlap": overlap}
@@ -65,22 +66,23 @@ def index(
     else:
         store = TokenStore.create(out, encoder.dim, made_with, dtype=dtype)
     with store.writing():
-        known = {document_of(store, i) for i in range(len(store)) if not store.deleted[i]}
-        missing = [name for name in documents if name not in known]
-        done = len(documents) - len(missing)
-        for first in range(0, len(missing), BATCH):
-            names = missing[first : first + BATCH]
+        deleted = store.deleted
+        known = {document_of(store, i) for i in range(len(store)) if not deleted[i]}
+        pairs = iter(documents.items() if isinstance(documents, Mapping) else documents)
+        done = 0
+        total = len(documents) if isinstance(documents, Sized) else 0
+        while batch := list(itertools.islice(pairs, BATCH)):
+            missing = [(name, text) for name, text in batch if name not in known]
             ids, texts = [], []
-            for name in names:
-                pieces = (
-                    [documents[name]] if window is None else encoder.windows(documents[name], window, overlap)
-                )
+            for name, text in missing:
+                pieces = [text] if window is None else encoder.windows(text, window, overlap)
                 texts += pieces
                 ids += [name] if window is None else [f"{name}#{i}" for i in range(len(pieces))]
-            store.append(encoder.encode_document(texts), ids, texts)
-            done += len(names)
+            if ids:
+                store.append(encoder.encode_document(texts), ids, texts)
+            done += len(batch)
             if progress:
-                progress(done, len(documents))
+                progress(done, total)
     return store
 
 
@@ -117,10 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
     options = parser.parse_args(arguments)
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    if Path(options.documents).is_file():
-        documents = read_texts(Path(options.documents))
-    else:
-        documents = load_collection(options.documents, split="all").documents
+    documents = stream_documents(options.documents)
     with progress_bar("encoding", "document") as progress:
         store = index(
             encoder,

@@ -21,11 +21,11 @@ DICTIONARY = "dictionary"
 RETRIEVAL = "retrieval"
 #: Options of trained systems besides their loss's.
 TRAINED = (
-    *("bitext", "proportions", "order", "joint", "interpolate", "languages", "seeds", "training"),
+    *("bitext", "proportions", "schedule", "order", "joint", "interpolate", "languages", "seeds", "training"),
     *("mlm", "mine", "margin", "adapter_rank", "freeze_layers", "max_pairs"),
 )
 #: Those of them that order or find sentence pairs, which hybrid batches do not have.
-OF_BITEXT = ("order", "mine", "margin")
+OF_BITEXT = ("order", "schedule", "mine", "margin")
 #: Options of the others.
 UNTRAINED = {
     "zero-shot": ("languages",),
@@ -170,6 +170,8 @@ def _check_system(experiment: Experiment, where: str, options: dict[str, Any]) -
         raise InputError(f"{where}: unknown order '{options['order']}'{closest(options['order'], ORDERS)}")
     if not 0 < options.get("interpolate", 1.0) <= 1:
         raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
+    if "schedule" in options and "proportions" in options:
+        raise InputError(f"{where}: schedule: it has the proportions of each epoch; leave 'proportions' out")
     for language in options.get("languages") or []:
         if language not in experiment.every_language:
             raise InputError(

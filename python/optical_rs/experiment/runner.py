@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import filecmp
 import gc
 import json
 import shutil
@@ -16,6 +17,7 @@ import transformers
 
 from ..errors import InputError, closest
 from ..evaluate import Evaluation, write_evaluation
+from ..models import is_late_interaction
 from ..progress import progress_bar
 from ..train import versions
 from .recipe import Cell, Experiment, cells, definition, read_experiment
@@ -58,14 +60,57 @@ def write_cell(
     (target / CELL).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def adopt(experiment: Experiment, folder: Path, other: Path) -> int:
+    """Copy cells of the same definition from another experiment's folder, and return their number.
+
+    Raises
+    ------
+    InputError
+        No folder, or one whose teacher is not this one's, byte by byte: its cells mean something else.
+    """
+    if experiment.student and not is_late_interaction(experiment.student):
+        raise InputError(f"reuse: student: {experiment.student} is fitted anew on each recipe's own text")
+    ours, theirs = folder / "teacher", other / "teacher"
+    files = sorted({f.relative_to(d) for d in (ours, theirs) for f in d.rglob("*.safetensors")})
+    for name in files:
+        pair = ours / name, theirs / name
+        if not all(f.exists() for f in pair) or not filecmp.cmp(*pair, shallow=False):
+            raise InputError(f"reuse: {theirs / name} is not {ours / name}: another teacher")
+    if not other.is_dir():
+        raise InputError(f"reuse: {other} is no folder")
+    known = {}
+    for file in sorted(other.glob(f"cells/*/*/{CELL}")):
+        try:
+            known[json.loads(file.read_text(encoding="utf-8"))["definition"]] = file.parent
+        except (ValueError, KeyError):
+            continue  # half written
+    taken = 0
+    for group in cells(experiment):
+        for cell in group:
+            source = known.get(definition(experiment, cell))
+            if source is None or is_done(experiment, folder, cell):
+                continue
+            target = folder / cell.path
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(CELL))
+            record = json.loads((source / CELL).read_text(encoding="utf-8"))
+            content = {**record, **dataclasses.asdict(cell)}
+            (target / CELL).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            taken += 1
+    return taken
+
+
 def run(
     experiment: Experiment,
     folder: Path,
     *,
     say: Callable[[str], None] = print,
     report_only: bool = False,
+    reuse: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make the cells that are missing, unless ``report_only``, then the report.
+
+    ``reuse`` is another experiment's folder, of which cells of the same definition are taken over.
 
     Returns
     -------
@@ -79,13 +124,20 @@ def run(
     # fusions after what they are made of.
     fused = {name for name, options in experiment.systems.items() if options.get("method") == "fusion"}
     groups = sorted(cells(experiment), key=lambda group: (group[0].seed, group[0].system in fused))
-    missing = [group for group in groups if not all(is_done(experiment, folder, cell) for cell in group)]
+
+    def find_missing() -> list[list[Cell]]:
+        return [group for group in groups if not all(is_done(experiment, folder, cell) for cell in group)]
+
+    missing = find_missing()
     total = sum(map(len, groups))
     say(f"{total} cells, {total - sum(map(len, missing))} of them done")
     failures: list[str] = []
     if report_only:
         missing = []
     bench = Workbench(experiment, folder) if missing else None
+    if reuse is not None and missing:
+        say(f"{adopt(experiment, folder, reuse)} cells taken from {reuse}")
+        missing = find_missing()
     with progress_bar("cells", "cell") as progress:
         done = 0
         for group in missing:
@@ -142,6 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", help="only these")
     parser.add_argument("--languages", nargs="+", help="only these")
     parser.add_argument("--seeds", type=int, help="number of seeds, for all languages")
+    parser.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="DIR",
+        help="another experiment's output_dir, of which cells of the same definition are taken over",
+    )
     parser.add_argument("--report_only", action="store_true", help="report what is there, make nothing")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done")
     options = parser.parse_args(arguments)
@@ -156,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    _, failures = run(experiment, folder, report_only=options.report_only)
+    _, failures = run(experiment, folder, report_only=options.report_only, reuse=options.reuse)
     print("\n" + (folder / "report.md").read_text(encoding="utf-8"))
     print(f"report, runs and measures per query: {folder}")
     if failures:

@@ -1,6 +1,7 @@
 """Students: their training, with whatever adaptation a system asks for, and their cells."""
 
 import dataclasses
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,7 +163,10 @@ def _distil(
     idf = _idf(bench, student, bitext) if own.get("marginals") == "idf" else {}
     loss = make_loss(own, student, bench.store, **idf)
     order = options.get("order", "pure" if options.get("joint") else "mixed")
-    sampler = partial(LengthBucketBatchSampler, groups=groups, order=order)
+    schedule = options.get("schedule")
+    if schedule:
+        schedule = _by_epoch(schedule, math.ceil(training["num_train_epochs"]))
+    sampler = partial(LengthBucketBatchSampler, groups=groups, order=order, schedule=schedule)
     prompt = student.prompts.get(bench.side) or ""
     places = [bench.places[text] for text in bitext.english]
     training |= {
@@ -172,6 +176,13 @@ def _distil(
     }
     record = fit(loss, bitext_dataset(bitext, [bench.side], places), training, save=False)
     return {**record, "pairs": len(bitext)}
+
+
+def _by_epoch(stages: Sequence[Sequence[float]], epochs: int) -> list[list[float]]:
+    """Shares of each epoch: from the first stage's to the last's, in straight lines."""
+    table = np.array(stages, dtype=float)
+    at = np.linspace(0, len(table) - 1, epochs)
+    return np.stack([np.interp(at, np.arange(len(table)), column) for column in table.T], axis=1).tolist()
 
 
 def _idf(bench: Workbench, student: MultiVectorEncoder, bitext: Bitext) -> dict[str, Any]:

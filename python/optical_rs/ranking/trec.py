@@ -1,5 +1,6 @@
 """TREC's text formats."""
 
+import contextlib
 import gzip
 import os
 import zlib
@@ -10,18 +11,32 @@ from typing import Any
 from ..errors import InputError
 
 
-def read_bytes(path: str | os.PathLike) -> bytes:
-    """The content of a file, unpacked if its name ends in ``.gz``."""
-    path = Path(path)
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, expected a file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: broken gzip file ({error})") from None
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a file, unpacked if its name ends in ``.gz``."""
+    path = Path(path)
+    with _reading(path):
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+
+
+def byte_lines(path: str | os.PathLike) -> Iterator[bytes]:
+    """The lines of a file without their ends, one at a time, unpacked if its name ends in ``.gz``."""
+    path = Path(path)
+    with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        for line in file:
+            yield line.removesuffix(b"\n")
 
 
 def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int, list[str]]]:

@@ -313,13 +313,13 @@ class TokenStore:
         if contents is not None and len(contents) != len(arrays):
             raise InputError(f"contents: expected {len(arrays)}, one per text, got {len(contents)}")
         with self.writing():
-            known = set(self._numbers)
+            names, numbers, new = self.ids, self._numbers, set()
             for name in ids:
                 if not isinstance(name, str) or not name:
                     raise InputError(f"ids: expected non-empty strings, got {name!r}")
-                if name in known:
+                if name in numbers or name in new:
                     raise InputError(f"ids: {name!r} is in the store already")
-                known.add(name)
+                new.add(name)
             added = self._encoded(packed)
             added["lengths"] = np.array([len(a) for a in arrays], dtype="<i8").tobytes()
             for column, strings in (("id", ids), ("content", contents or [""] * len(arrays))):
@@ -328,6 +328,10 @@ class TokenStore:
                 ends = start + np.cumsum([len(part) for part in parts], dtype="<i8")
                 added[f"{column}s"], added[f"{column}_ends"] = b"".join(parts), ends.tobytes()
             self._add(added)
+            # Reading all of them again with every commit would take ever longer.
+            self.ids = [*names, *ids]
+            numbers.update(zip(ids, range(len(names), len(self.ids)), strict=True))
+            self._numbers = numbers
 
     def _encoded(self, packed: np.ndarray) -> dict[str, bytes]:
         if self.dtype == "int8":

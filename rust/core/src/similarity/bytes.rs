@@ -157,6 +157,7 @@ fn plain(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &m
 mod vnni {
     use std::arch::x86_64::*;
 
+    use super::super::even_blocks;
     use super::{GROUP, PANEL, Panel, ROWS};
 
     const OFFSET: i32 = 128;
@@ -166,21 +167,19 @@ mod vnni {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub unsafe fn panel(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
         let (tokens, stride) = (scales.len(), groups * GROUP);
-        // SAFETY: `rows` reads R whole tokens and scales, which the loops leave in range.
+        // SAFETY: `rows` reads as many whole tokens and scales as the block has.
         unsafe {
-            let mut t = 0;
-            while t + ROWS <= tokens {
-                rows::<ROWS>(groups, panel, text.as_ptr().add(t * stride), scales.as_ptr().add(t), best);
-                t += ROWS;
-            }
-            if t < tokens && tokens >= ROWS {
-                // A last, overlapping block: a maximum does not mind seeing a token twice.
-                t = tokens - ROWS;
-                rows::<ROWS>(groups, panel, text.as_ptr().add(t * stride), scales.as_ptr().add(t), best);
-            } else {
-                while t < tokens {
-                    rows::<1>(groups, panel, text.as_ptr().add(t * stride), scales.as_ptr().add(t), best);
-                    t += 1;
+            for (t, count) in even_blocks(tokens) {
+                let (text, scales) = (text.as_ptr().add(t * stride), scales.as_ptr().add(t));
+                match count {
+                    1 => rows::<1>(groups, panel, text, scales, best),
+                    2 => rows::<2>(groups, panel, text, scales, best),
+                    3 => rows::<3>(groups, panel, text, scales, best),
+                    4 => rows::<4>(groups, panel, text, scales, best),
+                    5 => rows::<5>(groups, panel, text, scales, best),
+                    6 => rows::<6>(groups, panel, text, scales, best),
+                    7 => rows::<7>(groups, panel, text, scales, best),
+                    _ => rows::<ROWS>(groups, panel, text, scales, best),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::even_blocks;
 use crate::simd::{Float, Level, ROWS, Vector, shells};
 
 /// Tokens in one panel: two of the widest vectors.
@@ -79,25 +80,21 @@ unsafe fn any_panel<V: Vector, const FETCH: bool>(
 ) {
     debug_assert!(panel.len() >= dim * PANEL && best.len() >= PANEL);
     let tokens = text.len().checked_div(dim).unwrap_or(0);
-    // SAFETY: sizes as asserted; `rows` reads R whole tokens, which the loops below leave in range.
+    // SAFETY: sizes as asserted; `rows` reads as many whole tokens as the block has.
     unsafe {
         for lane in (0..PANEL).step_by(2 * V::LANES) {
             let (panel, best) = (panel.as_ptr().add(lane), best.as_mut_ptr().add(lane));
-            let mut t = 0;
-            while t + ROWS <= tokens {
-                rows::<V, ROWS, FETCH>(dim, panel, text.as_ptr().add(t * dim), best);
-                t += ROWS;
-            }
-            if t == tokens {
-                continue;
-            }
-            if tokens >= ROWS {
-                // A last, overlapping block: a maximum does not mind seeing a token twice.
-                rows::<V, ROWS, FETCH>(dim, panel, text.as_ptr().add((tokens - ROWS) * dim), best);
-            } else {
-                while t < tokens {
-                    rows::<V, 1, false>(dim, panel, text.as_ptr().add(t * dim), best);
-                    t += 1;
+            for (t, count) in even_blocks(tokens) {
+                let text = text.as_ptr().add(t * dim);
+                match count {
+                    1 => rows::<V, 1, FETCH>(dim, panel, text, best),
+                    2 => rows::<V, 2, FETCH>(dim, panel, text, best),
+                    3 => rows::<V, 3, FETCH>(dim, panel, text, best),
+                    4 => rows::<V, 4, FETCH>(dim, panel, text, best),
+                    5 => rows::<V, 5, FETCH>(dim, panel, text, best),
+                    6 => rows::<V, 6, FETCH>(dim, panel, text, best),
+                    7 => rows::<V, 7, FETCH>(dim, panel, text, best),
+                    _ => rows::<V, ROWS, FETCH>(dim, panel, text, best),
                 }
             }
         }
@@ -144,7 +141,8 @@ unsafe fn rows<V: Vector, const R: usize, const FETCH: bool>(
     unsafe {
         let mut acc = [[V::splat(V::Elem::ZERO); 2]; R];
         for k in 0..dim {
-            if FETCH && (k * R).is_multiple_of(LINE / size_of::<V::Elem>()) {
+            // Where R more numbers are the first to reach another line.
+            if FETCH && k * R % (LINE / size_of::<V::Elem>()) < R {
                 fetch(text.wrapping_add(AHEAD * R * dim + k * R));
             }
             let q = [V::load(panel.add(k * PANEL)), V::load(panel.add(k * PANEL + V::LANES))];

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use super::floats::{PANEL, Panels};
-use super::{Ragged, Values, cancelled};
+use super::{Ragged, Values, cancelled, total};
 use crate::simd::{self, Level, ROWS, matmul::run_product};
 use crate::{Error, Result, pool};
 
@@ -66,9 +66,7 @@ pub fn maxsim_matches(
                 let own = documents.tokens(document);
                 scratch.search(level, &panels, &d[own.start * dim..own.end * dim], dim, matched);
                 matched.iter_mut().filter(|row| **row >= 0).for_each(|row| *row += own.start as i32);
-                let best = |query| scratch.best[queries.tokens(query)].iter();
-                let score = |query| best(query).fold(0.0, |sum, x| sum + f64::from(*x)) as f32;
-                (0..queries.len()).map(score).collect()
+                (0..queries.len()).map(|query| total(&scratch.best[queries.tokens(query)])).collect()
             })
             .collect()
     });

@@ -1,16 +1,25 @@
 """Search on a small machine: Chichewa queries against 31,071 English Bible verses, in a process of its own.
 
-Ours without torch: exported int8 model, int8 store. The peer is the usual way: the same student in torch by
-sentence-transformers, document tokens in float32 in memory, scored by its ``maxsim``. Each does the same
-queries (the first ten words of a verse), one at a time; MAP says whether they find the same.
+Ours without torch: exported int8 model, int8 store. The peers are the usual way: the same student in torch by
+sentence-transformers, document tokens in float32 in memory, scored by its ``maxsim``; and the same student in
+PyLate with its index of fast-plaid, in an environment of its own (``--pylate_python``, ``--pylate_student`` of
+``optical-rs export --format pylate``). The index is made of the same tokens where ``--plaid`` has none yet. Each
+does the same queries (the first ten words of a verse), one at a time; MAP says whether they find the same.
 """
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import numpy as np
 from common import arguments, machine, write
+from optical_rs.data import load_collection
+from optical_rs.ranking import evaluate
+from optical_rs.similarity import TokenStore
 
 COMMON = """
 import json, os, resource, statistics, sys, time
@@ -35,6 +44,8 @@ def search(text):
     return [(hit.document, hit.score) for hit in search_texts(query_encoder, store, [text], 100)[0]]
 def search_all(texts):
     return [[(h.document, h.score) for h in hits] for hits in search_texts(query_encoder, store, texts, 100)]
+def stored():
+    return {k: v for k, v in store.inspect().items() if k not in ("path", "metadata")}
 def document_encoder():
     return Encoder(TEACHER, precision=PRECISION, threads=THREADS).encode_document
 """
@@ -61,18 +72,53 @@ def search_all(texts):
     return [[(ids[i], s) for i, s in zip(*row)] for row in zip(best.indices.tolist(), best.values.tolist())]
 def search(text):
     return search_all([text])[0]
+def stored():
+    return {k: v for k, v in store.inspect().items() if k not in ("path", "metadata")}
 def document_encoder():
     other = load_model(TEACHER, device="cpu")
     return lambda texts: other.encode_document(texts, show_progress_bar=False)
 """
 
+PYLATE = """
+import pathlib
+import torch
+torch.set_num_threads(THREADS)
+from pylate import indexes, models
+model = models.ColBERT(STUDENT, device="cpu")
+index = indexes.PLAID(index_folder=STORE, index_name="plaid", device="cpu", show_progress=False)
+loaded = time.perf_counter() - began
+def encode(texts):
+    return model.encode(texts, is_query=True, prompt_name="query", show_progress_bar=False)
+def search_all(texts):
+    return [[(hit["id"], float(hit["score"])) for hit in hits] for hits in index(encode(texts), k=100)]
+def search(text):
+    return search_all([text])[0]
+def document_encoder():
+    return lambda texts: model.encode(texts, is_query=False, prompt_name="document", show_progress_bar=False)
+def stored():
+    size = sum(f.stat().st_size for f in pathlib.Path(STORE).rglob("*") if f.is_file())
+    return {"bytes": size, "bytes_per_token": round(size / TOKENS, 2)}
+"""
+
+PYLATE_INDEX = """
+import itertools, json, sys
+import numpy as np
+import torch
+from pylate import indexes
+folder, out, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(threads)
+values, offsets = np.load(folder + "/values.npy", mmap_mode="r"), np.load(folder + "/offsets.npy")
+ids = json.load(open(folder + "/ids.json"))
+tokens = [np.array(values[a:b]) for a, b in itertools.pairwise(offsets)]
+index = indexes.PLAID(index_folder=out, index_name="plaid", override=True, device="cpu", show_progress=False)
+index.add_documents(documents_ids=ids, documents_embeddings=tokens)
+"""
+
 WORK = """
-from optical_rs.data import load_collection
-after_load = resident()
-first = search("moto")
-before = resident()
-collection = load_collection("bible:ny", split="test").sample(queries=QUERIES)
-queries = collection.queries
+with open(GIVEN, encoding="utf-8") as file:
+    given = json.load(file)
+queries, sample = given["queries"], given["sample"]
+search("moto")
 for text in list(queries.values())[:5]:
     search(text)
 times, run = [], {}
@@ -88,14 +134,11 @@ queries_per_second = len(texts) / (time.perf_counter() - start)
 start = time.perf_counter()
 search_all(texts)
 batch_per_second = len(texts) / (time.perf_counter() - start)
-sample = list(collection.documents.values())[:1000]
 encode_documents = document_encoder()
 encode_documents(sample[:50])
 start = time.perf_counter()
 encode_documents(sample)
 documents_per_second = len(sample) / (time.perf_counter() - start)
-from optical_rs.ranking import evaluate
-mean = evaluate(collection.qrels, run, ["map", "ndcg_cut_10"], complete=True).mean
 times.sort()
 print(json.dumps({
     "import_and_load_seconds": loaded,
@@ -107,10 +150,21 @@ print(json.dumps({
     "encode_queries_per_second": queries_per_second,
     "encode_documents_per_second": documents_per_second,
     "resident_mebibytes": searching,
-    "store": store.inspect(),
-    **mean,
+    "store": stored(),
+    "run": run,
 }))
 """
+
+
+def plaid_index(python: str, store: TokenStore, out: Path, threads: int) -> float:
+    """PyLate's index over the tokens of a store, in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "values.npy", store.values)
+        np.save(Path(folder) / "offsets.npy", store.offsets)
+        (Path(folder) / "ids.json").write_text(json.dumps(store.ids), encoding="utf-8")
+        began = time.perf_counter()
+        subprocess.run([python, "-c", PYLATE_INDEX, folder, str(out), str(threads)], check=True)
+        return time.perf_counter() - began
 
 
 def main() -> None:
@@ -121,9 +175,14 @@ def main() -> None:
     parser.add_argument("--edge_teacher", type=Path, required=True, help="the same, exported")
     parser.add_argument("--store", type=Path, required=True, help="bible:ny indexed in int8")
     parser.add_argument("--store_f32", type=Path, required=True, help="bible:ny indexed in float32")
+    parser.add_argument("--pylate_python", help="interpreter of an environment with PyLate")
+    parser.add_argument("--pylate_student", type=Path, help="the student, exported for PyLate")
+    parser.add_argument("--plaid", type=Path, help="PyLate's index, made where there is none")
     parser.add_argument("--queries", type=int, default=300)
     options = parser.parse_args()
     threads = options.threads
+    collection = load_collection("bible:ny", split="test").sample(queries=options.queries)
+    full = TokenStore(options.store_f32)
     cases = {
         "optical_rs, int8": (OURS, options.edge_student, options.edge_teacher, options.store, "int8"),
         "optical_rs, float32 model, int8 store": (
@@ -131,18 +190,35 @@ def main() -> None:
         ),
         "torch, sentence-transformers": (TORCH, options.student, options.teacher, options.store_f32, None),
     }  # fmt: skip
+    if options.pylate_python:
+        if options.pylate_student is None or options.plaid is None:
+            parser.error("--pylate_python needs --pylate_student and --plaid")
+        if not (options.plaid / "plaid").exists():
+            took = plaid_index(options.pylate_python, full, options.plaid, threads)
+            print(f"PyLate's index: {took:.0f} s", flush=True)
+        cases["PyLate, fast-plaid"] = (PYLATE, options.pylate_student, "", options.plaid, None)
     found = {}
+    folder = tempfile.TemporaryDirectory()  # until the process ends
+    work = Path(folder.name) / "given.json"
+    sample = list(collection.documents.values())[:1000]
+    work.write_text(json.dumps({"queries": collection.queries, "sample": sample}), encoding="utf-8")
+    limit = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))}
     for name, (code, student, teacher, store, precision) in cases.items():
         head = (
             f"STUDENT, TEACHER, STORE = {str(student)!r}, {str(teacher)!r}, {str(store)!r}\n"
-            f"PRECISION, THREADS, QUERIES = {precision!r}, {threads}, {options.queries}\n"
+            f"PRECISION, THREADS, GIVEN = {precision!r}, {threads}, {str(work)!r}\n"
+            f"TOKENS = {int(full.offsets[-1])}\n"
         )
+        python = options.pylate_python if code is PYLATE else sys.executable
         out = subprocess.run(
-            [sys.executable, "-c", COMMON + head + code + WORK], check=True, capture_output=True, text=True
+            [python, "-c", COMMON + head + code + WORK],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=limit,
         ).stdout
         row = found[name] = json.loads(out.splitlines()[-1])
-        row["store"].pop("path")
-        row["store"].pop("metadata")
+        row |= evaluate(collection.qrels, row.pop("run"), ["map", "ndcg_cut_10"], complete=True).mean
         print(
             f"{name}\n  load {row['import_and_load_seconds']:.2f} s   p50 {row['p50_seconds'] * 1e3:.1f} ms   "
             f"p99 {row['p99_seconds'] * 1e3:.1f} ms   {row['queries_per_second_one_by_one']:.1f} queries/s, "
@@ -153,19 +229,28 @@ def main() -> None:
             f"{row['store']['bytes_per_token']:.0f} bytes a token   MAP {row['map']:.3f}",
             flush=True,
         )
-    ours, theirs = found["optical_rs, int8"], found["torch, sentence-transformers"]
+    ours = found["optical_rs, int8"]
     ratios = {
-        "p50": theirs["p50_seconds"] / ours["p50_seconds"],
-        "resident": theirs["resident_mebibytes"]["VmRSS"] / ours["resident_mebibytes"]["VmRSS"],
-        "load": theirs["import_and_load_seconds"] / ours["import_and_load_seconds"],
-        "encode_documents": ours["encode_documents_per_second"] / theirs["encode_documents_per_second"],
+        name: {
+            "p50": theirs["p50_seconds"] / ours["p50_seconds"],
+            "resident": theirs["resident_mebibytes"]["VmRSS"] / ours["resident_mebibytes"]["VmRSS"],
+            "load": theirs["import_and_load_seconds"] / ours["import_and_load_seconds"],
+            "encode_documents": ours["encode_documents_per_second"] / theirs["encode_documents_per_second"],
+        }
+        for name, theirs in found.items()
+        if not name.startswith("optical_rs")
     }
-    print("torch / ours: " + ", ".join(f"{name} {ratio:.1f}" for name, ratio in ratios.items()))
+    for name, against in ratios.items():
+        print(f"{name} / ours: " + ", ".join(f"{what} {ratio:.1f}" for what, ratio in against.items()))
     packages = ["torch", "sentence-transformers", "onnxruntime", "tokenizers", "numpy"]
-    write(
-        options.json,
-        {"what": __doc__, "machine": machine(packages, threads), "cases": found, "ratios": ratios},
-    )
+    content = {"what": __doc__, "machine": machine(packages, threads), "cases": found, "ratios": ratios}
+    if options.pylate_python:
+        names = ("pylate", "fast-plaid", "torch", "sentence-transformers", "transformers")
+        ask = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {names}}}))"
+        content["pylate_environment"] = json.loads(
+            subprocess.run([options.pylate_python, "-c", ask], check=True, capture_output=True).stdout
+        )
+    write(options.json, content)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def ours(queries, documents, dtype: str) -> Callable[[], np.ndarray]:
     kept = {
         "f32": lambda: values,
         "f16": lambda: values.astype(np.float16),
-        "bf16": lambda: (values.view(np.uint32) >> 16).astype(np.uint16),
+        "bf16": lambda: torch.from_numpy(values).bfloat16().view(torch.uint16).numpy(),
         "int8": lambda: _core.quantise(values),
     }[dtype]()
     return lambda: _core.maxsim(q_values, q_offsets, kept, offsets)

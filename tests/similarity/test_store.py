@@ -67,7 +67,7 @@ def test_what_an_interrupted_append_left_is_forgotten(tmp_path, texts):
 @hypothesis.settings(max_examples=25)
 def test_any_changes_leave_what_a_dict_would_hold(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("s") / "store"
-    dtype = data.draw(st.sampled_from(["float32", "float16"]))
+    dtype = data.draw(st.sampled_from(["float32", "float16", "bfloat16"]))
     store, model = TokenStore.create(folder, 3, dtype=dtype), {}
     names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
     for _ in range(data.draw(st.integers(1, 6))):
@@ -104,7 +104,8 @@ def test_any_changes_leave_what_a_dict_would_hold(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance", "size"), [("float32", 0, 4), ("float16", 1e-3, 2), ("int8", 0.02, 1)]
+    ("dtype", "tolerance", "size"),
+    [("float32", 0, 4), ("float16", 1e-3, 2), ("bfloat16", 2e-3, 2), ("int8", 0.02, 1)],
 )
 def test_forms_take_less_room_and_are_searched_as_they_are(tmp_path, dtype, tolerance, size):
     generator = np.random.default_rng(0)
@@ -121,6 +122,15 @@ def test_forms_take_less_room_and_are_searched_as_they_are(tmp_path, dtype, tole
     # A store as queries is read as floats.
     assert maxsim(store, store).shape == (50, 50)
     assert store.inspect()["dtype"] == dtype
+
+
+def test_bfloat16_is_rounded_as_torch_rounds_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(1).normal(size=(500, 16)).astype(np.float32)
+    x[0, :4] = [0.0, -0.0, 1.00390625, 1.01171875]  # the last two lie half way between neighbours
+    store = TokenStore.create(tmp_path / "s", 16, dtype="bfloat16")
+    store.append([x], ["a"])
+    assert np.array_equal(store[0], torch.from_numpy(x).bfloat16().float().numpy())
 
 
 def test_deleted_texts_are_not_found(tmp_path, texts):

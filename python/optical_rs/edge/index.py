@@ -39,7 +39,7 @@ def index(
         are held at a time.
     out : path
         A new directory, or a store that was made with the same model and windows.
-    dtype : {"float32", "float16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         How tokens are kept.
     window, overlap : int, optional
         Cut documents into overlapping pieces of so many tokens; a document's score is that of its best

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,7 @@ class Workbench:
         self._bitexts: dict[str, Bitext] = {}
         self._collections: dict[tuple[str, str], Collection] = {}
         self._encoded: dict[str, list[np.ndarray]] = {}
-        every = [self.bitext(spec) for spec in self._specs()]
-        english = list(dict.fromkeys(text for bitext in every for text in bitext.english))
+        english = list(dict.fromkeys(self._learnt()))
         self.places = {text: i for i, text in enumerate(english)}
         union = Bitext("all", english, english)
         check_models(experiment)
@@ -58,18 +57,16 @@ class Workbench:
         )
         return Bitext("in-domain", list(texts), list(texts))
 
-    def _specs(self) -> list[str]:
-        found: dict[str, None] = {}
-        for name, options in self.experiment.systems.items():
-            for language in self.experiment.languages_of(name):
-                own = [
-                    spec.format(language=language) for key in ("mlm", "mine") if (spec := options.get(key))
-                ]
-                for spec in [*self.specs(options, language), *own]:
-                    found[spec] = None
+    def _learnt(self) -> Iterator[str]:
+        """English sentences that students are trained on, or may find."""
         for language in self.experiment.every_language:
-            found[self.experiment.bitext.format(language=language)] = None
-        return list(found)
+            yield from self.bitext(self.experiment.bitext.format(language=language)).english
+        for name, options in self.experiment.systems.items():
+            if options.get("loss"):
+                for language in self.experiment.languages_of(name):
+                    yield from self.training_pairs(options, [language])[0].english
+                    if options.get("mine"):
+                        yield from self.bitext(options["mine"].format(language=language)).english
 
     def specs(self, options: Mapping[str, Any], language: str) -> list[str]:
         """The bitexts that a system learns a language from."""

@@ -54,8 +54,8 @@ def maxsim(
     ----------
     queries, documents : TokenStore, sequence of (tokens, dim) arrays, or (texts, tokens, dim) array
         Token embeddings (numpy or CPU tensors). A padded array may come with lengths; its padding
-        never takes part. Documents in a store of float16 or int8 are scored as they are kept; queries
-        are always float32 (against int8 they become bytes, too).
+        never takes part. Documents in a store of float16, bfloat16 or int8 are scored as they are
+        kept; queries are float32 (against bfloat16 they are rounded, against int8 become bytes, too).
     query_lengths, document_lengths : sequence of int, optional
         Real tokens of each text of a padded array.
 

@@ -29,7 +29,7 @@ def pool(
         A new directory.
     factor : int
         How many tokens become one on average.
-    dtype : {"float32", "float16", "int8"}
+    dtype : {"float32", "float16", "bfloat16", "int8"}
         How the groups are kept.
     progress : callable, optional
         Called with the number of texts done and of all texts.

@@ -18,7 +18,8 @@ from ..errors import InputError
 
 FORMAT = "optical-token-store"
 VERSION = 2
-DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
+#: How numbers are kept, and as what numpy reads them: bfloat16 as bits, which it has no numbers for.
+DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "int8": "i1"}
 #: The columns of a store; each is a file that only grows.
 _COLUMNS = ("values", "scales", "lengths", "ids", "id_ends", "contents", "content_ends", "deleted")
 _PIECE = 1 << 20
@@ -84,8 +85,9 @@ class TokenStore:
         dim : int
         metadata : dict, optional
             Any JSON object; it is kept as it is.
-        dtype : {"float32", "float16", "int8"}
-            How tokens are kept. ``"int8"`` has one byte a number and a scale a token, so that each number
+        dtype : {"float32", "float16", "bfloat16", "int8"}
+            How tokens are kept. ``"float16"`` is off by at most 2⁻¹¹ of a number (from 2⁻¹⁴ on),
+            ``"bfloat16"`` by 2⁻⁹. ``"int8"`` has one byte a number and a scale a token, so that each number
             is off by at most 1/254 of the token's largest.
 
         Raises
@@ -130,6 +132,10 @@ class TokenStore:
         self._state = state
         self.dim: int = state["dim"]
         self.dtype: str = state["dtype"]
+        if self.dtype not in DTYPES:
+            raise InputError(
+                f"path: {self.path} keeps tokens as {self.dtype}, which this version cannot read"
+            )
         self.metadata: dict[str, Any] = state["metadata"]
         for cached in ("ids", "contents", "places", "_numbers"):
             self.__dict__.pop(cached, None)
@@ -223,6 +229,8 @@ class TokenStore:
         rows = slice(self.offsets[i], self.offsets[i + 1])
         if self.scales is not None:
             return self.values[rows].astype(np.float32) * self.scales[rows, None]
+        if self.dtype == "bfloat16":
+            return (self.values[rows].astype("<u4") << 16).view("<f4")
         return self.values[rows].astype(np.float32, copy=False)
 
     def __repr__(self) -> str:
@@ -337,6 +345,11 @@ class TokenStore:
         if self.dtype == "int8":
             codes, scales = _core.quantise(packed)
             return {"values": codes.tobytes(), "scales": scales.astype("<f4").tobytes()}
+        if self.dtype == "bfloat16":
+            bits = packed.view("<u4")
+            # To the nearest upper half, and of two to the even one.
+            nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+            return {"values": nearest.astype("<u2").tobytes()}
         return {"values": packed.astype(DTYPES[self.dtype]).tobytes()}
 
     def delete(self, ids: Sequence[str]) -> None:

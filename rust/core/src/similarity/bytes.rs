@@ -97,7 +97,8 @@ impl Panels {
             for (k, text) in texts.clone().enumerate() {
                 let best = &mut best[k * width + p * PANEL..][..PANEL];
                 let bytes = &codes[text.start * stride..text.end * stride];
-                run_panel(level, self.groups, &panel, bytes, &scales[text], best);
+                // With the first panel a block comes from memory, with the others from the cache.
+                run_panel(level, self.groups, &panel, bytes, &scales[text], p == 0, best);
             }
         }
     }
@@ -110,7 +111,15 @@ struct Panel<'a> {
 }
 
 /// `best = max(best, scaled sums of token · panel)` over all tokens of a text, lane by lane.
-fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
+fn run_panel(
+    level: Level,
+    groups: usize,
+    panel: &Panel<'_>,
+    text: &[i8],
+    scales: &[f32],
+    fetch: bool,
+    best: &mut [f32],
+) {
     assert!(panel.codes.len() >= groups * PANEL * GROUP && panel.sums.len() >= PANEL);
     assert!(panel.scales.len() >= PANEL && best.len() >= PANEL);
     assert!(text.len() == scales.len() * groups * GROUP);
@@ -118,7 +127,13 @@ fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[i8], scales
     {
         if level == Level::Avx512 && is_x86_feature_detected!("avx512vnni") {
             // SAFETY: the instructions are there, and the sizes are as asserted.
-            return unsafe { vnni::panel(groups, panel, text, scales, best) };
+            return unsafe {
+                if fetch {
+                    vnni::panel::<true>(groups, panel, text, scales, best)
+                } else {
+                    vnni::panel::<false>(groups, panel, text, scales, best)
+                }
+            };
         }
         if level >= Level::Avx2 {
             #[target_feature(enable = "avx2,fma")]
@@ -129,7 +144,7 @@ fn run_panel(level: Level, groups: usize, panel: &Panel<'_>, text: &[i8], scales
             return unsafe { avx2(groups, panel, text, scales, best) };
         }
     }
-    let _ = level;
+    let _ = (level, fetch);
     plain(groups, panel, text, scales, best);
 }
 
@@ -157,7 +172,7 @@ fn plain(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &m
 mod vnni {
     use std::arch::x86_64::*;
 
-    use super::super::even_blocks;
+    use super::super::{AHEAD, LINE, even_blocks, fetch};
     use super::{GROUP, PANEL, Panel, ROWS};
 
     const OFFSET: i32 = 128;
@@ -165,21 +180,27 @@ mod vnni {
     /// # Safety
     /// AVX-512 with VNNI; the sizes that `run_panel` asserts.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub unsafe fn panel(groups: usize, panel: &Panel<'_>, text: &[i8], scales: &[f32], best: &mut [f32]) {
+    pub unsafe fn panel<const FETCH: bool>(
+        groups: usize,
+        panel: &Panel<'_>,
+        text: &[i8],
+        scales: &[f32],
+        best: &mut [f32],
+    ) {
         let (tokens, stride) = (scales.len(), groups * GROUP);
         // SAFETY: `rows` reads as many whole tokens and scales as the block has.
         unsafe {
             for (t, count) in even_blocks(tokens) {
                 let (text, scales) = (text.as_ptr().add(t * stride), scales.as_ptr().add(t));
                 match count {
-                    1 => rows::<1>(groups, panel, text, scales, best),
-                    2 => rows::<2>(groups, panel, text, scales, best),
-                    3 => rows::<3>(groups, panel, text, scales, best),
-                    4 => rows::<4>(groups, panel, text, scales, best),
-                    5 => rows::<5>(groups, panel, text, scales, best),
-                    6 => rows::<6>(groups, panel, text, scales, best),
-                    7 => rows::<7>(groups, panel, text, scales, best),
-                    _ => rows::<ROWS>(groups, panel, text, scales, best),
+                    1 => rows::<1, FETCH>(groups, panel, text, scales, best),
+                    2 => rows::<2, FETCH>(groups, panel, text, scales, best),
+                    3 => rows::<3, FETCH>(groups, panel, text, scales, best),
+                    4 => rows::<4, FETCH>(groups, panel, text, scales, best),
+                    5 => rows::<5, FETCH>(groups, panel, text, scales, best),
+                    6 => rows::<6, FETCH>(groups, panel, text, scales, best),
+                    7 => rows::<7, FETCH>(groups, panel, text, scales, best),
+                    _ => rows::<ROWS, FETCH>(groups, panel, text, scales, best),
                 }
             }
         }
@@ -187,7 +208,7 @@ mod vnni {
 
     /// `R` tokens against the two vectors of query tokens.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn rows<const R: usize>(
+    unsafe fn rows<const R: usize, const FETCH: bool>(
         groups: usize,
         panel: &Panel<'_>,
         text: *const i8,
@@ -205,6 +226,10 @@ mod vnni {
             let mut sums = [[begin(panel.sums.as_ptr()), begin(panel.sums.as_ptr().add(16))]; R];
             let codes = panel.codes.as_ptr();
             for g in 0..groups {
+                // Where R more groups are the first to reach another line.
+                if FETCH && g * R % (LINE / GROUP) < R {
+                    fetch(text.wrapping_add(GROUP * (AHEAD * R * groups + g * R)));
+                }
                 let at = codes.add(g * PANEL * GROUP);
                 let query = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())];
                 for r in 0..R {

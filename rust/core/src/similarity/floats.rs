@@ -2,15 +2,11 @@
 
 use std::ops::Range;
 
-use super::even_blocks;
+use super::{AHEAD, LINE, even_blocks, fetch};
 use crate::simd::{Float, Level, ROWS, Vector, shells};
 
 /// Tokens in one panel: two of the widest vectors.
 pub(super) const PANEL: usize = 32;
-/// Bytes of a cache line.
-const LINE: usize = 64;
-/// How many blocks of rows ahead tokens are asked for.
-const AHEAD: usize = 2;
 
 /// All query tokens, transposed: panel p holds tokens `PANEL·p ..`, as (dim × PANEL).
 pub(super) struct Panels {
@@ -114,19 +110,6 @@ unsafe fn first_panel<V: Vector>(dim: usize, panel: &[V::Elem], text: &[V::Elem]
     unsafe { any_panel::<V, true>(dim, panel, text, best) }
 }
 shells! { fn run_first_panel(dim: usize, values: &[T], text: &[T], best: &mut [T]) = first_panel }
-
-/// Ask for the cache line at an address, which need not be one that may be read.
-#[inline(always)]
-fn fetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which cannot fault; x86-64 has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
 
 /// `R` tokens against two vectors of query tokens. With `FETCH` the tokens that come next are asked for
 /// meanwhile: a page's end stops the processor from doing so by itself.

@@ -104,6 +104,10 @@ def browser():
 
 def test_in_a_browser(app, browser):
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def said(text):
+        WebDriverWait(browser, 20).until(lambda b: text in b.find_element(By.ID, "status").text)
 
     with served(app) as address:
         browser.get(address)
@@ -111,7 +115,7 @@ def test_in_a_browser(app, browser):
         box.send_keys("the fire\n")
         hits = browser.find_elements(By.CSS_SELECTOR, "#hits > li")
         assert len(hits) == 10
-        assert "10 results" in browser.find_element(By.ID, "status").text
+        said("10 results")
         # What documents say is shown, not run.
         evil = next(h for h in hits if "onerror" in h.text)
         assert "<b>evil</b>" in evil.text
@@ -127,7 +131,7 @@ def test_in_a_browser(app, browser):
         assert colour.startswith("rgba(42, 111, 151")
         box.clear()
         box.send_keys("☃\n")
-        assert "results" in browser.find_element(By.ID, "status").text
+        said("results")
         assert not [
             e for e in browser.get_log("browser") if e["level"] == "SEVERE" and "favicon" not in e["message"]
         ]

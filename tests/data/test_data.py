@@ -151,10 +151,10 @@ def test_documents_are_read_as_they_are_asked_for(collection_folder, pairs, tmp_
     for text, message in (("a\tx\na\ty\n", ":2: id 'a' is repeated"), ("", "got an empty file")):
         write(file, text)
         with pytest.raises(InputError, match=message):
-            stream_documents(str(file))
+            len(stream_documents(str(file)))
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(InputError, match="broken gzip file"):
-        stream_documents(str(packed))
+        len(stream_documents(str(packed)))
     with pytest.raises(InputError, match="no folder"):
         stream_documents(str(tmp_path / "nothing"))
 

@@ -107,17 +107,18 @@ class Texts:
     read : callable
         Returns an iterator over them.
     count : int, optional
-        Their number; by default they are counted, which reads them once.
+        Their number; by default they are counted when it is asked for, which reads them once.
     """
 
     def __init__(self, read: Callable[[], Iterator[tuple[str, str]]], count: int | None = None):
-        self._read = read
-        self._count = sum(1 for _ in read()) if count is None else count
+        self._read, self._count = read, count
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return self._read()
 
     def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
         return self._count
 
 
@@ -130,7 +131,7 @@ def stream_documents(spec: str) -> Texts:
     Raises
     ------
     InputError
-        As :func:`iter_texts` and :func:`load_collection`.
+        As :func:`load_collection`; what :func:`iter_texts` finds wrong in a file is told when it is read.
 
     Examples
     --------

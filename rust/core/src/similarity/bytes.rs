@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::simd::{Level, ROWS};
+use crate::simd::Level;
 
 /// Tokens in one panel: two of the widest vectors of 32-bit sums.
 const PANEL: usize = 32;
@@ -173,7 +173,7 @@ mod vnni {
     use std::arch::x86_64::*;
 
     use super::super::{AHEAD, LINE, even_blocks, fetch};
-    use super::{GROUP, PANEL, Panel, ROWS};
+    use super::{GROUP, PANEL, Panel};
 
     const OFFSET: i32 = 128;
 
@@ -192,16 +192,7 @@ mod vnni {
         unsafe {
             for (t, count) in even_blocks(tokens) {
                 let (text, scales) = (text.as_ptr().add(t * stride), scales.as_ptr().add(t));
-                match count {
-                    1 => rows::<1, FETCH>(groups, panel, text, scales, best),
-                    2 => rows::<2, FETCH>(groups, panel, text, scales, best),
-                    3 => rows::<3, FETCH>(groups, panel, text, scales, best),
-                    4 => rows::<4, FETCH>(groups, panel, text, scales, best),
-                    5 => rows::<5, FETCH>(groups, panel, text, scales, best),
-                    6 => rows::<6, FETCH>(groups, panel, text, scales, best),
-                    7 => rows::<7, FETCH>(groups, panel, text, scales, best),
-                    _ => rows::<ROWS, FETCH>(groups, panel, text, scales, best),
-                }
+                by_count!(count, R => rows::<R, FETCH>(groups, panel, text, scales, best));
             }
         }
     }

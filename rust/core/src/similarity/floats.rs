@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::{AHEAD, LINE, even_blocks, fetch};
-use crate::simd::{Float, Level, ROWS, Vector, shells};
+use crate::simd::{Float, Level, Vector, shells};
 
 /// Tokens in one panel: two of the widest vectors.
 pub(super) const PANEL: usize = 32;
@@ -12,7 +15,7 @@ pub(super) const PANEL: usize = 32;
 pub(super) struct Panels {
     dim: usize,
     values: Vec<f32>,
-    count: usize,
+    pub count: usize,
 }
 
 impl Panels {
@@ -66,6 +69,37 @@ impl Panels {
     }
 }
 
+impl Panels {
+    /// As [`Panels::best`] where there is one panel, for documents in half precision: each text is made floats
+    /// in `buffer`, which stay in the level-1 cache, while the next one is asked for.
+    pub fn best_of_halves(
+        &self,
+        level: Level,
+        values: &[f16],
+        texts: impl ExactSizeIterator<Item = Range<usize>>,
+        buffer: &mut Vec<f32>,
+        best: &mut Vec<f32>,
+    ) {
+        let (dim, width) = (self.dim, self.tokens());
+        best.clear();
+        best.resize(texts.len() * width, f32::NEG_INFINITY);
+        for (text, best) in texts.zip(best.chunks_exact_mut(width.max(1))) {
+            let (own, next) = values.split_at(text.end * dim);
+            let own = &own[text.start * dim..];
+            // Texts that follow each other are about as long.
+            for line in next[..own.len().min(next.len())].chunks(LINE / size_of::<f16>()) {
+                fetch(line.as_ptr());
+            }
+            buffer.resize(own.len(), 0.0);
+            own.convert_to_f32_slice(buffer);
+            for (panel, best) in self.iter().zip(best.chunks_exact_mut(PANEL)) {
+                // SAFETY: the level is supported; the panel is dim × PANEL, best has PANEL elements.
+                unsafe { run_panel::<f32>(level, dim, panel, buffer, best) };
+            }
+        }
+    }
+}
+
 /// `best = max(best, token · panel)` over all tokens of a text, lane by lane.
 #[inline(always)]
 unsafe fn any_panel<V: Vector, const FETCH: bool>(
@@ -82,16 +116,7 @@ unsafe fn any_panel<V: Vector, const FETCH: bool>(
             let (panel, best) = (panel.as_ptr().add(lane), best.as_mut_ptr().add(lane));
             for (t, count) in even_blocks(tokens) {
                 let text = text.as_ptr().add(t * dim);
-                match count {
-                    1 => rows::<V, 1, FETCH>(dim, panel, text, best),
-                    2 => rows::<V, 2, FETCH>(dim, panel, text, best),
-                    3 => rows::<V, 3, FETCH>(dim, panel, text, best),
-                    4 => rows::<V, 4, FETCH>(dim, panel, text, best),
-                    5 => rows::<V, 5, FETCH>(dim, panel, text, best),
-                    6 => rows::<V, 6, FETCH>(dim, panel, text, best),
-                    7 => rows::<V, 7, FETCH>(dim, panel, text, best),
-                    _ => rows::<V, ROWS, FETCH>(dim, panel, text, best),
-                }
+                by_count!(count, R => rows::<V, R, FETCH>(dim, panel, text, best));
             }
         }
     }

@@ -114,7 +114,6 @@ mod pairs {
 
     use super::super::{AHEAD, LINE, even_blocks, fetch};
     use super::{PAIR, PANEL};
-    use crate::simd::ROWS;
 
     /// `best = max(best, token · panel)` over all tokens of a text, lane by lane.
     ///
@@ -128,16 +127,7 @@ mod pairs {
         unsafe {
             for (t, count) in even_blocks(text.len().checked_div(stride).unwrap_or(0)) {
                 let text = text.as_ptr().add(t * stride);
-                match count {
-                    1 => rows::<1, FETCH>(pairs, panel, text, best),
-                    2 => rows::<2, FETCH>(pairs, panel, text, best),
-                    3 => rows::<3, FETCH>(pairs, panel, text, best),
-                    4 => rows::<4, FETCH>(pairs, panel, text, best),
-                    5 => rows::<5, FETCH>(pairs, panel, text, best),
-                    6 => rows::<6, FETCH>(pairs, panel, text, best),
-                    7 => rows::<7, FETCH>(pairs, panel, text, best),
-                    _ => rows::<ROWS, FETCH>(pairs, panel, text, best),
-                }
+                by_count!(count, R => rows::<R, FETCH>(pairs, panel, text, best));
             }
         }
     }

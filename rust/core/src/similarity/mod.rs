@@ -20,6 +20,25 @@
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
+/// `$call` with `$rows` as the constant that `$count` is, 1 to [`ROWS`]: as many sums stay in registers.
+macro_rules! by_count {
+    ($count:expr, $rows:ident => $call:expr) => {
+        by_count!($count, $rows => $call, 1 2 3 4 5 6 7)
+    };
+    ($count:expr, $rows:ident => $call:expr, $($n:literal)*) => {
+        match $count {
+            $($n => {
+                const $rows: usize = $n;
+                $call
+            })*
+            _ => {
+                const $rows: usize = $crate::simd::ROWS;
+                $call
+            }
+        }
+    };
+}
+
 mod bytes;
 mod floats;
 mod halves;
@@ -277,8 +296,12 @@ impl<'a> Scorer<'a> {
         let values = self.documents.values.slice(tokens.clone(), dim);
         let width = match &self.panels {
             Panels::Floats(panels) => {
-                let values = as_floats(values, floats);
-                panels.best(self.level, values, texts, best);
+                match values {
+                    Values::F16(halves) if panels.count == 1 => {
+                        panels.best_of_halves(self.level, halves, texts, floats, best);
+                    }
+                    _ => panels.best(self.level, as_floats(values, floats), texts, best),
+                }
                 panels.tokens()
             }
             Panels::Halves(panels) => {
@@ -428,8 +451,10 @@ mod tests {
 
     #[test]
     fn equals_the_definition_on_every_level_and_in_every_form() {
-        for dim in [1, 7, 128] {
-            let (qv, qo) = texts(1, &[5, 0, 33, 1, 32, 70], dim);
+        let several: &[usize] = &[5, 0, 33, 1, 32, 70];
+        // Queries of one panel go another way where documents are halves.
+        for (dim, lengths) in [1, 7, 128].into_iter().flat_map(|dim| [(dim, several), (dim, &[5, 0, 20])]) {
+            let (qv, qo) = texts(1, lengths, dim);
             let (dv, do_) = texts(2, &LENGTHS, dim);
             let q = ragged(Values::F32(&qv), &qo, dim);
             let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();

@@ -88,7 +88,9 @@ def test_curves_over_sizes(cells, tmp_path):
     ]
     systems = {"x-50": {"max_pairs": 50}, "x-100": {"max_pairs": 100}}
     write_report(tmp_path, renamed, groups={"low": ["ny"]}, baseline="x-50", about={"systems": systems})
-    assert "![pairs](pairs.svg)" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "![pairs](pairs.svg)" in text
+    assert "![ablation](ablation.svg)" in text
     figure = plot_curves({"x": {50: 0.1, 100: 0.2}}, ("pairs", "MAP"))
     assert figure.axes[0].get_xscale() == "log"
     assert plot_points({"x": (0.1, 0.2)}, ("in", "out")).axes[0].get_ylabel() == "out"

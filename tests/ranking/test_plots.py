@@ -7,7 +7,7 @@ import pytest
 from optical_rs import InputError
 from optical_rs.ranking import compare, write_run
 from optical_rs.ranking.comparison import main
-from optical_rs.ranking.plots import plot_differences, plot_languages, plot_recall
+from optical_rs.ranking.plots import plot_differences, plot_intervals, plot_languages, plot_recall
 
 pytest.importorskip("matplotlib")
 
@@ -24,6 +24,20 @@ def test_bars_are_the_differences():
     assert heights == sorted(wanted, reverse=True)
     low, high = result.rows[0].low, result.rows[0].high
     assert any(np.allclose([p.get_y(), p.get_y() + p.get_height()], [low, high]) for p in axes.patches)
+
+
+def test_intervals_of_each_difference():
+    result = compare(QRELS, {"base": ONE, "two": TWO, "same": ONE}, ["map"], baseline="base")
+    figure = plot_intervals({"all": result, "again": result})
+    assert [axes.get_title() for axes in figure.axes] == ["all", "again"]
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["two", "same"]
+    interval, point = axes.lines[0], axes.lines[1]
+    row = result.rows[0]
+    assert list(interval.get_xdata()) == [row.low, row.high]
+    assert list(point.get_xdata()) == [row.difference]
+    with pytest.raises(InputError, match="comparisons: expected at least one"):
+        plot_intervals({})
 
 
 def test_recall_rises_to_all_that_was_found():

@@ -181,7 +181,7 @@ def write_report(
     report |= {"build": build_info(), **(about or {})}
     if failures := (about or {}).get("failures"):
         parts += ["## Not made", "", *(f"- {line}" for line in failures), ""]
-    charts = _charts(folder, per_place, (about or {}).get("systems", {}))
+    charts = _charts(folder, per_place, comparisons, (about or {}).get("systems", {}))
     parts += [f"![{chart.stem}]({chart.relative_to(folder)})" for chart in charts]
     (folder / "report.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -315,11 +315,16 @@ def _sizes(
     return {label: curve for label, curve in curves.items() if len(curve) > 1}
 
 
-def _charts(folder: Path, per_place: Mapping[str, Any], systems: Mapping[str, Any]) -> list[Path]:
-    """MAP by language and system, in against out of domain, and over the number of pairs; none where
-    matplotlib is missing."""
+def _charts(
+    folder: Path,
+    per_place: Mapping[str, Any],
+    comparisons: Mapping[str, Comparison],
+    systems: Mapping[str, Any],
+) -> list[Path]:
+    """MAP by language and system, differences to the baseline, in against out of domain, and over the number of
+    pairs; none where matplotlib is missing."""
     try:
-        from ..ranking.plots import plot_curves, plot_languages, plot_points
+        from ..ranking.plots import plot_curves, plot_intervals, plot_languages, plot_points
 
         drawn = []
         table = per_place.get("in-domain", {}).get("map")
@@ -328,6 +333,8 @@ def _charts(folder: Path, per_place: Mapping[str, Any], systems: Mapping[str, An
             drawn.append(("languages.svg", plot_languages(means, "MAP")))
             if curves := _sizes(means, systems):
                 drawn.append(("pairs.svg", plot_curves(curves, ("sentence pairs", "mean MAP"))))
+        if comparisons:
+            drawn.append(("ablation.svg", plot_intervals(comparisons)))
         outside = per_place.get("out-of-domain", {}).get("map")
         if table and outside:
             language = next(iter(next(iter(outside.values()))))

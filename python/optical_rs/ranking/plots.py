@@ -13,17 +13,18 @@ from .evaluation import evaluate
 _BETTER, _WORSE, _NEUTRAL = "#2a6f97", "#c8553d", "#6c757d"
 
 
-def _figure(width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
-    """A figure that needs no screen, and its axes."""
+def _figure(width: float = 6.4, height: float = 3.6, *, panels: int | None = None) -> tuple[Any, Any]:
+    """A figure that needs no screen, and its axes: one, or a list of panels side by side."""
     require("matplotlib", "plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    drawn = figure.subplots(1, panels or 1, squeeze=False, sharey=True)[0]
+    for axes in drawn:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, drawn[0] if panels is None else drawn
 
 
 def plot_differences(comparison: Comparison, row: Difference) -> Any:
@@ -63,6 +64,55 @@ def plot_differences(comparison: Comparison, row: Difference) -> Any:
     axes.set_xlabel(f"{row.n} topics: {row.wins} better, {row.losses} worse, {row.ties} the same")
     axes.set_ylabel(f"{row.measure}: {row.first} − {row.second}")
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_intervals(comparisons: Mapping[str, Comparison]) -> Any:
+    """The mean difference of each pair with its interval, a panel for each comparison: an ablation at a glance.
+
+    Differences that are significant after correction are filled.
+
+    Parameters
+    ----------
+    comparisons : dict of str to Comparison
+        Title → comparison, of one measure and with a baseline.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there is no comparison.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import compare
+    >>> from optical_rs.ranking.plots import plot_intervals
+    >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
+    >>> one, two = ({q: {"d": 1.0, "x": 1.5 * (i % n == 0)} for i, q in enumerate(qrels)} for n in (2, 3))
+    >>> result = compare(qrels, {"one": one, "two": two}, ["map"], baseline="two")
+    >>> plot_intervals({"all queries": result}).axes[0].get_xlabel()
+    'map, difference to two'
+    """
+    if not comparisons:
+        raise InputError("comparisons: expected at least one")
+    names = list(dict.fromkeys(row.first for found in comparisons.values() for row in found.rows))
+    height = 1.2 + 0.28 * len(names)
+    figure, panels = _figure(3.2 + 3.2 * len(comparisons), height, panels=len(comparisons))
+    for axes, (title, found) in zip(panels, comparisons.items(), strict=True):
+        for row in found.rows:
+            colour = _BETTER if row.low > 0 else _WORSE if row.high < 0 else _NEUTRAL
+            face = colour if row.significant else "white"
+            y = names.index(row.first)
+            axes.plot([row.low, row.high], [y, y], color=colour)
+            axes.plot(row.difference, y, "o", color=colour, markerfacecolor=face)
+        axes.axvline(0, color=_NEUTRAL, linewidth=0.5)
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel(f"{found.rows[0].measure}, difference to {found.rows[0].second}")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 

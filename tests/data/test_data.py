@@ -186,6 +186,26 @@ def test_kolibri_splits_are_disjoint_and_shared_by_languages():
 
 
 @needs_demo
+def test_a_pool_of_languages():
+    one = load_collection("kolibri:ny", side="document")
+    pool = load_collection("kolibri:en+ny+yo", side="document")
+    assert set(one.queries) <= set(pool.queries)
+    for query, judged in one.qrels.items():
+        assert pool.queries[query] == one.queries[query]
+        assert {f"{d}/ny" for d in judged} | {f"{query}/en"} <= set(pool.qrels[query])
+    assert all(pool.documents[f"{d}/ny"] == text for d, text in one.documents.items())
+    assert {name.partition("/")[2] for name in pool.documents} == {"en", "ny", "yo"}
+    turned = load_collection("kolibri:ny+yo")
+    assert turned.documents == load_collection("kolibri:ny").documents
+    assert all(list(judged) == [query.partition("/")[0]] for query, judged in turned.qrels.items())
+    pairs = load_bitext("kolibri:en+ny+yo")
+    assert len(pairs) == len(load_bitext("kolibri:ny")) + len(load_bitext("kolibri:yo"))
+    for load in (load_bitext, load_collection):
+        with pytest.raises(InputError, match="kolibri: no language 'yoo'"):
+            load("kolibri:ny+yoo")
+
+
+@needs_demo
 def test_the_bible_is_aligned():
     from optical_rs.data import bible
 

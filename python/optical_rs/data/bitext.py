@@ -248,9 +248,12 @@ def _built_in(spec: str, split: str):
 
     source, _, language = spec.partition(":")
     if source == "kolibri":
-        for english, foreign in kolibri.pairs(language).items():
-            if split in ("all", kolibri.split_of(english)):
-                yield spec, foreign, english
+        # Of a pool of languages (see load_collection), those that are translations.
+        names = [name for name in language.split("+") if name != "en" or name == language]
+        for name in names:
+            for english, foreign in kolibri.pairs(name).items():
+                if split in ("all", kolibri.split_of(english)):
+                    yield spec, foreign, english
     elif language != "ny":
         raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")
     else:
@@ -278,7 +281,8 @@ def load_bitext(
         * a ``.zip`` of two line-aligned files, as OPUS has them;
         * two line-aligned text files (Moses), ``"text.sw,text.en"``, the foreign one first;
         * ``"hf:name"``, ``"hf:name:split"`` or ``"hf:name:config:split"`` from the Hugging Face hub;
-        * ``"kolibri:<language>"`` or ``"bible:ny"``, from installed packages (extra ``demo``).
+        * ``"kolibri:<language>"``, ``"kolibri:<language>+<language>"`` or ``"bible:ny"``, from installed
+          packages (extra ``demo``).
 
         Text files may be gzipped (``.gz``) and must be UTF-8.
     split : {"train", "dev", "test", "all"}

@@ -204,15 +204,24 @@ def _kolibri(spec: str, language: str, split: str, side: str) -> Collection:
     from . import kolibri
 
     ids = {english: f"m{i:04d}" for i, english in enumerate(kolibri.documents())}
-    pairs = kolibri.pairs(language)
-    chosen = {ids[e]: (f, e) for e, f in pairs.items() if split in ("all", kolibri.split_of(e))}
+    names = language.split("+")
+    pool = len(names) > 1
+    texts = {n: {e: e for e in ids} if pool and n == "en" else kolibri.pairs(n) for n in names}
+    # English text → id → what it says, in each language.
+    foreign: dict[str, dict[str, str]] = {}
+    for name, translations in texts.items():
+        for english, text in translations.items():
+            foreign.setdefault(english, {})[f"{ids[english]}/{name}" if pool else ids[english]] = text
+    chosen = {e: found for e, found in foreign.items() if split in ("all", kolibri.split_of(e))}
     if side == "query":
-        queries = {key: foreign for key, (foreign, _) in chosen.items()}
+        queries = {key: text for found in chosen.values() for key, text in found.items()}
         documents = {key: english for english, key in ids.items()}
+        qrels = {key: {ids[english]: 1} for english, found in chosen.items() for key in found}
     else:
-        queries = {key: english for key, (_, english) in chosen.items()}
-        documents = {ids[e]: f for e, f in pairs.items()}
-    return Collection(spec, queries, documents, {key: {key: 1} for key in chosen})
+        queries = {ids[english]: english for english in chosen}
+        documents = {key: text for found in foreign.values() for key, text in found.items()}
+        qrels = {ids[english]: dict.fromkeys(found, 1) for english, found in chosen.items()}
+    return Collection(spec, queries, documents, qrels)
 
 
 def _bible(spec: str, language: str, split: str, side: str) -> Collection:
@@ -246,7 +255,9 @@ def load_collection(spec: str, *, split: str = "test", side: str = "query") -> C
         * ``"trec:<folder>"``: TREC's SGML, as CLEF's documents and topics come: one file ``topics…``,
           ``qrels.txt`` and a folder ``documents``;
         * ``"kolibri:<language>"`` (known-item search in interface messages) or ``"bible:ny"`` (a
-          verse by its first ten words), from installed packages (extra ``demo``).
+          verse by its first ten words), from installed packages (extra ``demo``);
+        * ``"kolibri:en+ny+yo"``: the same in several languages at once, whose ids end in ``/ny`` and so on,
+          such as a pool of documents in many languages for English queries (``side="document"``).
     split : str
         ``"train"``, ``"dev"``, ``"test"`` or ``"all"`` of a built-in collection: which queries are
         asked (documents are always all). The judgments file in BEIR's layout.

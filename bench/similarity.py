@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10,000 documents alone")
     parser.add_argument("--store", type=Path, action="append", default=[], help="a real store to score")
     parser.add_argument("--only", nargs="+", help="cases whose name holds one of these")
+    parser.add_argument("--peers", nargs="+", choices=tuple(PEERS), default=tuple(PEERS), help="only these")
     options = parser.parse_args()
     optical_rs.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -203,7 +204,7 @@ def main() -> None:
             if n > 10_000:
                 slow |= {"torch, padded", "numkong (1 thread)"}
                 slow |= {"sentence-transformers"} if count > 1 else set()
-            peers = {name: make for name, make in PEERS.items() if name not in slow}
+            peers = {name: PEERS[name] for name in options.peers if name not in slow}
             label = f"{'one query' if count == 1 else 'a batch'}, {n:,} documents"
             if wanted(label):
                 cases.append(case(label, queries[:count], documents, peers, limit))
@@ -212,7 +213,7 @@ def main() -> None:
         store = TokenStore(path)
         documents = [np.ascontiguousarray(store[i]) for i in range(len(store))]
         queries = [unit(np.random.default_rng(1), QUERY) for _ in range(64)]
-        peers = {n: PEERS[n] for n in ("torch, flat", "maxsim-cpu")}
+        peers = {n: PEERS[n] for n in ("torch, flat", "maxsim-cpu") if n in options.peers}
         for count in (1, 64):
             label = f"{'one query' if count == 1 else 'a batch'}, {path.name}"
             if wanted(label):

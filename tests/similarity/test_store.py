@@ -274,7 +274,7 @@ def test_a_full_disk_loses_nothing(tmp_path, texts):
 
 
 KILLED = """
-import os, random, signal, sys, time
+import os, random, select, signal, sys, time
 import numpy as np
 from optical_rs.similarity import TokenStore
 
@@ -293,6 +293,9 @@ for _ in range(rounds):
                 store.compact()
         os._exit(0)
     os.close(write)
+    # However slow the machine: every other writer is let come to its first commit.
+    if generator.random() < 0.5:
+        select.select([read], [], [], 60)
     time.sleep(generator.random() * 0.03)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -315,4 +318,4 @@ def test_writers_killed_at_any_point_lose_nothing(tmp_path):
         [sys.executable, "-c", KILLED, str(tmp_path / "s"), "200"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100, "the writers got far enough to be interrupted in the middle"
+    assert int(done.stdout) > 50, "the writers got far enough to be interrupted in the middle"

@@ -186,21 +186,29 @@ def test_a_run_goes_on_where_it_was(recipe, tmp_path):
 
 
 def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
-    recipe["seeds"] = 1
-    recipe["systems"] = {"zero-shot": None, "pooled": {"loss": "pooled-mse"}}
+    joint = {"loss": "pooled-mse", "joint": True}
+    recipe["systems"] = {"zero-shot": None, "pooled": {"loss": "pooled-mse"}, "joint": joint}
     run(recipe, tmp_path)
     other = tmp_path / "other"
     (tmp_path / "out").rename(other)
-    recipe["systems"] = {"zero-shot": None, "same": {"loss": "pooled-mse"}, "greedy": {"loss": "greedy"}}
+    recipe["systems"] = {"zero-shot": None, "same": {"loss": "pooled-mse"}, "both": joint}
+    recipe["systems"]["greedy"] = {"loss": "greedy", "seeds": 1, "languages": ["ny"]}
     _, failures, said = run(recipe, tmp_path, reuse=other)
     assert failures == []
-    assert said[:2] == ["6 cells, 0 of them done", f"4 cells taken from {other}"]
-    assert len(said) == 4, "two are made"
-    name = "ny-0/in-domain/run.trec"
-    same = tmp_path / "out" / "cells" / "same"
-    assert (same / name).read_bytes() == (other / "cells" / "pooled" / name).read_bytes()
-    assert json.loads((same / "ny-0" / "cell.json").read_text())["system"] == "same"
-    shutil.rmtree(same)
+    assert said[:2] == ["9 cells, 0 of them done", f"8 cells taken from {other}"]
+    assert len(said) == 3, "one is made"
+    # Each is that of its own language and seed.
+    for mine, theirs in (("same", "pooled"), ("both", "joint"), ("zero-shot", "zero-shot")):
+        made = sorted(other.glob(f"cells/{theirs}/*"))
+        assert made
+        for cell in made:
+            copy = tmp_path / "out" / "cells" / mine / cell.name
+            name = "in-domain/run.trec"
+            assert (copy / name).read_bytes() == (cell / name).read_bytes()
+            record = json.loads((copy / "cell.json").read_text())
+            language, seed = cell.name.split("-")
+            assert [record[k] for k in ("system", "language", "seed")] == [mine, language, int(seed)]
+    shutil.rmtree(tmp_path / "out" / "cells" / "same")
     (other / "teacher").mkdir()
     (other / "teacher" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"reuse: .*: another teacher"):

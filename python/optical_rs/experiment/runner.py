@@ -80,13 +80,14 @@ def adopt(experiment: Experiment, folder: Path, other: Path) -> int:
     known = {}
     for file in sorted(other.glob(f"cells/*/*/{CELL}")):
         try:
-            known[json.loads(file.read_text(encoding="utf-8"))["definition"]] = file.parent
+            record = json.loads(file.read_text(encoding="utf-8"))
+            known[record["definition"], record["language"], record["seed"]] = file.parent
         except (ValueError, KeyError):
             continue  # half written
     taken = 0
     for group in cells(experiment):
         for cell in group:
-            source = known.get(definition(experiment, cell))
+            source = known.get((definition(experiment, cell), cell.language, cell.seed))
             if source is None or is_done(experiment, folder, cell):
                 continue
             target = folder / cell.path

@@ -67,6 +67,8 @@ def adopt(experiment: Experiment, folder: Path, other: Path) -> int:
     InputError
         No folder, or one whose teacher is not this one's, byte by byte: its cells mean something else.
     """
+    if not other.is_dir():
+        raise InputError(f"reuse: {other} is no folder")
     if experiment.student and not is_late_interaction(experiment.student):
         raise InputError(f"reuse: student: {experiment.student} is fitted anew on each recipe's own text")
     ours, theirs = folder / "teacher", other / "teacher"
@@ -75,8 +77,6 @@ def adopt(experiment: Experiment, folder: Path, other: Path) -> int:
         pair = ours / name, theirs / name
         if not all(f.exists() for f in pair) or not filecmp.cmp(*pair, shallow=False):
             raise InputError(f"reuse: {theirs / name} is not {ours / name}: another teacher")
-    if not other.is_dir():
-        raise InputError(f"reuse: {other} is no folder")
     known = {}
     for file in sorted(other.glob(f"cells/*/*/{CELL}")):
         try:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the parts done and all parts (0: not known); shown after half a second, on terminals only.
+    """A function to call with the parts done and all parts (0: not known).
+
+    The bar is shown after half a second, on terminals only.
 
     Examples
     --------

@@ -354,6 +354,15 @@ def test_the_command(recipe, tmp_path, capsys):
             {"systems": {"zero-shot": {"loss": "greedy", "schedule": [[1]], "proportions": [1]}}},
             "leave 'proportions' out",
         ),
+        (
+            {"systems": {"zero-shot": {"loss": "greedy", "bitext": ["a", "b"], "proportions": [1]}}},
+            "proportions: expected 2, one for each bitext, got",
+        ),
+        (
+            {"systems": {"zero-shot": {"loss": "greedy", "bitext": ["a", "b"], "schedule": [[1, 0], [1]]}}},
+            "schedule: expected 2, one for each bitext, got",
+        ),
+        ({"systems": {"zero-shot": {"loss": "greedy", "schedule": 1}}}, "expected a list of stages"),
         ({"systems": {"a/b": {}}}, "not usable as the name of a folder"),
     ],
 )

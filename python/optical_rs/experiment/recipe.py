@@ -170,8 +170,7 @@ def _check_system(experiment: Experiment, where: str, options: dict[str, Any]) -
         raise InputError(f"{where}: unknown order '{options['order']}'{closest(options['order'], ORDERS)}")
     if not 0 < options.get("interpolate", 1.0) <= 1:
         raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
-    if "schedule" in options and "proportions" in options:
-        raise InputError(f"{where}: schedule: it has the proportions of each epoch; leave 'proportions' out")
+    _check_mixture(where, options)
     for language in options.get("languages") or []:
         if language not in experiment.every_language:
             raise InputError(
@@ -182,6 +181,25 @@ def _check_system(experiment: Experiment, where: str, options: dict[str, Any]) -
             raise InputError(f"{where}: of: no system '{other}'{closest(other, experiment.systems)}")
     if method == "fusion" and len(options.get("of") or []) < 2:
         raise InputError(f"{where}: of: expected two systems or more")
+
+
+def _check_mixture(where: str, options: Mapping[str, Any]) -> None:
+    """Proportions, and each stage of a schedule, are a share for each bitext."""
+    given = options.get("bitext")
+    bitexts = len(given) if isinstance(given, list) else 1
+    if "schedule" in options:
+        for other in ("proportions", "mine"):
+            if other in options:
+                raise InputError(f"{where}: schedule: says what each epoch is made of; leave '{other}' out")
+        stages = options["schedule"]
+        if not isinstance(stages, list) or not stages:
+            raise InputError(f"{where}: schedule: expected a list of stages, got {stages!r}")
+    else:
+        stages = [options["proportions"]] if options.get("proportions") is not None else []
+    for shares in stages:
+        if not isinstance(shares, list) or len(shares) != bitexts:
+            name = "schedule" if "schedule" in options else "proportions"
+            raise InputError(f"{where}: {name}: expected {bitexts}, one for each bitext, got {shares!r}")
 
 
 def cells(experiment: Experiment) -> Iterator[list[Cell]]:
@@ -219,7 +237,7 @@ def _training(options: Mapping[str, Any]) -> str:
 
 
 def definition(experiment: Experiment, cell: Cell) -> str:
-    """A hash of all that a cell's results depend on."""
+    """A hash of all that a cell's results depend on, besides its language, its seed and the teacher's weights."""
     options = experiment.systems[cell.system]
     parts = {part: experiment.systems[part] for part in options.get("of") or []}
     recipe = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(Recipe)}

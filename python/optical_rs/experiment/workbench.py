@@ -11,7 +11,6 @@ from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, load_bitext, load_collection
 from ..data.collection import Collection
-from ..errors import InputError
 from ..evaluate import Evaluation, encode, evaluate_tokens
 from ..train import check_models, prepare_student, prepare_teacher, teacher_store
 from .recipe import Experiment
@@ -128,10 +127,6 @@ class Workbench:
             bitexts = [b.head(options.get("max_pairs", self.experiment.max_pairs)) for b in bitexts]
             shares = options.get("proportions")
             if shares is not None:
-                if len(shares) != len(bitexts):
-                    raise InputError(
-                        f"proportions: expected {len(bitexts)}, one for each bitext, got {len(shares)}"
-                    )
                 # As many pairs as the largest that the proportions allow without repeating the first.
                 total = len(bitexts[0]) / shares[0]
                 bitexts = [b.resample(round(total * s)) for b, s in zip(bitexts, shares, strict=True)]

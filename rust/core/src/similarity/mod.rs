@@ -39,9 +39,9 @@ macro_rules! by_count {
     };
 }
 
+mod bfloats;
 mod bytes;
 mod floats;
-mod halves;
 mod matches;
 mod search;
 
@@ -230,7 +230,7 @@ fn cancelled(cancel: Option<&AtomicBool>) -> bool {
 /// Query tokens that are laid out for the form that the documents are in.
 enum Panels {
     Floats(floats::Panels),
-    Halves(halves::Panels),
+    Bfloats(bfloats::Panels),
     Bytes(bytes::Panels),
 }
 
@@ -245,9 +245,9 @@ struct Scorer<'a> {
 /// Memory for one block, used again for the next.
 #[derive(Default)]
 struct Scratch {
-    /// Documents as floats, or halves and bytes in whole groups, if they are not so already.
+    /// Documents as floats, or bfloats and bytes in whole groups, if they are not so already.
     floats: Vec<f32>,
-    halves: Vec<bf16>,
+    bfloats: Vec<bf16>,
     bytes: Vec<i8>,
     /// `best[document][token]`: the largest product of each query token.
     best: Vec<f32>,
@@ -272,8 +272,8 @@ impl<'a> Scorer<'a> {
         };
         let panels = match documents.values {
             Values::Int8 { .. } => Panels::Bytes(bytes::Panels::new(values, queries.dim)),
-            Values::Bf16(_) if halves::supported(level) => {
-                Panels::Halves(halves::Panels::new(values, queries.dim))
+            Values::Bf16(_) if bfloats::supported(level) => {
+                Panels::Bfloats(bfloats::Panels::new(values, queries.dim))
             }
             Values::Bf16(_) => {
                 let rounded: Vec<f32> = values.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
@@ -286,7 +286,7 @@ impl<'a> Scorer<'a> {
 
     /// Scores of a block of documents, row-major (queries × block).
     fn score<'s>(&self, block: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
-        let Scratch { floats, halves, bytes, best, scores } = scratch;
+        let Scratch { floats, bfloats, bytes, best, scores } = scratch;
         let dim = self.documents.dim;
         let tokens = self.documents.tokens(block.start).start..self.documents.tokens(block.end - 1).end;
         let texts = block.clone().map(|text| {
@@ -304,9 +304,9 @@ impl<'a> Scorer<'a> {
                 }
                 panels.tokens()
             }
-            Panels::Halves(panels) => {
+            Panels::Bfloats(panels) => {
                 if let Values::Bf16(values) = values {
-                    panels.best(values, texts, halves, best);
+                    panels.best(values, texts, bfloats, best);
                 }
                 panels.tokens()
             }
@@ -477,18 +477,18 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_within_their_bound() {
+    fn bfloats_are_within_their_bound() {
         let dim = 127;
         let (qv, qo) = texts(5, &[9, 40], dim);
         let (dv, do_) = texts(6, &[1, 23, 8], dim);
-        let halves: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+        let rounded: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
         let q = ragged(Values::F32(&qv), &qo, dim);
         let absolute = |v: &[f32]| v.iter().map(|x| x.abs()).collect::<Vec<f32>>();
         let (qa, da) = (absolute(&qv), absolute(&dv));
         let exact = brute(&q, &ragged(Values::F32(&dv), &do_, dim));
         let sizes = brute(&ragged(Values::F32(&qa), &qo, dim), &ragged(Values::F32(&da), &do_, dim));
         for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
-            let got = score(level, &q, &ragged(Values::Bf16(&halves), &do_, dim));
+            let got = score(level, &q, &ragged(Values::Bf16(&rounded), &do_, dim));
             for ((got, want), size) in got.iter().zip(&exact).zip(&sizes) {
                 let bound = (2f64.powi(-8) + 2f64.powi(-18)) * size + 1e-5;
                 assert!((f64::from(*got) - want).abs() <= bound, "{level:?}: {got} {want} {bound}");

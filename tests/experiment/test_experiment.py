@@ -217,6 +217,26 @@ def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
         run(recipe, tmp_path, reuse=tmp_path / "nothing")
 
 
+def test_a_part_of_the_languages_has_the_teacher_of_all(recipe, tmp_path, tiny_encoder, pairs):
+    recipe |= {"teacher": tiny_encoder, "dim": 4}
+    # Enough texts for a head of four dimensions, and other ones in each language.
+    for name, rows in (("ny", pairs), ("xx", pairs[::-1])):
+        many = [f"{f}\t{e} {h}" for f, e in rows for _, h in rows[: len(rows) // 2]]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(many), encoding="utf-8")
+
+    def weights(name, *arguments, **changed):
+        read(recipe | changed, tmp_path)
+        command = [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / name), *arguments]
+        experiments.main(command)
+        return (tmp_path / name / "teacher" / "1_Dense" / "model.safetensors").read_bytes()
+
+    whole = weights("whole")
+    assert weights("part", "--languages", "ny") == whole
+    alone = {"languages": {"low": ["ny"]}, "seeds": 1}
+    assert weights("alone", **alone) != whole
+    assert weights("shared", **alone, head_languages=["ny", "xx"]) == whole
+
+
 def test_the_other_direction(recipe, tmp_path, pairs):
     pytest.importorskip("eflomal")
     for name in ("ny", "xx"):

@@ -40,12 +40,14 @@ UNTRAINED = {
 class Experiment(Recipe):
     """A recipe; :class:`~optical_rs.train.Recipe` has the other keys.
 
-    ``bitext`` and ``collection`` may hold ``{language}``.
+    ``bitext`` and ``collection`` may hold ``{language}``. ``head_languages`` are those whose English sentences the
+    teacher's head is fitted on: all of the recipe's, unless a recipe is to share another one's teacher.
     """
 
     bitext: str = "kolibri:{language}"
     collection: str = "kolibri:{language}"
     languages: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    head_languages: list[str] = dataclasses.field(default_factory=list)
     seeds: Any = 1
     out_of_domain: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     systems: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -110,6 +112,7 @@ def read_experiment(path: Path) -> Experiment:
             raise InputError(f"{path}: unknown key '{key}'{closest(key, keys)}")
     experiment = Experiment(**raw)
     experiment.training = experiment.training or {}
+    experiment.head_languages = experiment.head_languages or experiment.every_language
     _check(experiment, str(path))
     return experiment
 

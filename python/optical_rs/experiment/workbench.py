@@ -48,10 +48,13 @@ class Workbench:
         self.store = teacher_store(self.teacher, union, [self.side], folder / "cache" / "teacher-tokens")
 
     def _in_domain(self) -> Bitext:
-        """English of the recipe's own bitexts, which the teacher's head is fitted on."""
+        """English of the recipe's own bitexts, which the teacher's head is fitted on.
+
+        Of all its languages, also where a run is restricted to some: a later run goes on with the same teacher.
+        """
         texts = dict.fromkeys(
             text
-            for language in self.experiment.every_language
+            for language in self.experiment.head_languages
             for text in self.bitext(self.experiment.bitext.format(language=language)).english
         )
         return Bitext("in-domain", list(texts), list(texts))

@@ -179,10 +179,14 @@ def test_a_run_goes_on_where_it_was(recipe, tmp_path):
     _, _, said = run(recipe, tmp_path)
     assert said[0] == "4 cells, 2 of them done"
     assert {f.name: (f / "in-domain" / "run.trec").read_bytes() for f in cells.iterdir()} == before
+    # More seeds are more cells.
+    del recipe["systems"]["pooled"]["seeds"]
+    _, _, said = run(recipe, tmp_path)
+    assert said[0] == "5 cells, 4 of them done"
     # Another definition is another cell.
     recipe["training"]["learning_rate"] = 1e-3
     _, _, said = run(recipe, tmp_path)
-    assert said[0] == "4 cells, 0 of them done"
+    assert said[0] == "5 cells, 0 of them done"
 
 
 def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):

@@ -241,9 +241,14 @@ def _training(options: Mapping[str, Any]) -> str:
 
 def definition(experiment: Experiment, cell: Cell) -> str:
     """A hash of all that a cell's results depend on, besides its language, its seed and the teacher's weights."""
-    options = experiment.systems[cell.system]
-    parts = {part: experiment.systems[part] for part in options.get("of") or []}
+    options = _of_a_cell(experiment.systems[cell.system])
+    parts = {part: _of_a_cell(experiment.systems[part]) for part in options.get("of") or []}
     recipe = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(Recipe)}
     wide = experiment.languages_of(cell.system) if options.get("joint") else [cell.language]
     content = [options, parts, recipe, experiment.training, wide, experiment.out_of_domain.get(cell.language)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _of_a_cell(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A system's options without those that say which cells there are: more seeds do not unmake the first."""
+    return {k: v for k, v in options.items() if k not in ("languages", "seeds")}

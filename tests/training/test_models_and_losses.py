@@ -251,6 +251,7 @@ def test_bad_losses(teacher, store, tmp_path):
         (lambda: OpticalLoss(student, store, reg=0), "reg: expected a number > 0"),
         (lambda: OpticalLoss(student, store, reg_m=0), "reg_m: expected a number > 0"),
         (lambda: OpticalLoss(student, store, reg_m=1.0, solver="ipot"), "reg_m: expected"),
+        (lambda: OpticalLoss(student, store, reg_m=1.0, grad="implicit"), "grad: expected 'envelope'"),
         (lambda: OpticalLoss(student, store, solver="exact"), "solver: expected one of"),
         (lambda: OpticalLoss(student, store, transport_weight=0), "transport_weight: expected weights >= 0"),
         (lambda: TranslateDistillLoss(student, store, scale=0), "scale: expected a number > 0"),

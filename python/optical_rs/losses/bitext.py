@@ -138,7 +138,7 @@ class OpticalLoss(BitextLoss):
         Cost units, or standard deviations of the pair's costs.
     reg_m : float, optional
         Relaxed marginals, in the unit of ``reg_scale``: tokens without a counterpart may stay
-        unmatched, the more the smaller this is. Hard marginals by default.
+        unmatched, the more the smaller this is. Hard marginals by default. Needs ``grad="envelope"``.
     solver : {"auto", "linear", "log", "ipot"}
         Sinkhorn, or the proximal steps (IPOT) that the paper uses.
     max_iter, tol
@@ -150,7 +150,8 @@ class OpticalLoss(BitextLoss):
     teacher_idf : TokenStore of dimension 1
         Weight of each teacher token, parallel to ``teacher``.
     grad : {"envelope", "implicit"}
-        Whether the plan is held fixed.
+        Whether the plan is held fixed. With ``reg_m`` it must be: to a gradient that sees the plan, the nearest
+        minimum of ``<T, C>`` is tokens so far apart that none are matched.
     transport_weight : float
         Weight of the transport term; 0 leaves it out.
     pooled_weight : float
@@ -198,6 +199,11 @@ class OpticalLoss(BitextLoss):
             raise InputError(f"reg: expected a number > 0, got {reg}")
         if reg_m is not None and not (reg_m > 0 and solver != "ipot"):
             raise InputError(f"reg_m: expected a number > 0, and a solver other than 'ipot', got {reg_m}")
+        if reg_m is not None and grad == "implicit":
+            raise InputError(
+                "grad: expected 'envelope' where reg_m is given, got 'implicit', by which <T, C> falls the "
+                "fastest where nothing is transported"
+            )
         weights = (transport_weight, pooled_weight, contrastive_weight)
         if not (min(weights) >= 0 and max(weights) > 0):
             raise InputError(f"transport_weight: expected weights >= 0, and not all of them 0, got {weights}")

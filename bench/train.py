@@ -1,11 +1,9 @@
 """A training step of the demo recipe: where its time goes, and what the loss would cost in plain torch.
 
 One student (multilingual-e5-small from the installed package) on the demo's bitext. The peer is the
-same loss by log-domain Sinkhorn in eager torch with its (batch, n, m) tensors and autograd. Both with
-memory as glibc handles it, and then kept for reuse, as the commands have it.
+same loss by log-domain Sinkhorn in eager torch with its (batch, n, m) tensors and autograd.
 """
 
-import itertools
 import tempfile
 import time
 import warnings
@@ -19,13 +17,7 @@ from common import arguments, machine, write
 from optical_rs.data import load_bitext
 from optical_rs.data.sampler import LengthBucketBatchSampler
 from optical_rs.losses import BitextLoss, OpticalLoss
-from optical_rs.models import (
-    freeze_word_embeddings,
-    keep_freed_memory,
-    set_dropout,
-    student_of,
-    use_plain_attention,
-)
+from optical_rs.models import freeze_word_embeddings, set_dropout, student_of, use_plain_attention
 from optical_rs.train import Recipe, bf16_is_fast, bitext_dataset, prepare_teacher, teacher_store
 from transport import torch_log
 
@@ -95,11 +87,7 @@ def main() -> None:
             bitext_dataset(bitext, ["query"]), 16, True, valid_label_columns=["label"], seed=0
         )
         batches = [b for _, b in zip(range(options.steps + 2), sampler, strict=False)]
-        kinds = {"optical_rs": OpticalLoss, "plain torch": PlainTorchLoss}
-        for kept, name in itertools.product((False, True), kinds):
-            if kept:
-                keep_freed_memory()
-            kind = kinds[name]
+        for name, kind in (("optical_rs", OpticalLoss), ("plain torch", PlainTorchLoss)):
             student = student_of(teacher)
             freeze_word_embeddings(student)
             set_dropout(student, 0.0)
@@ -108,20 +96,17 @@ def main() -> None:
             spent = split(loss, batches, bitext.foreign, bf16)
             total = sum(spent.values())
             pairs = sum(len(b) for b in batches[2:])
-            results[name + ", memory kept" * kept] = {
+            results[name] = {
                 "seconds": spent,
                 "share_of_loss": spent["loss"] / total,
                 "pairs_per_second": pairs / total,
                 "bf16": bf16,
             }
             shares = "  ".join(f"{part} {100 * s / total:.1f} %" for part, s in spent.items())
-            print(f"{name + ', memory kept' * kept:24} {pairs / total:6.1f} pairs/s   {shares}")
-    for kept in ("", ", memory kept"):
-        ratio = (
-            results["plain torch" + kept]["seconds"]["loss"] / results["optical_rs" + kept]["seconds"]["loss"]
-        )
-        results["loss_is_faster_by" + kept] = ratio
-        print(f"the loss alone is {ratio:.1f} times as fast as in plain torch{kept}")
+            print(f"{name:12} {pairs / total:6.1f} pairs/s   {shares}")
+    ratio = results["plain torch"]["seconds"]["loss"] / results["optical_rs"]["seconds"]["loss"]
+    results["loss_is_faster_by"] = ratio
+    print(f"the loss alone is {ratio:.1f} times as fast as in plain torch")
     write(options.json, results)
 
 

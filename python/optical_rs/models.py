@@ -1,9 +1,7 @@
 """Teachers and students: late-interaction models made from any encoder."""
 
 import copy
-import ctypes
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,6 @@ from .errors import InputError, closest
 
 #: Prompts that the E5 family was trained with.
 E5_PROMPTS = {"query": "query: ", "document": "passage: "}
-#: Parameters of mallopt, as malloc.h numbers them.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def late_interaction(
@@ -224,20 +220,6 @@ def use_plain_attention(model: MultiVectorEncoder) -> None:
     encoder: Any = model[0].auto_model
     if hasattr(encoder, "set_attn_implementation"):
         encoder.set_attn_implementation("eager")
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory of freed tensors for the next ones, until it ends.
-
-    glibc hands large blocks back to the system at once, so that every tensor of a training step on a CPU begins with
-    page faults. The commands that train call this first; a program that calls the library decides for itself. Does
-    nothing where there is no ``mallopt`` (other systems, musl).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        # Blocks up to 32 MB, the most that any glibc takes here, come from a heap that grows by 64 MB and never shrinks.
-        for parameter, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 64 << 20)):
-            mallopt(parameter, value)
 
 
 def freeze_word_embeddings(model: MultiVectorEncoder) -> None:

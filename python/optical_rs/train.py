@@ -47,7 +47,6 @@ from .losses import LOSSES, BitextLoss
 from .models import (
     check_path,
     freeze_word_embeddings,
-    keep_freed_memory,
     late_interaction,
     load_model,
     set_dropout,
@@ -799,7 +798,6 @@ def show(report: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``optical-rs train``."""
-    keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()  # of loading and saving; training has its own
     job = parse(arguments)

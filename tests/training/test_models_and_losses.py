@@ -1,10 +1,5 @@
 """Models made from any encoder, and the losses on them."""
 
-import os
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from optical_rs import InputError
@@ -263,28 +258,3 @@ def test_bad_losses(teacher, store, tmp_path):
     ):
         with pytest.raises(Exception if message is None else InputError, match=message):
             call()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no mallopt")
-def test_freed_memory_is_kept():
-    """Tensors of a size that malloc would give back at once cost page faults only the first time."""
-    program = """
-import resource, sys, torch
-from optical_rs.models import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-def step():
-    blocks = [torch.ones(1 << 20) for _ in range(12)]  # 4 MB each
-step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "LD_"))}
-    faults = {}
-    for name in ("keep", "not"):
-        command = [sys.executable, "-c", program, name]
-        out = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
-        faults[name] = int(out.stdout)
-    assert faults["keep"] < faults["not"] / 10, faults

@@ -17,7 +17,6 @@ import transformers
 
 from ..errors import InputError, closest
 from ..evaluate import Evaluation, write_evaluation
-from ..models import keep_freed_memory
 from ..progress import progress_bar
 from ..train import is_late_interaction, versions
 from .recipe import Cell, Experiment, cells, definition, read_experiment
@@ -212,7 +211,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             state = "done" if all(is_done(experiment, folder, cell) for cell in group) else "to do"
             print(f"{state:6} {', '.join(f'{c.system} {c.language} {c.seed}' for c in group)}")
         return
-    keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -8,7 +8,7 @@ import numpy as np
 import optical_rs
 import torch
 from common import arguments, machine, median_seconds, write
-from optical_rs.similarity.autograd import maxsim_scores
+from optical_rs.similarity.torch_ops import maxsim_scores
 from sentence_transformers.multi_vector_encoder.scoring import colbert_scores
 
 DIM, QUERY = 128, 32

@@ -15,10 +15,10 @@ import torch
 import transformers
 from common import arguments, machine, write
 from optical_rs.data import load_bitext
-from optical_rs.data.sampler import LengthBucketBatchSampler
 from optical_rs.losses import BitextLoss, OpticalLoss
 from optical_rs.models import freeze_word_embeddings, set_dropout, student_of, use_plain_attention
 from optical_rs.train import Recipe, bf16_is_fast, bitext_dataset, prepare_teacher, teacher_store
+from optical_rs.training.batches import LengthBucketBatchSampler
 from transport import torch_log
 
 

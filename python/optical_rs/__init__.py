@@ -4,7 +4,7 @@ Three nouns carry the package: :mod:`optical_rs.transport` (entropic optimal tra
 alignment loss made of it), :mod:`optical_rs.similarity` (MaxSim over ragged token embeddings) and
 :mod:`optical_rs.ranking` (trec_eval's measures). They need numpy alone. Training, models and data
 live in :mod:`optical_rs.losses`, :mod:`optical_rs.models`, :mod:`optical_rs.data`,
-:mod:`optical_rs.train` and :mod:`optical_rs.evaluate`, and need the extra ``train``.
+:mod:`optical_rs.train` and :mod:`optical_rs.retrieval`, and need the extra ``train``.
 """
 
 import warnings

@@ -25,7 +25,7 @@ COMMANDS = {
 MODULES: dict[str, tuple[str, tuple[str, str] | None]] = {
     "train": ("optical_rs.train", ("sentence_transformers", "train")),
     "experiment": ("optical_rs.experiment", ("sentence_transformers", "train")),
-    "evaluate": ("optical_rs.evaluate", None),
+    "evaluate": ("optical_rs.retrieval", None),
     "trec-eval": ("optical_rs.ranking.trec_eval", None),
     "compare": ("optical_rs.ranking.comparison", None),
     "fuse": ("optical_rs.ranking.fusion", None),

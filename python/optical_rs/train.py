@@ -31,29 +31,29 @@ from sentence_transformers import (
     MultiVectorEncoderTrainingArguments,
 )
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
-from sentence_transformers.util import load_file_path
 from transformers import HfArgumentParser
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from . import build_info
 from .data import Bitext, load_bitext, load_collection
 from .data.collection import Collection
-from .data.packaged_model import NAME as PACKAGED
-from .data.sampler import LengthBucketBatchSampler
 from .errors import InputError, closest
-from .evaluate import RECORD, describe, encode, evaluate_tokens, table, write_evaluation
-from .evaluator import RetrievalEvaluator
 from .losses import LOSSES, BitextLoss
 from .models import (
+    PACKAGED,
     check_path,
     freeze_word_embeddings,
+    is_late_interaction,
     late_interaction,
     load_model,
     set_dropout,
     student_of,
     use_plain_attention,
 )
+from .retrieval import RECORD, describe, encode, evaluate_tokens, table, write_evaluation
 from .similarity import TokenStore
+from .training.batches import LengthBucketBatchSampler
+from .training.dev import RetrievalEvaluator
 
 SIDES = ("query", "document", "both")
 #: The recipe that runs without --config.
@@ -258,23 +258,6 @@ def _check_recipe(recipe: Recipe, systems: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: system '{name}' has no option '{key}'{closest(key, valid)}")
         if name in ("teacher", "cache") or not name or "/" in name or name.startswith("."):
             raise InputError(f"{where}: system '{name}': not usable as the name of a folder")
-
-
-def is_late_interaction(spec: str) -> bool:
-    """Whether a folder or hub id is a late-interaction checkpoint rather than a plain encoder."""
-    if spec == PACKAGED:
-        return False
-    try:
-        file = load_file_path(spec, "config_sentence_transformers.json")
-        kind = json.loads(Path(file).read_text(encoding="utf-8")).get("model_type") if file else None
-        if kind in ("MultiVectorEncoder", "ColBERT"):
-            return True
-        file = load_file_path(spec, "config.json")
-        return bool(file) and "HF_ColBERT" in (
-            json.loads(Path(file).read_text(encoding="utf-8")).get("architectures") or []
-        )
-    except OSError as error:
-        raise InputError(f"teacher: cannot reach '{spec}': {str(error).splitlines()[0]}") from None
 
 
 def check_models(recipe: Recipe) -> None:

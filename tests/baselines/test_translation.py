@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
 from optical_rs.baselines import TranslationTable, Translator, psq, translate_words, translation_table
-from optical_rs.baselines.alignment import words
+from optical_rs.baselines.word_alignment import words
 
 #: Chichewa-like and English words that always go together, in orders that differ.
 WORDS = {

@@ -207,7 +207,7 @@ def test_a_pool_of_languages():
 
 @needs_demo
 def test_the_bible_is_aligned():
-    from optical_rs.data import bible
+    from optical_rs.data.sources import bible
 
     verses = bible.aligned()
     assert verses[1, 1, 1][1].startswith("In the beginning God created")
@@ -219,7 +219,7 @@ def test_the_bible_is_aligned():
 
 def test_length_buckets_are_even_complete_and_repeatable(pairs):
     datasets = pytest.importorskip("datasets")
-    from optical_rs.data.sampler import LengthBucketBatchSampler
+    from optical_rs.training.batches import LengthBucketBatchSampler
 
     texts = ["x" * int(n) for n in np.random.default_rng(0).integers(1, 200, 1000)]
     dataset = datasets.Dataset.from_dict({"foreign": texts, "label": list(range(1000))})

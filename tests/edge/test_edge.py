@@ -246,7 +246,7 @@ def run_command_status(arguments, status):
 
 
 def test_evaluation_without_torch(exported, collection_folder, tmp_path, capsys):
-    from optical_rs.evaluate import main
+    from optical_rs.retrieval import main
 
     arguments = [
         "--model",

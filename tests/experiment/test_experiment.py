@@ -14,10 +14,10 @@ pytest.importorskip("sentence_transformers")
 
 from optical_rs import experiment as experiments
 from optical_rs.data import load_collection
-from optical_rs.evaluate import encode, evaluate_tokens
 from optical_rs.experiment import students, write_report
 from optical_rs.experiment.recipe import cells as cells_of
-from optical_rs.ranking.trec import read_run
+from optical_rs.files import read_run
+from optical_rs.retrieval import encode, evaluate_tokens
 
 RECIPES = Path(optical_rs.__file__).parent / "recipes"
 

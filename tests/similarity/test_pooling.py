@@ -101,7 +101,7 @@ def test_any_engine_can_come_first(store):
 
 def test_fast_plaid_comes_first(store, tmp_path):
     pytest.importorskip("fast_plaid")
-    from optical_rs.similarity.engines import fast_plaid
+    from optical_rs.engines import fast_plaid
 
     queries = [store[i] for i in range(10, 15)]
     for _ in range(2):  # made, then found again

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optical_rs import InputError
 from optical_rs.similarity import TokenStore
 from optical_rs.transport import alignment_loss
@@ -27,9 +29,9 @@ from sentence_transformers import MultiVectorEncoder  # noqa: E402
 
 def test_the_closed_form_head_centres_and_whitens(teacher, tiny_encoder, pairs):
     texts = [e for _, e in pairs] * 2
-    from optical_rs.models import _hidden_tokens
+    from optical_rs.models.head import hidden_tokens
 
-    hidden = np.concatenate(_hidden_tokens(teacher, texts))
+    hidden = np.concatenate([t for _, batch in hidden_tokens(teacher, texts) for t in batch])
     head = teacher[1].linear
     projected = hidden @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
@@ -39,6 +41,48 @@ def test_the_closed_form_head_centres_and_whitens(teacher, tiny_encoder, pairs):
     # Half whitening leaves the standard deviation where the variance was, per direction.
     values = np.sort(np.linalg.eigvalsh(np.cov(hidden, rowvar=False)))[::-1][:8]
     np.testing.assert_allclose(np.diag(covariance), np.sqrt(values), rtol=1e-2)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.sampled_from([0.0, 1e4]),
+)
+def test_moments_do_not_depend_on_the_batches(seed, sizes, offset):
+    from optical_rs.models.head import Moments
+
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(sum(sizes) + 1, 5)) + offset, draw.normal(size=(sum(sizes) + 1, 3)) - offset
+    moments, start = Moments(), 0
+    for size in [*sizes[:-1], sizes[-1] + 1]:
+        moments.add(x[start : start + size], y[start : start + size])
+        start += size
+    np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(moments.mean_y, y.mean(0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(moments.covariance, np.cov(x, rowvar=False), atol=1e-8)
+    np.testing.assert_allclose(moments.cross, (x - x.mean(0)).T @ (y - y.mean(0)), atol=1e-7)
+
+
+def test_a_fingerprint_is_of_the_content(teacher, tmp_path):
+    from optical_rs.fingerprint import of_model
+
+    before = of_model(teacher)
+    teacher.save_pretrained(str(tmp_path / "one"))
+    teacher.encode_query(["moto uli"], show_progress_bar=False)
+    assert of_model(load_model(tmp_path / "one", device="cpu")) == before == of_model(teacher)
+    seen = {before}
+    changes = [
+        lambda m: m[0].auto_model.embeddings.word_embeddings.weight.data[3].add_(1e-3),
+        lambda m: m[1].linear.bias.data[:1].add_(1e-3),
+        lambda m: m.prompts.update(query="other : "),
+        lambda m: setattr(m[0], "max_seq_length", 9),
+    ]
+    for change in changes:
+        other = student_of(teacher)
+        change(other)
+        seen.add(of_model(other))
+    assert len(seen) == 1 + len(changes)
 
 
 def test_a_saved_model_loads_in_plain_sentence_transformers(teacher, tmp_path, pairs):
@@ -168,7 +212,7 @@ def test_store_and_model_teachers_give_the_same_loss(teacher, store, pairs):
 
 
 def test_the_collator_tokenises_each_side_with_its_own_model(teacher, pairs):
-    from optical_rs.data.collator import BitextCollator
+    from optical_rs.training.batches import BitextCollator
 
     student = student_of(teacher)
     collator = BitextCollator(

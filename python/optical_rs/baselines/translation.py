@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, closest, require
-from .alignment import TranslationTable, words
+from .word_alignment import TranslationTable, words
 
 
 def translate_words(texts: Sequence[str], table: TranslationTable) -> list[str]:

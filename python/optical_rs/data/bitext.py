@@ -3,17 +3,15 @@
 import csv
 import dataclasses
 import gzip
-import json
 import random
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, closest, require
-from ..ranking.trec import byte_lines
+from ..files import json_lines, lines_of
 
 #: Splits of the built-in sets.
 SPLITS = ("train", "dev", "test", "all")
@@ -50,15 +48,6 @@ class Bitext:
         return dataclasses.replace(
             self, foreign=[self.foreign[i] for i in chosen], english=[self.english[i] for i in chosen]
         )
-
-
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends, one at a time."""
-    for number, raw in enumerate(byte_lines(path), 1):
-        try:
-            yield number, raw.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid UTF-8 ({error.reason})") from None
 
 
 def _collect(name: str, rows: Iterable[tuple[str, object, object]]) -> Bitext:
@@ -102,26 +91,6 @@ def _csv(path: Path, columns: tuple[str, str]):
     _columns(f"{path}:1", reader.fieldnames or [], columns)
     for row in reader:
         yield f"{path}:{reader.line_num}", row[columns[0]], row[columns[1]]
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of a file of JSON objects, one a line (``.gz`` too); blank lines are passed over.
-
-    Raises
-    ------
-    InputError
-        With file and line, for a line that is no JSON object.
-    """
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected a JSON object")
-        yield f"{path}:{number}", row
 
 
 def _jsonl(path: Path, columns: tuple[str, str]):
@@ -244,7 +213,7 @@ def _hub(spec: str, columns: tuple[str, str]):
 
 
 def _built_in(spec: str, split: str):
-    from . import bible, kolibri
+    from .sources import bible, kolibri
 
     source, _, language = spec.partition(":")
     if source == "kolibri":

@@ -1,15 +1,14 @@
 """Retrieval collections: queries, documents and judgments."""
 
 import dataclasses
-import json
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, closest
-from ..ranking.trec import read_qrels
-from .bitext import BUILT_IN, SPLITS, lines_of
+from ..files import iter_texts, lines_of, read_qrels, read_texts
+from .bitext import BUILT_IN, SPLITS
 
 SIDES = ("query", "document")
 
@@ -54,49 +53,6 @@ class Collection:
             {d: text for d, text in self.documents.items() if d in kept},
             qrels,
         )
-
-
-def _jsonl(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in lines_of(path):
-        try:
-            row = json.loads(line)
-            key, text = str(row["_id"]), row["text"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
-        yield key, f"{row.get('title') or ''} {text}".strip()
-
-
-def _tsv(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in lines_of(path):
-        key, tab, text = line.partition("\t")
-        if not tab or not key:
-            raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
-        yield key, text
-
-
-def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """(id, text) of a file, one line at a time: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's
-    ``{"_id": …, "text": …}``.
-
-    Raises
-    ------
-    InputError
-        With file and line, for a line that is neither, or an id that was there before; an empty file.
-    """
-    known = set()
-    lines = _jsonl if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tsv
-    for number, (key, text) in enumerate(lines(path), 1):
-        if key in known:
-            raise InputError(f"{path}:{number}: id '{key}' is repeated")
-        known.add(key)
-        yield key, text
-    if not known:
-        raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
-
-
-def read_texts(path: Path) -> dict[str, str]:
-    """As :func:`iter_texts`, all of them by id."""
-    return dict(iter_texts(path))
 
 
 class Texts:
@@ -201,7 +157,7 @@ def _folder(path: Path, split: str) -> Collection:
 
 
 def _kolibri(spec: str, language: str, split: str, side: str) -> Collection:
-    from . import kolibri
+    from .sources import kolibri
 
     ids = {english: f"m{i:04d}" for i, english in enumerate(kolibri.documents())}
     names = language.split("+")
@@ -225,7 +181,7 @@ def _kolibri(spec: str, language: str, split: str, side: str) -> Collection:
 
 
 def _bible(spec: str, language: str, split: str, side: str) -> Collection:
-    from . import bible
+    from .sources import bible
 
     if language != "ny":
         raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, closest, require
-from ..ranking.trec import read_bytes, read_qrels
-from .bitext import json_lines
-from .collection import Collection, Texts, read_texts
-from .packaged_model import cache_folder
+from ..files import json_lines, read_bytes, read_qrels, read_texts
+from .cache import data_folder
+from .collection import Collection, Texts
 
 #: CIRAL's languages and their codes.
 CIRAL = {"hausa": "ha", "somali": "so", "swahili": "sw", "yoruba": "yo"}
@@ -32,12 +31,6 @@ AFRIQA = {
     **dict.fromkeys(["bem", "hau", "ibo", "kin", "swa", "twi", "yor", "zul"], "en"),
     **dict.fromkeys(["fon", "wol"], "fr"),
 }
-
-
-def data_folder() -> Path:
-    """Where files of known names are looked for, and kept: ``$OPTICAL_RS_DATA``, or in the cache folder."""
-    given = os.environ.get("OPTICAL_RS_DATA")
-    return Path(given) if given else cache_folder() / "data"
 
 
 def _from_hub(name: str, repo: str, path: str) -> Path:

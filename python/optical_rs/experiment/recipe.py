@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.sampler import ORDERS
 from ..errors import InputError, closest
 from ..losses import LOSSES
 from ..train import Recipe, TrainingArguments, read_recipe
+from ..training.batches import ORDERS
 
 #: What a system may be besides a loss.
 METHODS = ("zero-shot", "psq", "bm25-translate", "nmt", "fusion")

@@ -11,10 +11,10 @@ import numpy as np
 
 from .. import build_info
 from ..errors import InputError
+from ..files import read_run
 from ..ranking import EvaluationResult, compare_results, language_gap
 from ..ranking.comparison import Comparison
 from ..ranking.tables import markdown
-from ..ranking.trec import read_run
 
 #: Measures of the tables, and what they are called there.
 MEASURES = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_100": "R@100"}

@@ -16,9 +16,10 @@ import datasets
 import transformers
 
 from ..errors import InputError, closest
-from ..evaluate import Evaluation, write_evaluation
+from ..models import is_late_interaction
 from ..progress import progress_bar
-from ..train import is_late_interaction, versions
+from ..retrieval import Evaluation, write_evaluation
+from ..train import versions
 from .recipe import Cell, Experiment, cells, definition, read_experiment
 from .report import write_report
 from .students import train_cells

@@ -15,14 +15,22 @@ import transformers
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
-from ..adaptation import add_adapters, continue_mlm, freeze_layers, merge_adapters, mine_bitext
 from ..data import Bitext
-from ..data.collator import HybridCollator
-from ..data.sampler import HybridBatchSampler, LengthBucketBatchSampler
-from ..evaluate import Evaluation, encode
-from ..models import freeze_word_embeddings, interpolate, set_dropout, student_of, use_plain_attention
-from ..similarity.autograd import maxsim_scores
+from ..models import (
+    add_adapters,
+    freeze_layers,
+    freeze_word_embeddings,
+    interpolate,
+    merge_adapters,
+    set_dropout,
+    student_of,
+    use_plain_attention,
+)
+from ..retrieval import Evaluation, encode
+from ..similarity.torch_ops import maxsim_scores
 from ..train import TRAINING_DEFAULTS, bitext_dataset, fit, idf_weights, make_loss
+from ..training.batches import HybridBatchSampler, HybridCollator, LengthBucketBatchSampler
+from ..training.stages import continue_mlm, mine_bitext
 from .recipe import RETRIEVAL, TRAINED, Cell
 from .workbench import Workbench, texts_of
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..baselines import TranslationTable, Translator, bm25, psq, translate_words, translation_table
 from ..errors import InputError
-from ..evaluate import Evaluation, encode, evaluate_run, evaluate_tokens
 from ..ranking import fuse
+from ..retrieval import Evaluation, encode, evaluate_run, evaluate_tokens
 from .recipe import DICTIONARY, Cell
 from .workbench import Workbench
 

@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, load_bitext, load_collection
 from ..data.collection import Collection
-from ..evaluate import Evaluation, encode, evaluate_tokens
+from ..retrieval import Evaluation, encode, evaluate_tokens
 from ..train import check_models, prepare_student, prepare_teacher, teacher_store
 from .recipe import Experiment
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ConvergenceWarning, InputError
 from ..similarity import TokenStore
-from ..similarity.autograd import maxsim_scores
+from ..similarity.torch_ops import maxsim_scores
 from ..transport import alignment_loss
 from ..transport.arguments import GRADS, METHODS
 
@@ -30,7 +30,7 @@ class BitextLoss(nn.Module, ABC):
         A store with the teacher's tokens of every English sentence, computed once; the batch's
         ``labels`` are then positions in it. Or the teacher itself, which encodes the second text
         column; that column must have been tokenised by the teacher (see
-        :class:`optical_rs.data.collator.BitextCollator`).
+        :class:`optical_rs.training.batches.BitextCollator`).
 
     Raises
     ------

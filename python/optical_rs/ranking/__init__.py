@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..files import read_qrels, read_run, write_run
     from .comparison import Comparison, Difference, adjust, compare, compare_results
     from .evaluation import EvaluationResult, evaluate
     from .fusion import fuse
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         peer,
         rank_distance,
     )
-    from .trec import read_qrels, read_run, write_run
 
 __all__ = [
     "Comparison",
@@ -47,7 +47,7 @@ _NAMES = {
     "languages": (
         "LanguageGap", "awrf", "language_gap", "max_rank", "means_by_language", "peer", "rank_distance",
     ),
-    "trec": ("read_qrels", "read_run", "write_run"),
+    ".files": ("read_qrels", "read_run", "write_run"),
 }  # fmt: skip
 
 

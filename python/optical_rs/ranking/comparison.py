@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest, require
+from ..files import rows
 from .evaluation import DEFAULT_MEASURES, EvaluationResult, evaluate
 from .languages import language_gap, means_by_language
 from .tables import latex, markdown
-from .trec import rows
 
 TESTS = ("t", "randomisation", "wilcoxon")
 CORRECTIONS = ("holm", "bonferroni", "bh", "none")

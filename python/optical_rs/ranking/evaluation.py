@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..errors import InputError, require
-from .trec import read_bytes
+from ..files import read_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from .trec import read_run, write_run
+from ..files import read_run, write_run
 
 METHODS = ("rrf", "score")
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest, require
+from ..files import read_qrels, read_run
 from .evaluation import EvaluationResult
-from .trec import read_qrels, read_run
 
 
 @dataclasses.dataclass(frozen=True)

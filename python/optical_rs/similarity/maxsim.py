@@ -115,7 +115,7 @@ def search(
         Names of the documents; those of the store, or their positions, by default.
     coarse : TokenStore or callable, optional
         Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store; or any engine, such as
-        :func:`~optical_rs.similarity.engines.fast_plaid`: called with the queries and ``candidates``, it
+        :func:`~optical_rs.engines.fast_plaid`: called with the queries and ``candidates``, it
         returns each query's (id, score). It is searched first, and only the best ``candidates`` are then
         scored exactly: faster, and documents that look worse in it than they are can be missed. See
         docs/edge.md for what was measured.

@@ -100,9 +100,9 @@ def alignment_loss(
         arguments.check_ndim(name, tokens, 3, "(batch, tokens, dim)")
     relative = reg_scale == "spread"
     if arguments.is_tensor(x):
-        from . import autograd
+        from . import torch_ops
 
-        losses = autograd.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
+        losses = torch_ops.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
     else:
         x = arguments.floats("x", x)
         same = {"dtype": x.dtype, "order": "C"}

@@ -164,9 +164,9 @@ def solve_batch(
     """
     solver = arguments.solver(method, max_iter, tol, reg_m, accelerate, grad)
     if arguments.is_tensor(cost):
-        from . import autograd
+        from . import torch_ops
 
-        result = autograd.solve_batch(
+        result = torch_ops.solve_batch(
             cost,
             reg,
             a,

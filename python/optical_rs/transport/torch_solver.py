@@ -145,7 +145,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     value = linear.clone() if proximal else entropic + price_a + price_b
     f = torch.where(rows & ~empty[:, None], f, 0.0)
     g = torch.where(cols & ~empty[:, None], g, 0.0)
-    # Codes as in autograd.STATUS: this solver is always in the log domain.
+    # Codes as in torch_ops.STATUS: this solver is always in the log domain.
     status = torch.where(empty, 4, 3 if proximal else 2)
     return plan, f, g, value, linear, error, n_iter, error <= tol, status
 

@@ -10,7 +10,7 @@ from optical_rs import InputError
 torch = pytest.importorskip("torch")
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
-from optical_rs.similarity.autograd import maxsim_scores  # noqa: E402
+from optical_rs.similarity.torch_ops import maxsim_scores  # noqa: E402
 
 
 def problem(seed, queries, groups, n, tokens, dim, empty=False):

@@ -117,7 +117,7 @@ def maxsim_scores(
     Examples
     --------
     >>> import torch
-    >>> from optical_rs.similarity.autograd import maxsim_scores
+    >>> from optical_rs.similarity.torch_ops import maxsim_scores
     >>> queries = torch.eye(2)[None].requires_grad_()
     >>> documents = torch.tensor([[[[0.5, 0.75]], [[1.0, 0.0]]]])
     >>> scores = maxsim_scores(queries, documents)

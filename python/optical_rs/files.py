@@ -1,14 +1,15 @@
-"""TREC's text formats."""
+"""Text files: lines, JSON lines, texts with ids, and TREC's formats; ``.gz`` is unpacked everywhere."""
 
 import contextlib
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from .errors import InputError
 
 
 @contextlib.contextmanager
@@ -37,6 +38,78 @@ def byte_lines(path: str | os.PathLike) -> Iterator[bytes]:
     with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         for line in file:
             yield line.removesuffix(b"\n")
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends, one at a time."""
+    for number, raw in enumerate(byte_lines(path), 1):
+        try:
+            yield number, raw.decode("utf-8").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not valid UTF-8 ({error.reason})") from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of a file of JSON objects, one a line (``.gz`` too); blank lines are passed over.
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is no JSON object.
+    """
+    for number, line in lines_of(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: expected a JSON object")
+        yield f"{path}:{number}", row
+
+
+def _json_texts(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in lines_of(path):
+        try:
+            row = json.loads(line)
+            key, text = str(row["_id"]), row["text"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
+        yield key, f"{row.get('title') or ''} {text}".strip()
+
+
+def _tab_texts(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in lines_of(path):
+        key, tab, text = line.partition("\t")
+        if not tab or not key:
+            raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
+        yield key, text
+
+
+def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of a file, one line at a time: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's
+    ``{"_id": …, "text": …}``.
+
+    Raises
+    ------
+    InputError
+        With file and line, for a line that is neither, or an id that was there before; an empty file.
+    """
+    known = set()
+    lines = _json_texts if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tab_texts
+    for number, (key, text) in enumerate(lines(path), 1):
+        if key in known:
+            raise InputError(f"{path}:{number}: id '{key}' is repeated")
+        known.add(key)
+        yield key, text
+    if not known:
+        raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """As :func:`iter_texts`, all of them by id."""
+    return dict(iter_texts(path))
 
 
 def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int, list[str]]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, require
-from .maxsim import FirstStage
-from .store import TokenStore
+from ..similarity.maxsim import FirstStage
+from ..similarity.store import TokenStore
 
 
 def fast_plaid(

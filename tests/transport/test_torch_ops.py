@@ -6,7 +6,7 @@ from optical_rs import InputError
 from optical_rs.transport import alignment_loss, solve_batch
 
 torch = pytest.importorskip("torch")
-from optical_rs.transport import autograd, torch_solver  # noqa: E402
+from optical_rs.transport import torch_ops, torch_solver  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 HARD = [float("inf")] * 2
@@ -190,4 +190,4 @@ def test_bad_alignment_input(tokens):
     ):
         with pytest.raises(InputError, match=message):
             call()
-    assert autograd.STATUS[4] == "empty"
+    assert torch_ops.STATUS[4] == "empty"

@@ -10,8 +10,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..errors import InputError, closest
-from .packages import package_folder
+from ...errors import InputError, closest
+from ..packages import package_folder
 
 #: A pair's split by the last decimal digit of the SHA-256 of its English text.
 SPLITS = {"test": range(3), "dev": range(3, 4), "train": range(4, 10)}

@@ -1,4 +1,4 @@
-"""Evaluate a student on a test collection: ``python -m optical_rs.evaluate --model DIR --collection NAME``."""
+"""Evaluate a student on a test collection: ``python -m optical_rs.retrieval --model DIR --collection NAME``."""
 
 import argparse
 import dataclasses

@@ -4,8 +4,8 @@ import numpy as np
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from .data import Collection
-from .evaluate import encode, evaluate_tokens
+from ..data import Collection
+from ..retrieval import encode, evaluate_tokens
 
 
 class RetrievalEvaluator(BaseEvaluator):

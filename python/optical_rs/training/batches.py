@@ -1,10 +1,12 @@
-"""Batches: texts of similar length, and languages that are kept apart or mixed."""
+"""Batches: texts of similar length, languages that are kept apart or mixed, and their columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 
 from ..errors import InputError, closest
 
@@ -132,7 +134,7 @@ class HybridBatchSampler(DefaultBatchSampler):
     The data set has a row for each text in each language; rows of one text carry the same ``message``. A
     batch is ``batch_size`` rows of queries and then as many rows of their passages. With probability
     ``alpha`` all of them are in one language, else queries are in one language and passages in another.
-    :class:`~optical_rs.data.collator.HybridCollator` makes the two columns of it.
+    :class:`~optical_rs.training.batches.HybridCollator` makes the two columns of it.
 
     An epoch has as many batches as are needed to see each (text, language) once as a query, on average.
     Every batch is drawn from its own counter (seed, epoch, number), so a resumed run, and each process
@@ -219,3 +221,42 @@ class HybridBatchSampler(DefaultBatchSampler):
 
     def __len__(self) -> int:
         return max(1, round(self.total / self.pairs))
+
+
+@dataclass
+class BitextCollator(MultiVectorEncoderDataCollator):
+    """Tokenises the column ``english`` with the teacher and the others with the student.
+
+    Needed only where the teacher runs inside the loss; a teacher's
+    :class:`~optical_rs.similarity.TokenStore` needs no English text in the batch.
+
+    Attributes
+    ----------
+    teacher_preprocess : callable
+        ``teacher.preprocess``.
+    """
+
+    teacher_preprocess: Callable[..., dict[str, Any]] | None = None
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        features = [dict(row) for row in features]
+        english = [row.pop("english") for row in features if "english" in row]
+        batch = super().__call__(features)
+        if english and self.teacher_preprocess is not None:
+            task = next((v for k, v in batch.items() if k.endswith("_task")), "query")
+            prompts = self.prompts if isinstance(self.prompts, dict) else {}
+            encoded = self.teacher_preprocess(english, prompt=prompts.get("english"), task=task)
+            batch |= {f"english_{key}": value for key, value in encoded.items()}
+            batch["english_task"] = task
+        return batch
+
+
+@dataclass
+class HybridCollator(MultiVectorEncoderDataCollator):
+    """Makes pairs of what a :class:`~HybridBatchSampler` draws: the first half of a
+    batch gives the column ``query``, the second half the column ``passage``."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        half = len(features) // 2
+        pairs = zip(features[:half], features[half:], strict=True)
+        return super().__call__([{"query": q["query"], "passage": p["passage"]} for q, p in pairs])

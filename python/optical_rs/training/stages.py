@@ -1,6 +1,5 @@
 """Domain adaptation besides bitext: monolingual text, mined pairs, and training fewer weights."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import transformers
 from sentence_transformers import MultiVectorEncoder
 from torch import nn
 
-from .data import Bitext
-from .errors import InputError, require
-from .evaluate import encode
-from .similarity import maxsim
+from ..data import Bitext
+from ..errors import InputError
+from ..retrieval import encode
+from ..similarity import maxsim
 
 
 class MaskedWords(nn.Module):
@@ -164,66 +163,3 @@ def mine_bitext(
             found.append((-ratio, i, j))
     found.sort()
     return Bitext("mined", [foreign[i] for _, i, _ in found], [english[j] for _, _, j in found])
-
-
-def freeze_layers(model: MultiVectorEncoder, count: int) -> None:
-    """Keep the ``count`` lowest layers of the encoder fixed.
-
-    Raises
-    ------
-    InputError
-        If the encoder has fewer.
-    """
-    numbers = set()
-    for name, parameter in model[0].auto_model.named_parameters():
-        found = re.search(r"(?:^|\.)layers?\.(\d+)\.", name)
-        if found:
-            numbers.add(int(found[1]))
-            if int(found[1]) < count:
-                parameter.requires_grad_(False)
-    if not 0 <= count <= len(numbers):
-        raise InputError(f"freeze_layers: expected 0..{len(numbers)}, got {count}")
-
-
-def add_adapters(model: MultiVectorEncoder, rank: int) -> None:
-    """Train low-rank additions (LoRA) to the encoder's matrices instead of the matrices, and the head as
-    before; :func:`merge_adapters` makes a plain model of it again.
-
-    Parameters
-    ----------
-    model : MultiVectorEncoder
-    rank : int
-        Of the additions.
-
-    Raises
-    ------
-    InputError
-        A rank below 1, or peft is not installed.
-
-    References
-    ----------
-    E. Hu et al. LoRA: low-rank adaptation of large language models. ICLR 2022.
-    """
-    if rank < 1:
-        raise InputError(f"adapter_rank: expected at least 1, got {rank}")
-    peft = require("peft", "train")
-    encoder = model[0].auto_model
-    linear = {
-        name for name, m in encoder.named_modules() if isinstance(m, nn.Linear) and "pooler" not in name
-    }
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=sorted(linear))
-    peft.inject_adapter_in_model(config, encoder)
-    for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-
-
-def merge_adapters(model: MultiVectorEncoder) -> None:
-    """Add what adapters have learned to the matrices, and take the adapters out."""
-    tuner = require("peft", "train").tuners.tuners_utils.BaseTunerLayer
-    encoder = model[0].auto_model
-    for name, module in list(encoder.named_modules()):
-        if isinstance(module, tuner):
-            module.merge()
-            base = module.get_base_layer()
-            parent, _, own = name.rpartition(".")
-            setattr(encoder.get_submodule(parent) if parent else encoder, own, base)

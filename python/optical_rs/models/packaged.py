@@ -6,24 +6,19 @@ user's cache.
 """
 
 import json
-import os
 import struct
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from ..data.cache import cache_folder
+from ..data.packages import package_file
 from ..errors import InputError, require
-from .packages import package_file
 
 NAME = "packaged:multilingual-e5-small"
 #: Raise when the conversion changes, so that old cache folders are not used.
 _REVISION = 1
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: ``$XDG_CACHE_HOME/optical_rs``, by default under ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optical_rs"
 
 
 def _read(file: Path) -> tuple[dict[str, int | float], dict[str, np.ndarray]]:

@@ -7,8 +7,9 @@ from optical_rs import InputError
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
-from optical_rs import adaptation  # noqa: E402
 from optical_rs.models import freeze_word_embeddings, interpolate, student_of  # noqa: E402
+from optical_rs.models import weights as changes  # noqa: E402
+from optical_rs.training import stages  # noqa: E402
 
 
 def weights(model):
@@ -31,8 +32,8 @@ def test_masked_words_are_learnt(teacher, pairs, tmp_path):
         "report_to": "none",
     }
     training |= {"use_cpu": True, "seed": 0, "logging_strategy": "no", "disable_tqdm": True}
-    first = adaptation.continue_mlm(model, texts, training, mask=0.3)
-    again = adaptation.continue_mlm(model, texts, {**training, "num_train_epochs": 15}, mask=0.3)
+    first = stages.continue_mlm(model, texts, training, mask=0.3)
+    again = stages.continue_mlm(model, texts, {**training, "num_train_epochs": 15}, mask=0.3)
     assert first["mlm_steps"] == 12
     assert again["mlm_loss"] < 0.9 * first["mlm_loss"]
     after = weights(model)
@@ -47,22 +48,22 @@ def test_masked_words_are_learnt(teacher, pairs, tmp_path):
 def test_pairs_are_mined(teacher, pairs):
     english = [e for _, e in pairs]
     # Where both sides are the same texts, each is its own translation.
-    mined = adaptation.mine_bitext(teacher, teacher, english[:8], english[4:], margin=1.0)
+    mined = stages.mine_bitext(teacher, teacher, english[:8], english[4:], margin=1.0)
     assert set(zip(mined.foreign, mined.english, strict=True)) == {(e, e) for e in english[4:8]}
-    few = adaptation.mine_bitext(teacher, teacher, english[:8], english[4:], margin=100.0)
+    few = stages.mine_bitext(teacher, teacher, english[:8], english[4:], margin=100.0)
     assert len(few) == 0
-    strict = adaptation.mine_bitext(teacher, teacher, english[:8], english, margin=1.1)
+    strict = stages.mine_bitext(teacher, teacher, english[:8], english, margin=1.1)
     assert set(strict.foreign) <= set(english[:8])
 
 
 def test_layers_are_frozen(teacher):
     model = student_of(teacher)
-    adaptation.freeze_layers(model, 1)
+    changes.freeze_layers(model, 1)
     for name, parameter in model[0].auto_model.named_parameters():
         assert parameter.requires_grad == ("layer.0." not in name and "pooler" not in name)
-    adaptation.freeze_layers(student_of(teacher), 0)
+    changes.freeze_layers(student_of(teacher), 0)
     with pytest.raises(InputError, match=r"freeze_layers: expected 0\.\.1, got 2"):
-        adaptation.freeze_layers(student_of(teacher), 2)
+        changes.freeze_layers(student_of(teacher), 2)
 
 
 def test_adapters_are_trained_and_merged(teacher, pairs):
@@ -70,7 +71,7 @@ def test_adapters_are_trained_and_merged(teacher, pairs):
     model, texts = student_of(teacher), [f for f, _ in pairs]
     names = set(dict(model.named_parameters()))
     before = tokens(model, texts)
-    adaptation.add_adapters(model, 2)
+    changes.add_adapters(model, 2)
     np.testing.assert_allclose(tokens(model, texts), before, atol=1e-6)
     trained = [p for n, p in model[0].named_parameters() if p.requires_grad]
     assert trained
@@ -80,7 +81,7 @@ def test_adapters_are_trained_and_merged(teacher, pairs):
             parameter.add_(0.05)
     changed = tokens(model, texts)
     assert np.abs(changed - before).max() > 1e-3
-    adaptation.merge_adapters(model)
+    changes.merge_adapters(model)
     assert set(dict(model.named_parameters())) == names
     np.testing.assert_allclose(tokens(model, texts), changed, atol=1e-5)
     # And what was merged can be taken back.
@@ -107,9 +108,9 @@ def test_half_way_back(teacher):
     ("call", "message"),
     [
         (lambda m: interpolate(m, m, 1.5), "share: expected a number in 0..1, got 1.5"),
-        (lambda m: adaptation.mine_bitext(m, m, [], ["a"]), "expected text on both sides"),
-        (lambda m: adaptation.continue_mlm(m, [], {}), "texts: expected at least one"),
-        (lambda m: adaptation.add_adapters(m, 0), "adapter_rank: expected at least 1"),
+        (lambda m: stages.mine_bitext(m, m, [], ["a"]), "expected text on both sides"),
+        (lambda m: stages.continue_mlm(m, [], {}), "texts: expected at least one"),
+        (lambda m: changes.add_adapters(m, 0), "adapter_rank: expected at least 1"),
     ],
 )
 def test_bad_input(teacher, call, message):

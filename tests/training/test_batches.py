@@ -6,7 +6,7 @@ from optical_rs import InputError
 
 datasets = pytest.importorskip("datasets")
 
-from optical_rs.data.sampler import HybridBatchSampler, LengthBucketBatchSampler  # noqa: E402
+from optical_rs.training.batches import HybridBatchSampler, LengthBucketBatchSampler  # noqa: E402
 
 LANGUAGES = ["ny"] * 50 + ["yo"] * 30 + ["sw"] * 7
 
@@ -129,7 +129,7 @@ def test_a_resumed_run_and_each_process_see_the_same_batches():
 
 
 def test_pairs_are_made_of_a_batch(teacher):
-    from optical_rs.data.collator import HybridCollator
+    from optical_rs.training.batches import HybridCollator
 
     rows = [{"query": f"the dog {i}", "passage": f"the child {i}"} for i in range(4)]
     collator = HybridCollator(preprocess_fn=teacher.preprocess)

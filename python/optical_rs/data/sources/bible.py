@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 
-from .packages import package_file, package_folder
+from ..packages import package_file, package_folder
 
 VERSIONS = ("kjv", "asv")
 

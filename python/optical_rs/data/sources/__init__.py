@@ -1,0 +1,1 @@
+"""Published sources of bitext and collections, a file each."""

@@ -1,0 +1,33 @@
+"""Teachers and students: late-interaction models made from any encoder."""
+
+from .late_interaction import late_interaction
+from .loading import RECORD, check_path, is_late_interaction, load_model, record_of
+from .packaged import NAME as PACKAGED
+from .weights import (
+    add_adapters,
+    freeze_layers,
+    freeze_word_embeddings,
+    interpolate,
+    merge_adapters,
+    set_dropout,
+    student_of,
+    use_plain_attention,
+)
+
+__all__ = [
+    "PACKAGED",
+    "RECORD",
+    "add_adapters",
+    "check_path",
+    "freeze_layers",
+    "freeze_word_embeddings",
+    "interpolate",
+    "is_late_interaction",
+    "late_interaction",
+    "load_model",
+    "merge_adapters",
+    "record_of",
+    "set_dropout",
+    "student_of",
+    "use_plain_attention",
+]

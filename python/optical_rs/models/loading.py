@@ -1,0 +1,98 @@
+"""Models from checkpoints."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.util import load_file_path
+from torch import nn
+
+from ..errors import InputError, closest
+from .packaged import NAME as PACKAGED
+
+#: The file next to a checkpoint that says how it was made.
+RECORD = "optical.json"
+
+
+def record_of(path: str | os.PathLike) -> dict[str, Any]:
+    """What made a student's checkpoint, or an empty dict where nothing says it.
+
+    Returns
+    -------
+    dict
+        ``teacher`` (path relative to the checkpoint, or hub id), ``teacher_fingerprint``, ``fingerprint`` (see
+        :mod:`optical_rs.fingerprint`), ``side`` and more.
+    """
+    try:
+        return json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:
+        raise InputError(f"model: {Path(path) / RECORD} is damaged ({error})") from None
+
+
+def zero_pooler(module: nn.Module) -> Any:
+    """Zeros for weights that late interaction does not use.
+
+    BERT's sentence-level pooler takes no part in late interaction. Checkpoints without it load with random weights
+    there; zeros instead make the same training end in the same files.
+    """
+    for name, parameter in module.named_parameters():
+        if ".pooler." in f".{name}":
+            nn.init.zeros_(parameter)
+            parameter.requires_grad_(False)
+    return module
+
+
+def check_path(path: str, argument: str) -> str:
+    """A local folder must hold a model; anything that is no path is left to the model hub."""
+    if path.startswith("packaged:"):
+        raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, [PACKAGED])}")
+    looks_local = os.path.isabs(path) or path.startswith((".", "~")) or path.count("/") != 1
+    if os.path.isdir(path):
+        if not any(Path(path, name).exists() for name in ("modules.json", "config.json")):
+            raise InputError(f"{argument}: {path} holds no model (neither modules.json nor config.json)")
+    elif looks_local and ("/" in path or path.startswith(".")):
+        raise InputError(f"{argument}: no such model folder: {path}")
+    return path
+
+
+def load_model(path: Any, *, device: str | None = None, argument: str = "model") -> MultiVectorEncoder:
+    """A late-interaction model from a checkpoint: sentence-transformers', PyLate's or ColBERT's.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no model, or the hub has none of that name.
+    """
+    path = check_path(str(path), argument)
+    try:
+        return zero_pooler(MultiVectorEncoder(path, device=device))
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{argument}: cannot load '{path}': {reason}") from None
+
+
+def is_late_interaction(spec: str, argument: str = "teacher") -> bool:
+    """Whether a folder or hub id is a late-interaction checkpoint rather than a plain encoder.
+
+    Raises
+    ------
+    InputError
+        A hub that cannot be reached; the message names ``argument``.
+    """
+    if spec == PACKAGED:
+        return False
+    try:
+        file = load_file_path(spec, "config_sentence_transformers.json")
+        kind = json.loads(Path(file).read_text(encoding="utf-8")).get("model_type") if file else None
+        if kind in ("MultiVectorEncoder", "ColBERT"):
+            return True
+        file = load_file_path(spec, "config.json")
+        return bool(file) and "HF_ColBERT" in (
+            json.loads(Path(file).read_text(encoding="utf-8")).get("architectures") or []
+        )
+    except OSError as error:
+        raise InputError(f"{argument}: cannot reach '{spec}': {str(error).splitlines()[0]}") from None

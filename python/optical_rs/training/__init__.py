@@ -1,0 +1,1 @@
+"""Distillation: one engine, from bitext to a student."""

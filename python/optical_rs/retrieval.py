@@ -1,6 +1,5 @@
-"""Evaluate a student on a test collection: ``python -m optical_rs.retrieval --model DIR --collection NAME``."""
+"""Encode a collection, search it, and score what is found."""
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import Collection, load_collection
+from .data import Collection
 from .edge import Encoder
 from .errors import InputError, require
 from .progress import progress_bar
@@ -21,8 +20,6 @@ from .similarity import search
 MEASURES = ("map", "ndcg_cut_10", "recall_10", "recip_rank", "recall_100")
 #: Results per query that are kept.
 DEPTH = 1000
-#: The file next to a checkpoint that says how it was made; see :mod:`optical_rs.train`.
-RECORD = "optical.json"
 
 
 def encode(
@@ -102,49 +99,41 @@ def write_evaluation(folder: Path, evaluation: Evaluation, tag: str) -> None:
     result = evaluation.result
     rows = ["\t".join(["query", *result.measures])]
     rows += ["\t".join([t, *(f"{v:.6f}" for v in result.values[:, i])]) for i, t in enumerate(result.topics)]
-    (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
     (folder / "metrics.json").write_text(
         json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8"
     )
-
-
-def partner_of(model: str | Path) -> tuple[str | None, str]:
-    """The teacher that a student's record names (a path or hub id), and the side that it was trained for."""
-    file = Path(model) / RECORD
-    if not file.exists():
-        return None, "query"
-    record = json.loads(file.read_text(encoding="utf-8"))
-    teacher = record["teacher"]
-    local = Path(model) / teacher
-    return (str(local) if local.exists() else teacher), record["side"]
 
 
 def evaluate_model(
     model: str | Path,
     collection: Collection,
     *,
-    partner: str | None = None,
+    teacher: str | None = None,
     side: str = "query",
     runtime: str = "torch",
+    device: str | None = None,
     precision: str | None = None,
     batch_size: int = 64,
     measures: Sequence[str] = MEASURES,
     depth: int = DEPTH,
     show_progress_bar: bool = True,
 ) -> Evaluation:
-    """Encode a collection, search it exactly and score the run, on a CPU.
+    """Encode a collection, search it exactly and score the run.
 
     Parameters
     ----------
     model : path or hub id
         The model of the foreign side.
     collection : Collection
-    partner : path or hub id, optional
+    teacher : path or hub id, optional
         The model of the English side; the same model by default.
     side : {"query", "document"}
         Which side is foreign.
     runtime : {"torch", "edge"}
         ``"edge"`` takes models that ``optical-rs export`` has written, and needs no torch.
+    device : str, optional
+        Of torch; a GPU where there is one by default.
     precision : {"int8", "float32"}, optional
         Of exported models.
 
@@ -152,9 +141,9 @@ def evaluate_model(
     -------
     Evaluation
     """
-    own, other, dims = _loaded(model, partner, runtime, precision)
+    own, other, dims = _loaded(model, teacher, runtime, device, precision)
     if dims[0] != dims[1]:
-        raise InputError(f"partner: has dimension {dims[1]}, but the model has {dims[0]}")
+        raise InputError(f"teacher: has dimension {dims[1]}, but the model has {dims[0]}")
     pair = (own, other) if side == "query" else (other, own)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     queries = encode(pair[0], list(collection.queries.values()), "query", **options)
@@ -163,77 +152,16 @@ def evaluate_model(
 
 
 def _loaded(
-    model: str | Path, partner: str | None, runtime: str, precision: str | None
+    model: str | Path, teacher: str | None, runtime: str, device: str | None, precision: str | None
 ) -> tuple[Any, Any, tuple[int, int]]:
     """Both models and their dimensions."""
     if runtime == "edge":
         own = Encoder(model, precision=precision)
-        other = Encoder(partner, precision=precision) if partner else own
+        other = Encoder(teacher, precision=precision) if teacher else own
         return own, other, (own.dim, other.dim)
     require("sentence_transformers", "train")
     from .models import load_model
 
-    one = load_model(model, device="cpu")
-    two = load_model(partner, device="cpu", argument="partner") if partner else one
+    one = load_model(model, device=device)
+    two = load_model(teacher, device=device, argument="teacher") if teacher else one
     return one, two, (one.get_embedding_dimension(), two.get_embedding_dimension())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs evaluate``."""
-    parser = argparse.ArgumentParser(prog="optical-rs evaluate", description=__doc__)
-    parser.add_argument("--model", required=True, help="checkpoint of the student")
-    parser.add_argument("--collection", required=True, help="kolibri:<language>, bible:ny, or a folder")
-    parser.add_argument("--split", default="test", help="which queries of it")
-    parser.add_argument("--partner", help="model of the English side (default: the student's teacher)")
-    parser.add_argument(
-        "--side", choices=("query", "document"), help="the foreign side (default: as trained)"
-    )
-    parser.add_argument(
-        "--runtime", choices=("torch", "edge"), default="torch", help="edge: exported models, without torch"
-    )
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of exported models")
-    parser.add_argument("--measures", nargs="+", default=list(MEASURES))
-    parser.add_argument("--depth", type=int, default=DEPTH, help="results kept per query")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
-    parser.add_argument("--max_documents", type=int, help="a random sample, besides relevant documents")
-    parser.add_argument("--output_dir", type=Path, help="default: MODEL/evaluation/COLLECTION")
-    options = parser.parse_args(arguments)
-    partner, trained_side = partner_of(options.model)
-    side = options.side or ("query" if trained_side == "both" else trained_side)
-    if not Path(options.model).exists() and "/" not in options.model:
-        # A wrong folder is told before a collection is read.
-        raise InputError(f"model: no such folder: {options.model}")
-    collection = load_collection(options.collection, split=options.split, side=side)
-    collection = collection.sample(queries=options.max_queries, documents=options.max_documents)
-    evaluate({}, {}, options.measures)  # unknown measures are told before anything is encoded
-    measures = list(dict.fromkeys([*options.measures, *MEASURES]))
-    done = evaluate_model(
-        options.model,
-        collection,
-        partner=options.partner or partner,
-        side=side,
-        runtime=options.runtime,
-        precision=options.precision,
-        batch_size=options.batch_size,
-        measures=measures,
-        depth=options.depth,
-    )
-    name = f"{options.collection}-{options.split}".replace(":", "-").replace("/", "-").strip("-.")
-    folder = options.output_dir or Path(options.model) / "evaluation" / name
-    write_evaluation(folder, done, tag=Path(options.model).name or "student")
-    print(
-        f"{options.collection}, {options.split}: {len(collection.queries)} queries, "
-        f"{len(collection.documents)} documents\n"
-    )
-    print(table({Path(options.model).name: describe(done.result, "map")}))
-    extra = [m for m in done.result.measures if m not in MEASURES]
-    for measure in extra:
-        print(f"{measure}\t{done.result.mean[measure]:.4f}")
-    print(f"\nrun, per-query measures and means: {folder}")
-
-
-if __name__ == "__main__":
-    from .cli import run_command
-
-    run_command(main)

@@ -56,6 +56,14 @@ class Difference:
         Of two one-sided t-tests against the margin: small where the means differ by less than it.
     significant, equivalent : bool
         ``p_adjusted < alpha``; ``p_equivalent < alpha``.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import compare
+    >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
+    >>> one = {f"q{i}": {"d": 1.0, "x": 2.0 if i % 3 else 0.5} for i in range(30)}
+    >>> compare(qrels, {"one": one, "two": one}, ["map"]).rows[0]
+    Difference(map: one − two = +0.0000 [+0.0000, +0.0000], p adj. 1)
     """
 
     measure: str
@@ -76,6 +84,12 @@ class Difference:
     p_equivalent: float | None
     significant: bool
     equivalent: bool
+
+    def __repr__(self) -> str:
+        return (
+            f"Difference({self.measure}: {self.first} − {self.second} = {self.difference:+.4f} "
+            f"[{self.low:+.4f}, {self.high:+.4f}], p adj. {_p(self.p_adjusted)}{'*' if self.significant else ''})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +119,20 @@ class Comparison:
     alpha: float
     margin: float | None
     notes: list[str]
+
+    def __repr__(self) -> str:
+        n = self.rows[0].n if self.rows else 0
+        significant = sum(row.significant for row in self.rows)
+        return (
+            f"Comparison({', '.join(self.results)}; {n} topics; "
+            f"{significant} of {len(self.rows)} differences significant)"
+        )
+
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        notes = [[note] for note in [self.caption, *self.notes]]
+        return table(*self._table()) + table(["notes"], notes)
 
     @property
     def caption(self) -> str:

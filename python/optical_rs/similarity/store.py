@@ -239,6 +239,15 @@ class TokenStore:
             f"dtype={self.dtype!r})"
         )
 
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        shown = self.inspect()
+        rows = [
+            [key, shown[key]] for key in ("texts", "deleted", "tokens", "dim", "dtype", "bytes", "metadata")
+        ]
+        return table(["", ""], rows, str(self.path))
+
     def verify(self) -> None:
         """Read everything and compare checksums.
 

@@ -183,7 +183,8 @@ def write_run(
     for name, value in (("tag", tag), *(("topic", t) for t in run)):
         if not value or any(c.isspace() for c in value):
             raise InputError(f"{name}: TREC files separate by blanks, got {value!r}")
-    with open(path, "w", encoding="utf-8") as f:
+    # The same bytes on every system.
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
         for topic, hits in run.items():
             pairs: Any = hits
             if isinstance(hits, Mapping):

@@ -22,6 +22,7 @@ from .errors import InputError, require
 from .files import write_run
 from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate
+from .record import record_of, teacher_of
 from .similarity import TokenStore, search
 
 #: What tables show.
@@ -363,7 +364,8 @@ def evaluate_student(
     collection : str, path or Collection
         As for :func:`optical_rs.load_collection`.
     teacher : path, hub id, MultiVectorEncoder or Encoder, optional
-        The model of the English side; by default the one that the student was distilled from.
+        The model of the English side; by default the one that the student was distilled from, or the student itself
+        where nothing says which that was.
     side : {"query", "document"}, optional
         Which side is foreign; by default as the student was trained.
     split : str
@@ -388,7 +390,7 @@ def evaluate_student(
     Raises
     ------
     InputError
-        A student that does not say what its teacher is, models that do not fit each other, or a bad collection.
+        Models that do not fit each other, a teacher that has changed since, or a bad collection.
 
     Examples
     --------
@@ -401,9 +403,8 @@ def evaluate_student(
 
     own, told = _loaded(student, runtime, precision, device)
     given = teacher if teacher is not None else told.get("teacher")
-    if given is None:
-        raise InputError("teacher: the student does not say which it was distilled from; name it")
-    other, _ = _loaded(given, runtime, precision, device, "teacher")
+    # A model that says of no teacher encodes both sides.
+    other = own if given is None else _loaded(given, runtime, precision, device, "teacher")[0]
     recorded = told.get("teacher_fingerprint")
     english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
     if recorded and teacher is None and recorded != english.fingerprint:
@@ -444,16 +445,13 @@ def _loaded(
         return model, dict(getattr(model, "optical_record", None) or {})
     if runtime == "edge":
         encoder = Encoder(model, precision=precision)
-        return encoder, {"side": getattr(encoder, "side", None)}
+        return encoder, {"teacher": teacher_of(model)}
     if runtime != "torch":
         raise InputError(f"runtime: expected 'torch' or 'edge', got {runtime!r}")
     require("sentence_transformers", "train")
-    from .models import load_model, record_of
+    from .models import load_model
 
-    record = dict(record_of(model))
-    if record.get("teacher"):
-        local = Path(model) / record["teacher"]
-        record["teacher"] = str(local) if local.exists() else record["teacher"]
+    record = {**record_of(model), "teacher": teacher_of(model)}
     return load_model(model, device=device, argument=argument), record
 
 

@@ -50,7 +50,8 @@ from .models import (
     student_of,
     use_plain_attention,
 )
-from .retrieval import RECORD, describe, encode, evaluate_tokens, table, write_evaluation
+from .record import RECORD
+from .retrieval import describe, encode, evaluate_tokens, table, write_evaluation
 from .similarity import TokenStore
 from .training.batches import LengthBucketBatchSampler
 from .training.dev import RetrievalEvaluator
@@ -792,5 +793,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     from .cli import run_command
+    from .cli.train import main as command
 
-    run_command(main)
+    run_command(command)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
 from optical_rs.cli import run_command
+from optical_rs.cli.compare import main
 from optical_rs.ranking import adjust, compare, evaluate, write_run
-from optical_rs.ranking.comparison import main
 
 stats = pytest.importorskip("scipy.stats")
 

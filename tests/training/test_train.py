@@ -258,7 +258,7 @@ def test_evaluate_refuses_models_that_do_not_fit(tmp_path, teacher, tiny_encoder
     late_interaction(tiny_encoder, 4, device="cpu").save_pretrained(str(tmp_path / "four"))
     arguments = ["evaluate", "--model", tmp_path / "eight", "--collection", collection_folder]
     done = cli(*arguments, "--partner", tmp_path / "four", check=False)
-    assert (done.returncode, "partner: has dimension 4, but the model has 8" in done.stderr) == (2, True)
+    assert (done.returncode, "teacher: has dimension 4, but the model has 8" in done.stderr) == (2, True)
     done = cli(*arguments, "--measures", "mapp", check=False)
     assert (done.returncode, "did you mean 'map'" in done.stderr) == (2, True)
 

@@ -31,6 +31,12 @@ class EvaluationResult:
         Topic ids in byte order; numbers, in their order, where ids were given as numbers.
     retrieved : list of bool
         Which topics the run has.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import evaluate
+    >>> evaluate({"q": {"d1": 1, "d2": 0}}, {"q": {"d2": 0.9, "d1": 0.8}}, ["map", "P_1"])
+    EvaluationResult(1 topic: map 0.5000, P_1 0.0000)
     """
 
     measures: list[str]
@@ -38,6 +44,16 @@ class EvaluationResult:
     retrieved: list[bool]
     _means: list[float] = dataclasses.field(repr=False)
     _values: bytes = dataclasses.field(repr=False)
+
+    def __repr__(self) -> str:
+        n = len(self.topics)
+        means = ", ".join(f"{name} {value}" for name, value in self._means_as_text())
+        return f"EvaluationResult({n} topic{'' if n == 1 else 's'}: {means})"
+
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        return table(["measure", "mean"], self._means_as_text(), f"{len(self.topics)} topics")
 
     @classmethod
     def of(cls, measures: Sequence[str], topics: Sequence[Any], values: Any) -> EvaluationResult:

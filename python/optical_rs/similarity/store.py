@@ -239,6 +239,15 @@ class TokenStore:
             f"dtype={self.dtype!r})"
         )
 
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        shown = self.inspect()
+        rows = [
+            [key, shown[key]] for key in ("texts", "deleted", "tokens", "dim", "dtype", "bytes", "metadata")
+        ]
+        return table(["", ""], rows, str(self.path))
+
     def verify(self) -> None:
         """Read everything and compare checksums.
 
@@ -545,24 +554,3 @@ def _commit(path: Path, state: dict[str, Any]) -> None:
 def _flush(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs inspect``."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="optical-rs inspect", description="What a token store holds.")
-    parser.add_argument("store", help="its directory")
-    parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
-    parser.add_argument("--compact", action="store_true", help="write it anew without deleted texts")
-    parser.add_argument("--convert", metavar="DIR", help="write it to another directory, as --dtype says")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="int8")
-    options = parser.parse_args(arguments)
-    store = TokenStore(options.store)
-    if options.verify:
-        store.verify()
-    if options.compact:
-        store.compact()
-    if options.convert:
-        store = store.convert(options.convert, options.dtype)
-    print(json.dumps(store.inspect(), indent=1, ensure_ascii=False))

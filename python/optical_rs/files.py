@@ -155,7 +155,9 @@ def check_id(where: str, key: str) -> str:
         With ``where``, for an empty id or one with a blank in it.
     """
     if key.split() != [key]:
-        raise InputError(f"{where}: id: expected one without blanks, as TREC's files separate by them, got {key!r}")
+        raise InputError(
+            f"{where}: id: expected one without blanks, as TREC's files separate by them, got {key!r}"
+        )
     return key
 
 

@@ -90,7 +90,8 @@ def _collect(name: str, rows: Iterable[Row]) -> Bitext:
         for side, text in zip(("foreign", "english"), pair, strict=True):
             if text is not None and not isinstance(text, str):
                 raise InputError(f"{where}: the {side} side: expected text, got {text!r}")
-        f, e = ((text or "").strip() for text in pair)
+        # A byte-order mark inside a file is left over from files that were joined.
+        f, e = ((text or "").replace("\ufeff", "").strip() for text in pair)
         if not f or not e:
             skipped += 1
             if len(places) < _SHOWN:

@@ -176,9 +176,7 @@ def _folder(path: Path, split: str) -> Found:
     )
 
 
-def load_collection(
-    spec: str | os.PathLike, *, split: str = "test", side: str | None = None
-) -> Collection:
+def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str | None = None) -> Collection:
     """Load queries, documents and judgments.
 
     Parameters

@@ -91,7 +91,9 @@ def hold_out(
     for name in ("dev", "test"):
         if sizes[name]:
             found = known_items(ordered, asked[name], "query")
-            held[name] = Collection(f"{bitext.name}, {name}", found.queries, found.documents, found.qrels, "query")
+            held[name] = Collection(
+                f"{bitext.name}, {name}", found.queries, found.documents, found.qrels, "query"
+            )
     return train, held
 
 

@@ -12,6 +12,8 @@ from ...files import json_lines, lines_of
 COLUMNS = ("foreign", "english")
 #: Names that the English column goes by.
 ENGLISH = ("english", "en", "eng")
+#: Names that are no language's.
+NO_TEXT = ("id", "index", "number", "score")
 #: A column of {"en": …, "sw": …}, as data sets for translation have it.
 NESTED = "translation"
 
@@ -19,7 +21,8 @@ NESTED = "translation"
 def choose_columns(where: str, names: Sequence[str], wanted: tuple[str, str]) -> tuple[str, str]:
     """The names of the foreign and the English column.
 
-    The default names may be missing: of two columns, one of which is called English, the other is the foreign one.
+    The default names may be missing: beside one that is called English, the only other column of text is the
+    foreign one.
 
     Raises
     ------
@@ -29,8 +32,9 @@ def choose_columns(where: str, names: Sequence[str], wanted: tuple[str, str]) ->
     if set(wanted) <= set(names):
         return wanted
     english = [name for name in names if name.strip().lower() in ENGLISH]
-    if wanted == COLUMNS and len(names) == 2 and len(english) == 1:
-        return next(name for name in names if name not in english), english[0]
+    foreign = [name for name in names if name.strip().lower() not in (*ENGLISH, *NO_TEXT)]
+    if wanted == COLUMNS and len(english) == len(foreign) == 1:
+        return foreign[0], english[0]
     missing = next(name for name in wanted if name not in names)
     raise InputError(f"{where}: no column '{missing}'{closest(missing, names)}")
 
@@ -54,11 +58,11 @@ def _header(path: Path, fields: list[str], columns: tuple[str, str]) -> tuple[in
     return fields.index(foreign), fields.index(english)
 
 
-def read_tsv(path: Path, columns: tuple[str, str] = COLUMNS, *, quoted: bool = False) -> Iterator[tuple]:
+def read_tsv(path: Path, columns: tuple[str, str] = COLUMNS) -> Iterator[tuple]:
     """Lines of ``foreign<TAB>english``, or a table whose first line names its columns.
 
     A line of two fields of which one is ``english``, ``en`` or ``eng`` is such a first line. Blank lines are
-    passed over. Quotation marks are text, unless ``quoted`` (a field in them, doubled inside, as CSV has it).
+    passed over. Quotation marks are text.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def read_tsv(path: Path, columns: tuple[str, str] = COLUMNS, *, quoted: bool = F
     for number, line in lines_of(path):
         if not line.strip():
             continue
-        fields = next(csv.reader([line], delimiter="\t")) if quoted else line.split("\t")
+        fields = line.split("\t")
         if number == 1:
             places = _header(path, fields, columns)
             if places:

@@ -73,7 +73,7 @@ def read_archive(path: Path, columns: tuple[str, str] = ("foreign", "english")) 
             )
         try:
             with member(archive, foreign[0]) as one, member(archive, english[0]) as other:
-                names = [f"{path}, {foreign[0]}", f"{path}, {english[0]}"]
-                yield from _aligned(*names, decoded_lines(names[0], one), decoded_lines(names[1], other))
+                left, right = f"{path}, {foreign[0]}", f"{path}, {english[0]}"
+                yield from _aligned(left, right, decoded_lines(left, one), decoded_lines(right, other))
         except zipfile.BadZipFile as error:
             raise InputError(f"{path}: broken archive ({error})") from None

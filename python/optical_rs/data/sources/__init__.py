@@ -26,7 +26,15 @@ __all__ = ["SIDES", "SOURCES", "SPLITS", "Repository", "Source", "find", "verify
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
-        *(kolibri.SOURCE, bible.SOURCE, mafand.SOURCE, menyo.SOURCE, tico.SOURCE, ntrex.SOURCE, flores.SOURCE),
+        *(
+            kolibri.SOURCE,
+            bible.SOURCE,
+            mafand.SOURCE,
+            menyo.SOURCE,
+            tico.SOURCE,
+            ntrex.SOURCE,
+            flores.SOURCE,
+        ),
         *(afriqa.SOURCE, ciral.SOURCE, africlirmatrix.SOURCE, belebele.SOURCE, irds.SOURCE, trec.SOURCE),
         *english_pairs.SOURCES,
     )
@@ -76,7 +84,10 @@ def verify(name: str) -> dict[str, str]:
 
 def table() -> str:
     """The sources as a table in Markdown: what each is, what it loads, and where it comes from."""
-    lines = ["| spec | what | loads | foreign side | size | licence | from |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| spec | what | loads | foreign side | size | licence | from |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for source in SOURCES.values():
         parts = {"bitext": source.bitext, "collection": source.collection, "pairs": source.pairs}
         # Splits and sides of the spelling that is shown.

@@ -11,9 +11,7 @@ LANGUAGES = {
     **{"moroccan_arabic": "ary", "northern_sotho": "nso", "shona": "sna", "somali": "som", "swahili": "swa"},
     **{"tigrinya": "tir", "twi": "twi", "wolof": "wol", "yoruba": "yor", "zulu": "zul"},
 }
-_TOPICS = Repository(
-    "africlirmatrix", "castorini/africlirmatrix", "5b301c21efa1ba235fce448e1b8aedbe9b1ebd8e"
-)
+_TOPICS = Repository("africlirmatrix", "castorini/africlirmatrix", "5b301c21efa1ba235fce448e1b8aedbe9b1ebd8e")
 _ARTICLES = Repository("africlirmatrix", "castorini/africlirmatrix", host="hub")
 
 

@@ -44,7 +44,9 @@ class _Spec:
         names, _, queries = rest.partition("/")
         asked, _, pool = names.partition("@")
         if queries not in _QUESTIONS:
-            raise InputError(f"afriqa: expected afriqa:LANGUAGE or afriqa:LANGUAGE/translated, got 'afriqa:{rest}'")
+            raise InputError(
+                f"afriqa: expected afriqa:LANGUAGE or afriqa:LANGUAGE/translated, got 'afriqa:{rest}'"
+            )
         spec = cls(asked.split("+"), (pool or asked).split("+"), _QUESTIONS[queries])
         for language in spec.asked + spec.pool:
             choose_language("afriqa", language, files())
@@ -140,7 +142,7 @@ SOURCE = Source(
         "questions in bem, fon, hau, ibo, kin, swa, twi, wol, yor, zul over English (fon, wol: French) passages; "
         "`/translated`: their human translations; `afriqa:hau+ibo`, `afriqa:hau@hau+ibo`: pools"
     ),
-    size="hau, ibo, swa, twi, yor, zul: 300 · 409 · 295 · 486 · 253 · 325 test questions, 3,998 passages",
+    size="hau, ibo, swa, twi, yor, zul: 300 · 409 · 295 · 486 · 253 · 325 test questions, 3,997 passages",
     licence="CC BY 4.0",
     repositories=(_GITHUB,),
     collection=Part(_collection, splits, _sides),

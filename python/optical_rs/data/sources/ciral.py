@@ -33,7 +33,10 @@ def passages(language: str) -> Texts:
 
     def read() -> Iterator[tuple[str, str]]:
         for where, row in json_lines(path):
-            yield id_of(where, row, "docid"), f"{row.get('title') or ''} {text_of(where, row, 'text')}".strip()
+            yield (
+                id_of(where, row, "docid"),
+                f"{row.get('title') or ''} {text_of(where, row, 'text')}".strip(),
+            )
 
     return Texts(read)
 

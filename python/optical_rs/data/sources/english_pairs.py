@@ -134,15 +134,40 @@ def _source(name: str, title: str, size: str, licence: str, repository: Reposito
 
 SOURCES = (
     _source(
-        "medquad", "medical questions with answers of NIH's sites", "16,407 pairs", "CC BY 4.0", _MEDQUAD, _medquad
+        "medquad",
+        "medical questions with answers of NIH's sites",
+        "16,407 pairs",
+        "CC BY 4.0",
+        _MEDQUAD,
+        _medquad,
     ),
-    _source("qed", "Natural Questions with a paragraph (QED's dev set)", "1,355 pairs", "CC BY-SA 3.0", _QED, _qed),
+    _source(
+        "qed", "Natural Questions with a paragraph (QED's dev set)", "1,355 pairs", "CC BY-SA 3.0", _QED, _qed
+    ),
     _source("xquad", "questions of SQuAD with a paragraph", "1,190 pairs", "CC BY-SA 4.0", _XQUAD, _xquad),
     _source(
-        "covid-qa", "questions on articles about COVID-19, cut to the answer's surroundings", "1,380 pairs",
-        "Apache-2.0", _COVID_QA, _covid_qa,
+        "covid-qa",
+        "questions on articles about COVID-19, cut to the answer's surroundings",
+        "1,380 pairs",
+        "Apache-2.0",
+        _COVID_QA,
+        _covid_qa,
     ),
-    _source("pubmedqa", "questions of biomedical titles with their abstracts", "1,000 pairs", "MIT", _PUBMEDQA, _pubmedqa),
-    Source("squad", "squad:FILE", "your file in SQuAD's format", "yours", "yours", getting="your file",
-           pairs=Part(_squad, ("train",))),
+    _source(
+        "pubmedqa",
+        "questions of biomedical titles with their abstracts",
+        "1,000 pairs",
+        "MIT",
+        _PUBMEDQA,
+        _pubmedqa,
+    ),
+    Source(
+        "squad",
+        "squad:FILE",
+        "your file in SQuAD's format",
+        "yours",
+        "yours",
+        getting="your file",
+        pairs=Part(_squad, ("train",)),
+    ),
 )

@@ -1,10 +1,12 @@
 """MENYO-20k: Yoruba and English in several domains."""
 
+import csv
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..formats.delimited import read_tsv
+from ...errors import InputError
+from ...files import lines_of
 from .known_item import known_items, normal
 from .source import SIDES, Found, Part, Repository, Source, choose_language
 
@@ -34,7 +36,14 @@ def splits(rest: str) -> tuple[str, ...]:
 def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
     for split in splits:
         path = _GITHUB.file(f"data/{split}_{rest}.tsv" if rest else f"data/{split}.tsv")
-        yield from read_tsv(path, quoted=True)
+        for number, line in lines_of(path):
+            fields = next(csv.reader([line], delimiter="\t"))
+            if len(fields) != 2:
+                raise InputError(f"{path}:{number}: expected English and Yoruba, got {len(fields)} columns")
+            english, yoruba = fields
+            # Two of the files have no first line of names; English is on the left in all of them.
+            if number > 1 or english.lower() != "english":
+                yield f"{path}:{number}", yoruba, english
 
 
 def _collection(rest: str, splits: tuple[str, ...], side: str) -> Found:

@@ -283,7 +283,9 @@ class Source:
         if part is None:
             have = [k for k in ("bitext", "collection", "pairs") if getattr(self, k)]
             words = {"pairs": "question–passage pairs", "collection": "a collection", "bitext": "bitext"}
-            raise InputError(f"{spec}: expected {words[kind]}; {self.name} has {', '.join(words[k] for k in have)}")
+            raise InputError(
+                f"{spec}: expected {words[kind]}; {self.name} has {', '.join(words[k] for k in have)}"
+            )
         return part
 
 

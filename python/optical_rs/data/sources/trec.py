@@ -48,7 +48,9 @@ def _blocks(path: Path, *names: str) -> Iterator[str]:
             scan -= keep
             begin = None if begin is None else 0
             if len(held) > LARGEST:
-                raise InputError(f"{path}: <{names[0]}> {number + 1} has no </{names[0]}> within {LARGEST >> 20} MiB")
+                raise InputError(
+                    f"{path}: <{names[0]}> {number + 1} has no </{names[0]}> within {LARGEST >> 20} MiB"
+                )
 
 
 def _plain(text: str) -> str:

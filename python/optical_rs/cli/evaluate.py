@@ -121,7 +121,7 @@ def _teacher(options: argparse.Namespace) -> str | None:
         An exported model of which nothing says what encodes the other side: its own scores would mean nothing.
     """
     if options.teacher:
-        return options.teacher
+        return str(options.teacher)
     recorded = teacher_of(options.model)
     if options.runtime == "edge" and not (recorded and (Path(recorded) / EXPORTED).exists()):
         known = f" (its teacher is {recorded}, which is not exported)" if recorded else ""

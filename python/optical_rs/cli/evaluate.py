@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     teacher = _teacher(options)
     if options.runtime == "torch":
         require("sentence_transformers", "train")
+        _check_device(options.device)
     elif options.device:
         raise InputError("device: goes with --runtime torch; exported models run on the CPU")
     from ..data import load_collection
@@ -110,6 +111,14 @@ def main(arguments: Sequence[str]) -> None:
         if measure not in MEASURES:
             print(f"{measure}\t{done.result.mean[measure]:.4f}")
     print(f"\nrun, per-query measures and means: {folder}")
+
+
+def _check_device(device: str | None) -> None:
+    torch = require("torch", "train")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: cannot use '{device}': {str(error).splitlines()[0]}") from None
 
 
 def _teacher(options: argparse.Namespace) -> str | None:

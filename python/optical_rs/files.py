@@ -191,3 +191,11 @@ def write_run(
                 pairs = sorted(hits.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
             for rank, (document, score) in enumerate(pairs, 1):
                 f.write(f"{topic} Q0 {document} {rank} {score!r} {tag}\n")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a value as JSON: the file has its old content or the new, never something between."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("device: goes with --runtime torch; exported models run on the CPU")
     from ..data import load_collection
     from ..ranking import evaluate
-    from ..retrieval import describe, evaluate_model, table, write_evaluation
+    from ..retrieval import describe, evaluate_student, table, write_evaluation
 
     trained = record_of(options.model).get("side", "query")
     side = options.side or ("query" if trained == "both" else trained)
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         f"encoding {len(collection.queries)} queries by {models[roles[0]]} and "
         f"{len(collection.documents)} documents by {models[roles[1]]}"
     )
-    done = evaluate_model(
+    done = evaluate_student(
         options.model,
         collection,
         teacher=teacher,

@@ -115,9 +115,13 @@ class EvaluationResult:
         values = np.array(list(self.per_topic(measure).values()))
         if not len(values):
             raise InputError("topics: an interval needs at least one topic")
-        picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+        draw, means = np.random.default_rng(seed), np.empty(resamples)
+        size = max(1, (1 << 22) // len(values))
+        for first in range(0, resamples, size):
+            picks = draw.integers(len(values), size=(min(size, resamples - first), len(values)))
+            means[first : first + len(picks)] = values[picks].mean(axis=1)
         tail = 50 * (1 - level)
-        low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
+        low, high = np.percentile(means, [tail, 100 - tail])
         return float(low), float(high)
 
     def to_dict(self) -> dict[str, Any]:

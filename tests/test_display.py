@@ -79,9 +79,7 @@ def test_long_tables_and_large_pictures_are_cut():
 
 
 @pytest.mark.parametrize("name", optical_rs.__all__)
-def test_the_curated_face_is_listed_and_there(name, request):
-    if name in ("distil", "evaluate_student"):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="comes with training/distil.py"))
+def test_the_curated_face_is_listed_and_there(name):
     pytest.importorskip("sentence_transformers")
     assert name in dir(optical_rs)
     assert getattr(optical_rs, name) is not None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from . import ranking, similarity, transport
     from .data import load_bitext, load_collection
     from .models import late_interaction
-    from .retrieval import evaluate_student  # type: ignore[attr-defined]
+    from .retrieval import evaluate_student
     from .training.distil import distil
 
 __all__ = [

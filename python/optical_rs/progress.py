@@ -60,8 +60,8 @@ def quiet(*models: Any) -> None:
     Parameters
     ----------
     *models : MultiVectorEncoder or SentenceTransformer
-        Models that are going to be trained or saved: their model cards get no examples. Otherwise sentence-transformers
-        copies sentences of the training text into the card and encodes them, with a bar of its own.
+        Models that are going to be trained or saved: their cards get no examples for a hub's search field, which
+        sentence-transformers would choose from the training text, with a bar of its own, and encode.
     """
     if "transformers" in sys.modules:
         from transformers.utils import logging

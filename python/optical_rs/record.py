@@ -13,7 +13,7 @@ RECORD = "optical.json"
 EXPORTED = "edge.json"
 
 
-def record_of(path: str | os.PathLike) -> dict[str, Any]:
+def record_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What made a student's checkpoint, or an empty dict where nothing says it.
 
     Returns
@@ -30,7 +30,7 @@ def record_of(path: str | os.PathLike) -> dict[str, Any]:
     return _read(Path(path) / RECORD)
 
 
-def teacher_of(path: str | os.PathLike) -> str | None:
+def teacher_of(path: str | os.PathLike[str]) -> str | None:
     """Where the teacher of a student is, as the record of its checkpoint or its export says: a path or a hub id."""
     teacher = (record_of(path) or _read(Path(path) / EXPORTED)).get("teacher")
     if not isinstance(teacher, str) or not teacher:

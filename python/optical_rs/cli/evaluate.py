@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     teacher = _teacher(options)
     if options.runtime == "torch":
         require("sentence_transformers", "train")
+        _check_device(options.device)
     elif options.device:
         raise InputError("device: goes with --runtime torch; exported models run on the CPU")
     from ..data import load_collection
@@ -118,6 +119,14 @@ def main(arguments: Sequence[str]) -> None:
     print(f"\nrun, per-query measures and means: {folder}")
 
 
+def _check_device(device: str | None) -> None:
+    torch = require("torch", "train")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: cannot use '{device}': {str(error).splitlines()[0]}") from None
+
+
 def _teacher(options: argparse.Namespace) -> str | None:
     """The model of the English side; None where a checkpoint without a record encodes both sides.
 
@@ -127,7 +136,7 @@ def _teacher(options: argparse.Namespace) -> str | None:
         An exported model of which nothing says what encodes the other side: its own scores would mean nothing.
     """
     if options.teacher:
-        return options.teacher
+        return str(options.teacher)
     recorded = teacher_of(options.model)
     if options.runtime == "edge" and not (recorded and (Path(recorded) / EXPORTED).exists()):
         known = f" (its teacher is {recorded}, which is not exported)" if recorded else ""

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -404,7 +404,15 @@ def compare_results(
     )
 
 
-def _check(runs, baseline, test, correction, margin, alpha, resamples) -> None:
+def _check(
+    runs: Any,
+    baseline: str | None,
+    test: str,
+    correction: str,
+    margin: float | None,
+    alpha: float,
+    resamples: int,
+) -> None:
     if not isinstance(runs, Mapping) or len(runs) < 2:
         raise InputError("runs: expected a dict of at least two runs by name")
     if baseline is not None and baseline not in runs:
@@ -426,7 +434,7 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream]))
 
 
-def _chunks(total: int, n: int):
+def _chunks(total: int, n: int) -> Iterator[int]:
     """Sizes of pieces of `total` rows of `n`, so that none takes much memory."""
     step = max(1, 4_000_000 // max(n, 1))
     for start in range(0, total, step):
@@ -520,7 +528,8 @@ def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
         out[order] = np.minimum.accumulate(steps[::-1])[::-1]
     elif correction != "none":
         raise InputError(f"correction: expected one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    return np.minimum(out, 1.0).tolist()
+    adjusted: list[float] = np.minimum(out, 1.0).tolist()
+    return adjusted
 
 
 def _notes(

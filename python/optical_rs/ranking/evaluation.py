@@ -100,7 +100,9 @@ class EvaluationResult:
             b"".join(self._row(i).tobytes() for i in places),
         )
 
-    def interval(self, measure: str, level: float = 0.95, resamples: int = 10_000, seed: int = 0):
+    def interval(
+        self, measure: str, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    ) -> tuple[float, float]:
         """Bootstrap interval of a measure's mean over topics (percentile method).
 
         Returns

@@ -55,7 +55,7 @@ class TokenStore:
     ['b']
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         """Open an existing store.
 
         Raises
@@ -70,7 +70,7 @@ class TokenStore:
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         dim: int,
         metadata: dict[str, Any] | None = None,
         *,
@@ -228,7 +228,8 @@ class TokenStore:
         i %= len(self)
         rows = slice(self.offsets[i], self.offsets[i + 1])
         if self.scales is not None:
-            return self.values[rows].astype(np.float32) * self.scales[rows, None]
+            scaled: np.ndarray = self.values[rows].astype(np.float32) * self.scales[rows, None]
+            return scaled
         if self.dtype == "bfloat16":
             return (self.values[rows].astype("<u4") << 16).view("<f4")
         return self.values[rows].astype(np.float32, copy=False)
@@ -382,7 +383,7 @@ class TokenStore:
             self._rewrite()
             self._load()
 
-    def convert(self, path: str | os.PathLike, dtype: str) -> TokenStore:
+    def convert(self, path: str | os.PathLike[str], dtype: str) -> TokenStore:
         """Write the store to another directory with another ``dtype``, without deleted texts.
 
         Raises

@@ -34,7 +34,8 @@ class Plan:
         self._identities: dict[Cell, str] = {}
 
     def load(self) -> None:
-        """Read all text that the cells need."""
+        """Read all text that the cells need, and see that there are models."""
+        self.bench.check_models()
         for group in self.groups:
             for cell in group:
                 self.bench.collections(cell.language)

@@ -236,8 +236,8 @@ def make_recipe(raw: Mapping[str, Any], where: str, changes: Mapping[str, Any] |
     recipe = Recipe(**{**raw, **changes, "training": training})
     if isinstance(recipe.languages, list):
         recipe.languages = {"languages": recipe.languages} if recipe.languages else {}
-    recipe.head_languages = recipe.head_languages or recipe.every_language
     check_recipe(recipe, where)
+    recipe.head_languages = recipe.head_languages or recipe.every_language
     recipe.baseline = recipe.baseline or next(iter(recipe.systems))
     return recipe
 

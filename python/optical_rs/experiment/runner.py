@@ -138,7 +138,7 @@ def _locked(
     state = PartialState()
     refuse_foreign(plan)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
-    resolved["training"] = {**arguments.what_counts(arguments.defaults()), **resolved["training"]}
+    resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
     if not overwrite and bench.other_teacher() and any(plan.record(c) for g in plan.groups for c in g):
         raise InputError(other_settings(folder, resolved))
     with state.main_process_first():

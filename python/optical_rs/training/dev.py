@@ -5,6 +5,7 @@ import os
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..data import Bitext, Collection, load_collection
+from ..data.split import hold_out
 from ..retrieval import TokenCache, evaluate_pair
 
 #: Dev queries and documents at most: they are searched after every epoch.
@@ -51,10 +52,13 @@ def dev_of(
     if dev is not True:
         found = load_collection(str(dev), split="dev", side=side)
         return bitext, found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
-    from ..data.split import hold_out
-
     count = min(200, len(bitext) // 10)
     if count < 8:
         return bitext, None
-    kept, held = hold_out(bitext, dev=count, test=0, side=side)
+    if side == "query":
+        kept, held = hold_out(bitext, dev=count, test=0)
+    else:
+        # English queries, foreign documents.
+        turned, held = hold_out(Bitext(bitext.name, bitext.english, bitext.foreign), dev=count, test=0)
+        kept = Bitext(bitext.name, turned.english, turned.foreign)
     return kept, held["dev"].sample(documents=DEV_DOCUMENTS)

@@ -17,7 +17,6 @@ import numpy as np
 from . import fingerprint
 from .data import Collection
 from .data.cache import cache_folder
-from .edge import Encoder
 from .errors import InputError, require
 from .files import write_run
 from .progress import progress_bar
@@ -51,7 +50,7 @@ def encode(
     """
     shown = progress_bar(f"encoding {role} texts", "text") if show_progress_bar else nullcontext(None)
     with shown as progress:
-        if isinstance(model, Encoder):
+        if _is_exported(model):
             return model.encode(list(texts), role, progress=progress)
         encoder = model.encode_query if role == "query" else model.encode_document
         found: list[np.ndarray] = []
@@ -159,7 +158,7 @@ class TokenCache:
 
     def _opened(self) -> TokenStore:
         if not (self.path / "store.json").exists():
-            dim = self.model.dim if isinstance(self.model, Encoder) else self.model.get_embedding_dimension()
+            dim = _dim_of(self.model)
             try:
                 return TokenStore.create(self.path, dim, {"model": self.fingerprint}, dtype=self.dtype)
             except InputError:
@@ -181,7 +180,7 @@ class TokenCache:
 
 
 def _without_expansion(model: Any, texts: list[str], role: str, batch_size: int) -> list[np.ndarray]:
-    if isinstance(model, Encoder):
+    if _is_exported(model):
         return model.encode(texts, role)
     encoder = model.encode_query if role == "query" else model.encode_document
     found = []
@@ -194,9 +193,18 @@ def _without_expansion(model: Any, texts: list[str], role: str, batch_size: int)
     return found
 
 
+def _is_exported(model: Any) -> bool:
+    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface."""
+    return not hasattr(model, "get_embedding_dimension")
+
+
+def _dim_of(model: Any) -> int:
+    return model.dim if _is_exported(model) else model.get_embedding_dimension()
+
+
 def fingerprint_of(model: Any) -> str:
     """The content hash of a model in torch or of an exported one; see :mod:`optical_rs.fingerprint`."""
-    if isinstance(model, Encoder):
+    if _is_exported(model):
         own = getattr(model, "fingerprint", None)
         return own or fingerprint.of_files(model.path)
     return fingerprint.of_model(model)
@@ -350,8 +358,6 @@ def evaluate_student(
     depth: int = DEPTH,
     batch_size: int = 64,
     device: str | None = None,
-    runtime: str = "torch",
-    precision: str | None = None,
     cache: str | os.PathLike | None = None,
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
 ) -> Evaluation:
@@ -376,10 +382,6 @@ def evaluate_student(
     batch_size : int
     device : str, optional
         As in sentence-transformers.
-    runtime : {"torch", "edge"}
-        ``"edge"`` takes paths of models that ``optical-rs export`` has written, and needs no torch.
-    precision : {"int8", "float32"}, optional
-        Of exported models.
     cache, dtype
         As ``folder`` and ``dtype`` of :class:`TokenCache`.
 
@@ -401,10 +403,10 @@ def evaluate_student(
     """
     from .data import load_collection
 
-    own, told = _loaded(student, runtime, precision, device)
+    own, told = _loaded(student, device)
     given = teacher if teacher is not None else told.get("teacher")
     # A model that says of no teacher encodes both sides.
-    other = own if given is None else _loaded(given, runtime, precision, device, "teacher")[0]
+    other = own if given is None else _loaded(given, device, "teacher")[0]
     recorded = told.get("teacher_fingerprint")
     english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
     if recorded and teacher is None and recorded != english.fingerprint:
@@ -412,13 +414,13 @@ def evaluate_student(
             f"teacher: {given} has changed since the student was distilled from it (content "
             f"{english.fingerprint[:12]}, expected {recorded[:12]}); name another, or this one to use it all the same"
         )
-    dims = [m.dim if isinstance(m, Encoder) else m.get_embedding_dimension() for m in (own, other)]
+    dims = [_dim_of(m) for m in (own, other)]
     if dims[0] != dims[1]:
         raise InputError(f"teacher: has dimension {dims[1]}, but the student has {dims[0]}")
     trained = told.get("side") or "query"
     if not isinstance(collection, Collection):
         collection = load_collection(
-            collection, split=split, side=side or ("query" if trained == "both" else trained)
+            str(collection), split=split, side=side or ("query" if trained == "both" else trained)
         )
     if side is None:
         side = getattr(collection, "side", None) or ("query" if trained == "both" else trained)
@@ -437,17 +439,12 @@ def evaluate_student(
     )
 
 
-def _loaded(
-    model: Any, runtime: str, precision: str | None, device: str | None, argument: str = "student"
-) -> tuple[Any, dict[str, Any]]:
+def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[Any, dict[str, Any]]:
     """A model, and what is known of how it was made."""
     if not isinstance(model, str | os.PathLike):
+        if _is_exported(model):
+            return model, {}
         return model, dict(getattr(model, "optical_record", None) or {})
-    if runtime == "edge":
-        encoder = Encoder(model, precision=precision)
-        return encoder, {"teacher": teacher_of(model)}
-    if runtime != "torch":
-        raise InputError(f"runtime: expected 'torch' or 'edge', got {runtime!r}")
     require("sentence_transformers", "train")
     from .models import load_model
 

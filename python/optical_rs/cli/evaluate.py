@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, require
 from ..progress import say
@@ -72,14 +73,19 @@ def main(arguments: Sequence[str]) -> None:
         f"encoding {len(collection.queries)} queries by {models[roles[0]]} and "
         f"{len(collection.documents)} documents by {models[roles[1]]}"
     )
+    student: Any = options.model
+    partner: Any = teacher
+    if options.runtime == "edge":
+        from ..edge import Encoder
+
+        student = Encoder(options.model, precision=options.precision)
+        partner = Encoder(str(teacher), precision=options.precision)
     done = evaluate_student(
-        options.model,
+        student,
         collection,
-        teacher=teacher,
+        teacher=partner,
         side=side,
-        runtime=options.runtime,
         device=options.device,
-        precision=options.precision,
         batch_size=options.batch_size,
         measures=list(dict.fromkeys([*options.measures, *MEASURES])),
         depth=options.depth,
@@ -96,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
             "queries": len(collection.queries),
             "documents": len(collection.documents),
             "model": options.model,
-            "teacher": teacher,
+            "teacher": models["English"],
             "measures": summary,
             "output": str(folder),
         }

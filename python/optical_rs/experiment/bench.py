@@ -247,8 +247,10 @@ class Workbench:
         """Search a collection with a model on the foreign side, and score; the English side is the teacher's."""
         if options is not None and options.get("loss") == RETRIEVAL:
             # Both sides were trained.
-            pair = (encode(model, texts_of(collection, role), role) for role in ("query", "document"))
-            return evaluate_tokens(*pair, collection)
+            queries, documents = (
+                encode(model, texts_of(collection, role), role) for role in ("query", "document")
+            )
+            return evaluate_tokens(queries, documents, collection)
         return evaluate_pair(model, self.english, collection, self.side)
 
     def content(self, language: str) -> dict[str, str]:

@@ -173,7 +173,7 @@ def read_yaml(text: str) -> Any:
     >>> read_yaml("{reg: 5e-2, dropout: null}")
     {'reg': 0.05, 'dropout': None}
     """
-    yaml = require("yaml", "train")
+    yaml: Any = require("yaml", "train")
 
     class Loader(yaml.SafeLoader):
         pass

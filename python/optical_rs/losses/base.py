@@ -65,7 +65,8 @@ class BitextLoss(nn.Module, ABC):
 
     def student_tokens(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(batch, tokens, dim) unit vectors and their mask, without query expansion tokens."""
-        return without_expansion(self.model(features, task=features.get("task", "query")))
+        student: Any = self.model
+        return without_expansion(student(features, task=features.get("task", "query")))
 
     def teacher_tokens(self, features: list[dict[str, Any]], labels: Tensor | None, device: torch.device):
         """The teacher's tokens and mask of a batch, stored or from the teacher itself."""

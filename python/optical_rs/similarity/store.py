@@ -285,8 +285,8 @@ class TokenStore:
     # Writing
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Stay the only writer for several changes.
+    def writing(self, timeout: float = 0.0) -> Iterator[None]:
+        """Stay the only writer for several changes, after waiting up to ``timeout`` seconds for another one.
 
         Raises
         ------

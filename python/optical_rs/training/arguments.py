@@ -128,7 +128,9 @@ def made(options: Mapping[str, Any]) -> TrainingArguments:
     InputError
         Values that do not fit each other or their types.
     """
+    # YAML reads a plain no as false.
+    words = {k: "no" for k in ("eval_strategy", "save_strategy", "logging_strategy") if options.get(k) is False}
     try:
-        return TrainingArguments(**options)
+        return TrainingArguments(**{**options, **words})
     except (ValueError, TypeError) as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from None

@@ -5,7 +5,6 @@ import os
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..data import Bitext, Collection, load_collection
-from ..data.split import hold_out
 from ..retrieval import TokenCache, evaluate_pair
 
 #: Dev queries and documents at most: they are searched after every epoch.
@@ -50,8 +49,10 @@ def dev_of(
     if isinstance(dev, Collection):
         return bitext, dev.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
     if dev is not True:
-        found = load_collection(dev, split="dev", side=side)
+        found = load_collection(str(dev), split="dev", side=side)
         return bitext, found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
+    from ..data.split import hold_out
+
     count = min(200, len(bitext) // 10)
     if count < 8:
         return bitext, None

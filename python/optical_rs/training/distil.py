@@ -96,7 +96,7 @@ def distil(
         seed=seed,
         **own,
     )
-    pairs = bitext if isinstance(bitext, Bitext) else load_bitext(bitext, columns=columns)
+    pairs = bitext if isinstance(bitext, Bitext) else load_bitext(str(bitext), columns=columns)
     pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
     folder = None if output is None else Path(output)
     if isinstance(teacher, MultiVectorEncoder):

@@ -169,8 +169,8 @@ class Distillation:
     def chooses(self) -> bool:
         """Whether the best checkpoint is taken by dev queries."""
         training = {**arguments.defaults(), **self.training}
-        steps = [str(training[k]).rpartition(".")[2].lower() for k in ("eval_strategy", "save_strategy")]
-        return self.resumable and bool(training["load_best_model_at_end"]) and "no" not in steps
+        steps = {str(training[k]).lower() for k in ("eval_strategy", "save_strategy")}
+        return self.resumable and bool(training["load_best_model_at_end"]) and not steps & {"no", "false"}
 
     def run(
         self,
@@ -339,7 +339,7 @@ class Distillation:
         student.eval()
         parts, names = [bitext], list(groups) or ["bitext"] * len(bitext)
         right = found = 0
-        own = {} if self.margin is None else {"margin": self.margin}
+        own: dict[str, Any] = {} if self.margin is None else {"margin": self.margin}
         for text in self.mine:
             mined = mine_bitext(student, english.model, text.foreign, sorted(set(text.english)), **own)
             known = set(zip(text.foreign, text.english, strict=True))

@@ -15,6 +15,7 @@ from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
+from ..progress import quiet
 from .arguments import made
 from .dev import RetrievalEvaluator
 
@@ -84,6 +85,7 @@ def fit(
             yield
             self.aside += time.perf_counter() - began
 
+    quiet(student)
     steps = Steps()
     trainer = Trainer(
         model=student,

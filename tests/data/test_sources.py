@@ -7,7 +7,8 @@ import zipfile
 import pytest
 from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection, stream_documents
-from optical_rs.data.published import data_folder, read_sgml_documents, read_sgml_topics
+from optical_rs.data.cache import data_folder
+from optical_rs.data.sources.trec import read_sgml_documents, read_sgml_topics
 
 
 def streamed(spec):
@@ -58,23 +59,6 @@ def test_africlirmatrix(files):
     assert (found.queries, found.documents) == ({"7": "Kano"}, {"42": "Birnin Kano"})
     assert found.qrels == {"7": {"42": 6}}
     assert streamed("africlirmatrix:hausa") == found.documents
-
-
-def test_afriqa(files):
-    def row(number, context):
-        return {"id": number, "context": context, "question_lang": f"Je, {number}?", "answer_lang": "ndiyo"}
-
-    for part, rows in (
-        ("train", [row(1, "A")]),
-        ("dev", [row(1, "B")]),
-        ("test", [row(1, "A"), row(2, "C")]),
-    ):
-        files(f"afriqa/data/gold_passages/swa/gold_span_passages.afriqa.swa.en.{part}.json", rows)
-    found = load_collection("afriqa:swa")
-    assert found.documents == {"p0": "A", "p1": "B", "p2": "C"}
-    assert found.queries == {"test-1": "Je, 1?", "test-2": "Je, 2?"}
-    assert found.qrels == {"test-1": {"p0": 1}, "test-2": {"p2": 1}}
-    assert list(load_collection("afriqa:swa", split="dev").queries) == ["dev-1"]
 
 
 def test_belebele(files):
@@ -214,12 +198,18 @@ TMX = """<?xml version="1.0"?><tmx version="1.4"><header/><body>
 def test_tmx(tmp_path):
     file = tmp_path / "x.tmx"
     file.write_text(TMX, encoding="utf-8")
-    found = load_bitext(str(file), columns=("sw", "en"))
+    with pytest.warns(UserWarning, match=r"1 row was skipped, as a side is empty: unit 2 \(english\)"):
+        found = load_bitext(str(file), columns=("sw", "en"))
     assert (found.foreign, found.english) == (["Habari", "Maji"], ["Good day", "Water"])
+    assert found.skipped == 1
     with gzip.open(tmp_path / "x.tmx.gz", "wb") as packed:
         packed.write(TMX.encode())
-    assert load_bitext(str(tmp_path / "x.tmx.gz")).foreign == ["Habari", "Eau"]
-    with pytest.raises(InputError, match="unit 1: expected English and ha, got en, sw"):
+    with zipfile.ZipFile(tmp_path / "x.tmx.zip", "w") as packed:
+        packed.writestr("x.tmx", TMX)
+    for name in ("x.tmx.gz", "x.tmx.zip"):
+        with pytest.warns(UserWarning, match="1 row was skipped"):
+            assert load_bitext(tmp_path / name).foreign == ["Habari", "Eau"]
+    with pytest.raises(InputError, match="expected units in English and ha, got en, fr, sw"):
         load_bitext(str(file), columns=("ha", "en"))
     file.write_text(TMX[:80])
     with pytest.raises(InputError, match="not valid XML"):

@@ -112,3 +112,17 @@ def test_records(tmp_path):
         (tmp_path / record.RECORD).write_text(text)
         with pytest.raises(InputError, match=r"optical\.json is damaged"):
             record.record_of(tmp_path)
+
+
+def test_split(bitext_file, tmp_path, capsys):
+    arguments = ["split", str(bitext_file), "--dev", "3", "--test", "4", "--output", str(tmp_path / "held")]
+    _dispatch([*arguments, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["queries"] == {"dev": 3, "test": 4}
+    assert found["pairs"] == 12
+    assert (
+        len((tmp_path / "held" / "train.tsv").read_text(encoding="utf-8").splitlines()) == found["train"] == 5
+    )
+    with pytest.raises(InputError, match="expected a number of queries"):
+        _dispatch([*arguments[:2], "--dev", "0", "--test", "0", "--output", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()

@@ -40,7 +40,7 @@ demo: runs/demo/report.json
 # The report is the last thing a run writes; an interrupted run goes on where it was.
 runs/demo/report.json: | $(VENV)/.installed-train,demo $(VENV)/.built
 	@echo "== training and evaluating (some minutes)"
-	@$(BIN)/python -m optical_rs.train --output_dir runs/demo > /dev/null
+	@$(BIN)/python -m optical_rs.train --output runs/demo > /dev/null
 
 test: lint rust-test python-test
 

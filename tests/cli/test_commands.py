@@ -13,6 +13,7 @@ from optical_rs.cli.options import Parser
 from optical_rs.errors import InputError
 
 HELP = """
+import runpy
 import sys
 
 class Blocked:
@@ -28,11 +29,19 @@ import optical_rs
 assert set(optical_rs.__all__) <= set(dir(optical_rs))
 from optical_rs.cli import _dispatch
 
-for name in sys.argv[1:]:
+def run(call, *arguments):
     try:
-        _dispatch([name, "--help"])
+        call(*arguments)
     except SystemExit as stop:
-        assert stop.code == 0, stop.code
+        assert stop.code == 0, (arguments, stop.code)
+
+commands = sys.argv[1:]
+for name in commands:
+    run(_dispatch, [name, "--help"])
+sys.argv[1:] = ["--help"]
+for name in ("train", "evaluate", "experiment"):
+    print(f"module {name}")
+    run(lambda: runpy.run_module(f"optical_rs.{name}", run_name="__main__", alter_sys=True))
 """
 
 
@@ -49,6 +58,8 @@ def test_help_needs_neither_torch_nor_numpy_nor_an_extra():
     assert done.returncode == 0, done.stderr
     for name in COMMANDS:
         assert f"usage: optical-rs {name} " in done.stdout
+    for name in ("train", "evaluate", "experiment"):
+        assert f"module {name}\nusage: optical-rs {name} " in done.stdout
 
 
 def test_the_list_and_the_version(capsys):

@@ -61,7 +61,7 @@ lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	$(BIN)/ruff check --quiet python tests bench tools
 	@$(BIN)/lint-imports --no-logo --cache-dir $(VENV)/imports > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest optical_rs._core
+	@$(BIN)/python -m mypy.stubtest --mypy-config-file tools/stubtest.ini optical_rs._core > $(VENV)/stubtest.txt || { cat $(VENV)/stubtest.txt; exit 1; }
 
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
 FUZZ_SECONDS ?= 60

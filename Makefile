@@ -40,7 +40,7 @@ demo: runs/demo/report.json
 # The report is the last thing a run writes; an interrupted run goes on where it was.
 runs/demo/report.json: | $(VENV)/.installed-train,demo $(VENV)/.built
 	@echo "== training and evaluating (some minutes)"
-	@$(BIN)/python -m optical_rs.train --output_dir runs/demo > /dev/null
+	@$(BIN)/python -m optical_rs.train --output runs/demo > /dev/null
 
 test: lint rust-test python-test
 
@@ -61,7 +61,7 @@ lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	$(BIN)/ruff check --quiet python tests bench tools
 	@$(BIN)/lint-imports --no-logo --cache-dir $(VENV)/imports > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest optical_rs._core
+	@$(BIN)/python -m mypy.stubtest --mypy-config-file tools/stubtest.ini optical_rs._core > $(VENV)/stubtest.txt || { cat $(VENV)/stubtest.txt; exit 1; }
 
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
 FUZZ_SECONDS ?= 60

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from optical_rs import record
 from optical_rs.cli import _dispatch, evaluate
+from optical_rs.data import load_bitext
 from optical_rs.errors import InputError
 from optical_rs.files import read_run, write_run
 from optical_rs.similarity import TokenStore
@@ -112,3 +113,15 @@ def test_records(tmp_path):
         (tmp_path / record.RECORD).write_text(text)
         with pytest.raises(InputError, match=r"optical\.json is damaged"):
             record.record_of(tmp_path)
+
+
+def test_split(bitext_file, tmp_path, capsys):
+    arguments = ["split", str(bitext_file), "--dev", "3", "--test", "4", "--output", str(tmp_path / "held")]
+    _dispatch([*arguments, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["queries"] == {"dev": 3, "test": 4}
+    assert found["pairs"] == 12
+    assert found["train"] == len(load_bitext(tmp_path / "held" / "train.tsv")) == 5
+    with pytest.raises(InputError, match="expected a number of queries"):
+        _dispatch([*arguments[:2], "--dev", "0", "--test", "0", "--output", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()

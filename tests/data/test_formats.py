@@ -26,12 +26,6 @@ BOM = "\ufeff"
         ("a.tsv", "ny\ten\nmoto\tfire\nmadzi\twater\n"),
         ("a.csv", "eng,nya\nfire,moto\r\nwater,madzi\r\n"),
         (
-            "a.csv",
-            'english,foreign\nfire,"mo\nto"\nwater,"mad\r\nzi"\n'.replace("o\nt", "o t").replace(
-                "d\r\nz", "dz"
-            ),
-        ),
-        (
             "a.jsonl",
             f'{BOM}{{"foreign": "moto", "english": "fire"}}\n\n{{"foreign": "madzi", "english": "water"}}\r\n',
         ),
@@ -46,8 +40,7 @@ def test_the_same_pairs(tmp_path, name, text):
     path = tmp_path / name
     path.write_bytes(text.encode())
     found = load_bitext(path)
-    assert [f.replace(" ", "") for f in found.foreign] == ["moto", "madzi"]
-    assert found.english == ["fire", "water"]
+    assert (found.foreign, found.english) == (["moto", "madzi"], ["fire", "water"])
     assert found.skipped == 0
 
 

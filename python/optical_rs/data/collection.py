@@ -208,7 +208,7 @@ def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str |
     Examples
     --------
     >>> load_collection("kolibri:ny", split="dev")
-    Collection('kolibri:ny', 98 queries, 1,092 documents, foreign side: query)
+    Collection('kolibri:ny', 101 queries, 1,092 documents, foreign side: query)
     """
     spec = os.fspath(spec)
     if side is not None and side not in SIDES:

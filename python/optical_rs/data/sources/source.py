@@ -289,8 +289,8 @@ class Source:
         return part
 
 
-def choose_language(name: str, language: str, known: Iterable[str]) -> str:
-    """The language, if it is known.
+def choose_language(name: str, language: str, known: Iterable[str], what: str = "language") -> str:
+    """The language (or what else ``what`` says), if it is known.
 
     Raises
     ------
@@ -298,7 +298,7 @@ def choose_language(name: str, language: str, known: Iterable[str]) -> str:
         With the nearest one.
     """
     if language not in (known := list(known)):
-        raise InputError(f"{name}: no language '{language}'{closest(language, known)}")
+        raise InputError(f"{name}: no {what} '{language}'{closest(language, known)}")
     return language
 
 
@@ -317,4 +317,4 @@ def id_of(where: str, row: Mapping[str, Any], name: str) -> str:
         raise InputError(f"{where}: no field '{name}'{closest(name, row)}")
     if not isinstance(row[name], str | int):
         raise InputError(f"{where}: field '{name}': expected an id, got {row[name]!r}")
-    return check_id(f"{where}: {name}", str(row[name]))
+    return check_id(where, str(row[name]))

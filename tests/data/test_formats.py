@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 from optical_rs import InputError
-from optical_rs.data import load_bitext, load_collection, load_pairs, stream_documents
+from optical_rs.data import load_bitext, load_collection, load_pairs, splits_of, stream_documents
 from optical_rs.data.formats import tmx
 from optical_rs.data.sources import trec
 from optical_rs.files import read_qrels, read_run, read_texts
@@ -71,6 +71,12 @@ def test_names_of_columns(tmp_path, columns):
     # Of three columns two might be the foreign one.
     with pytest.raises(InputError, match=r"a\.tsv:1: no column 'foreign'; expected one of: en, ny, source"):
         load_bitext(path)
+    for names in ("source\ttarget", "Sentence\ttranslation", "foreign\ttext"):
+        path.write_text(f"{names}\nmoto\tfire\n")
+        with pytest.raises(InputError, match=r"a\.tsv:1: .* are names of columns; say which one is English"):
+            load_bitext(path)
+    path.write_text("nya_Latn\teng_Latn\nmoto\tfire\n")
+    assert load_bitext(path).foreign == ["moto"]
     path.write_text("ny\tenglish words\nmoto\tfire\n")
     with pytest.raises(InputError, match=r"a\.tsv:1: no column 'sw'"):
         load_bitext(path, columns=("sw", "en"))
@@ -194,6 +200,7 @@ def test_splits_of_folders(tmp_path):
     assert both.qrels == {"q1": {"d1": 1}, "q2": {"d2": 1}}
     write("queries.train.tsv", "q3\tc\n")
     write("qrels/train.txt", "q3 0 d1 1\n")
+    assert splits_of(tmp_path) == ("train", "dev", "test")
     train = load_collection(tmp_path, split="train", side="document")
     assert (train.queries, train.side) == ({"q3": "c"}, "document")
 

@@ -32,11 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = parser().parse_args(arguments)
     from ..data import load_bitext
-    from ..data.split import hold_out, write_split
+    from ..data.split import check_output, hold_out, write_split
     from ..errors import InputError
 
     if options.dev + options.test <= 0:
         raise InputError("dev, test: expected a number of queries for one of them")
+    check_output(options.output_dir)  # before a large file is read
     bitext = load_bitext(options.bitext, columns=(options.foreign_column, options.english_column))
     train, held = hold_out(
         bitext,

@@ -142,6 +142,18 @@ def without(bitext: Bitext, texts: Iterable[str]) -> Bitext:
     )
 
 
+def check_output(folder: Path) -> None:
+    """Refuse a folder to write to that holds something.
+
+    Raises
+    ------
+    InputError
+        If it is neither new nor empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"output_dir: expected a new or an empty folder, got {folder}")
+
+
 def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> None:
     """Write ``train.tsv`` and a collection that :func:`~optical_rs.data.load_collection` reads.
 
@@ -157,8 +169,7 @@ def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> Non
     InputError
         If there is something in the folder; nothing is written then.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"output_dir: expected a new or an empty folder, got {folder}")
+    check_output(folder)
     made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     (made / "qrels").mkdir(parents=True)
 

@@ -261,7 +261,7 @@ class Source:
         InputError
             If it has no bitext or not that split; for all of a source that is for tests alone.
         """
-        part = self._part("bitext", spec)
+        part = self.part("bitext", spec)
         splits = part.choose(spec, rest, split)
         if split == "all" and "train" not in splits:
             raise InputError(f"split: {spec} is for tests alone; it has {', '.join(splits)}")
@@ -269,16 +269,23 @@ class Source:
 
     def read_collection(self, spec: str, rest: str, split: str, side: str | None) -> tuple[Found, str | None]:
         """Queries, documents and judgments, and the side that is foreign."""
-        part = self._part("collection", spec)
+        part = self.part("collection", spec)
         side = part.side(spec, rest, side)
         return part.read(rest, part.choose(spec, rest, split), side), side
 
     def read_pairs(self, spec: str, rest: str, split: str) -> Iterable[tuple]:
         """Rows of ``(where, question, passage, negatives)``."""
-        part = self._part("pairs", spec)
+        part = self.part("pairs", spec)
         return part.read(rest, part.choose(spec, rest, split))
 
-    def _part(self, kind: str, spec: str) -> Part:
+    def part(self, kind: str, spec: str) -> Part:
+        """What it loads of a kind: ``"bitext"``, ``"collection"`` or ``"pairs"``.
+
+        Raises
+        ------
+        InputError
+            If it loads none, with what it loads.
+        """
         part: Part | None = getattr(self, kind)
         if part is None:
             have = [k for k in ("bitext", "collection", "pairs") if getattr(self, k)]

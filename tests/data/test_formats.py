@@ -273,44 +273,6 @@ def test_tmx_and_sgml_are_read_in_bounded_memory(tmp_path):
     assert count == 20_000
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<DOC><DOCNO>d</DOCNO>" + "<TEXT>" * 200_000 + "</DOC>",
-        "<DOC><DOCNO>d</DOCNO>" + "<" * 500_000 + "</DOC>",
-        "<DOC><DOCNO>d</DOCNO><TEXT>" + "<a" * 300_000 + "</TEXT></DOC>",
-        "<DOC><DOCNO>d</DOCNO><TEXT><" + "a" * 500_000 + "</TEXT></DOC>",
-        "<DOC><DOCNO>d</DOCNO><TEXT>" + "<" + " " * 500_000 + "</TEXT></DOC>",
-        "<DOC" * 300_000,
-    ],
-)
-def test_hostile_sgml_takes_linear_time(tmp_path, text):
-    import time
-
-    (tmp_path / "x").write_text(text)
-    start = time.perf_counter()
-    assert len(list(trec.read_sgml_documents(tmp_path / "x"))) <= 1
-    assert time.perf_counter() - start < 5
-
-
-def test_a_document_without_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(trec, "LARGEST", 1 << 20)
-    (tmp_path / "x").write_text("<DOC><DOCNO>d</DOCNO>" + "water " * (1 << 19))
-    with pytest.raises(InputError, match=r"x: <DOC> 1 has no </DOC> within 1 MiB"):
-        list(trec.read_sgml_documents(tmp_path / "x"))
-
-
-def test_documents_across_pieces(tmp_path, monkeypatch):
-    text = "".join(f"<doc><DOCNO>d{i}</DOCNO><TEXT>wáter {i} <B>x</B></TEXT></DOC >\n" for i in range(50))
-    (tmp_path / "x").write_text(text.replace(" >", ">"), encoding="utf-8")
-    whole = list(trec.read_sgml_documents(tmp_path / "x"))
-    assert len(whole) == 50
-    assert whole[7] == ("d7", "wáter 7 x")
-    for size in (1, 2, 7, 64, 1000):
-        monkeypatch.setattr(trec, "_PIECE", size)
-        assert list(trec.read_sgml_documents(tmp_path / "x")) == whole
-
-
 def test_pairs_of_questions_and_passages(tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [

@@ -1,6 +1,5 @@
 """Published sources and translation files, on small files in their publishers' layout."""
 
-import gzip
 import hashlib
 import json
 import pathlib
@@ -11,7 +10,6 @@ from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection, load_pairs, stream_documents, verify
 from optical_rs.data.cache import data_folder
 from optical_rs.data.sources import SOURCES, table
-from optical_rs.data.sources.trec import read_sgml_documents, read_sgml_topics
 
 
 def streamed(spec):
@@ -389,54 +387,6 @@ def test_ir_datasets(tmp_path):
         load_collection("irds:optical-test/nothing")
 
 
-CLEF = """<DOC>
-<DOCNO> SF-1 </DOCNO><DOCID>SF-1</DOCID>
-<DATE>940101</DATE>
-<TITLE>Fire &amp; rain</TITLE>
-<TEXT>It <B>burns</B>.
-And rains.</TEXT>
-</DOC>
-<doc><docno>SF-2</docno><p>No text tag</p></doc>
-"""
-CLOSED = "<top lang='sw'><num> C041 </num><SW-title> Moto </SW-title><SW-desc> Tafuta moto. </SW-desc></top>"
-OPEN = "<top>\n<num> Number: 301\n<title> Topic: Fire \n<desc> Description:\nFind fires.\n<narr> Narrative:\nAny.\n</top>"
-
-
-def test_sgml_of_trec(tmp_path):
-    (tmp_path / "documents").mkdir()
-    with gzip.open(tmp_path / "documents" / "sf.sgml.gz", "wb") as file:
-        file.write(CLEF.replace("burns", "brûle").encode("latin-1"))
-    (tmp_path / "topics.txt").write_text(CLOSED, encoding="utf-8")
-    (tmp_path / "qrels.txt").write_text("C041 0 SF-1 1\n")
-    found = load_collection(f"trec:{tmp_path}")
-    assert found.documents == {"SF-1": "Fire & rain It brûle . And rains.", "SF-2": "No text tag"}
-    assert (found.queries, found.qrels) == ({"C041": "Moto"}, {"C041": {"SF-1": 1}})
-    assert streamed(f"trec:{tmp_path}") == found.documents
-    (tmp_path / "documents" / "again").write_text(CLEF)
-    with pytest.raises(InputError, match="document 'SF-1' is repeated"):
-        streamed(f"trec:{tmp_path}")
-    with pytest.raises(InputError, match="to have a folder 'documents'"):
-        stream_documents(f"trec:{tmp_path}/documents")
-    (tmp_path / "open").write_text(OPEN)
-    assert read_sgml_topics(tmp_path / "open") == {"301": "Fire"}
-    assert read_sgml_topics(tmp_path / "open", ("title", "desc", "narr")) == {"301": "Fire Find fires. Any."}
-
-
-def test_bad_sgml(tmp_path):
-    file = tmp_path / "x"
-    for text, read, message in (
-        ("<DOC><TEXT>a</TEXT></DOC>", lambda: list(read_sgml_documents(file)), "document 1 has no <DOCNO>"),
-        ("nothing", lambda: read_sgml_topics(file), "no <top>"),
-        ("<top><title>a</title></top>", lambda: read_sgml_topics(file), "topic 1 has no number"),
-        ("<top><num>1</num></top>", lambda: read_sgml_topics(file), "topic 1 has no title"),
-    ):
-        file.write_text(text)
-        with pytest.raises(InputError, match=message):
-            read()
-    with pytest.raises(InputError, match=r"trec: expected .* to have one file 'topics…'"):
-        load_collection(f"trec:{tmp_path}")
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -467,84 +417,3 @@ def test_bad_rows_are_told(files):
     files("belebele/data/hau_Latn.jsonl", '{"link": "u"}\n')
     with pytest.raises(InputError, match=r"eng_Latn.jsonl:1: no field 'flores_passage'"):
         load_collection("belebele:hau_Latn")
-
-
-TMX = """<?xml version="1.0"?><tmx version="1.4"><header/><body>
-<tu><tuv xml:lang="en"><seg>Good  <b>day</b></seg></tuv><tuv xml:lang="sw-KE"><seg>Habari</seg></tuv></tu>
-<tu><tuv xml:lang="en"><seg/></tuv><tuv xml:lang="sw"><seg>tupu</seg></tuv></tu>
-<tu><tuv xml:lang="fr"><seg>Eau</seg></tuv><tuv xml:lang="en"><seg>Water</seg></tuv><tuv xml:lang="sw"><seg>Maji</seg></tuv></tu>
-</body></tmx>"""
-
-
-def test_tmx(tmp_path):
-    file = tmp_path / "x.tmx"
-    file.write_text(TMX, encoding="utf-8")
-    with pytest.warns(UserWarning, match=r"1 row was skipped, as a side is empty: unit 2 \(english\)"):
-        found = load_bitext(str(file), columns=("sw", "en"))
-    assert (found.foreign, found.english) == (["Habari", "Maji"], ["Good day", "Water"])
-    assert found.skipped == 1
-    with gzip.open(tmp_path / "x.tmx.gz", "wb") as packed:
-        packed.write(TMX.encode())
-    with zipfile.ZipFile(tmp_path / "x.tmx.zip", "w") as packed:
-        packed.writestr("x.tmx", TMX)
-    for name in ("x.tmx.gz", "x.tmx.zip"):
-        with pytest.warns(UserWarning, match="1 row was skipped"):
-            assert load_bitext(tmp_path / name).foreign == ["Habari", "Eau"]
-    with pytest.raises(InputError, match="expected units in English and ha, got en, fr, sw"):
-        load_bitext(str(file), columns=("ha", "en"))
-    file.write_text(TMX[:80])
-    with pytest.raises(InputError, match="not valid XML"):
-        load_bitext(str(file))
-
-
-PO = """msgid ""
-msgstr "Content-Type: text/plain; charset=UTF-8\\n"
-
-msgid "Good day"
-msgstr "Habari"
-
-#, fuzzy
-msgid "Water"
-msgstr "Moto"
-
-msgid "Fire"
-msgstr ""
-"""
-XLIFF = """<?xml version="1.0"?><xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2"><file
-original="x" source-language="en" target-language="sw" datatype="plaintext"><body>
-<trans-unit id="1" approved="yes"><source>Good day</source><target>Habari</target></trans-unit>
-<trans-unit id="2"><source>Fire</source></trans-unit></body></file></xliff>"""
-
-
-@pytest.mark.parametrize(("name", "text"), [("x.po", PO), ("x.xlf", XLIFF), ("x.xliff", XLIFF)])
-def test_translation_files(tmp_path, name, text):
-    pytest.importorskip("translate")
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    found = load_bitext(str(tmp_path / name))
-    assert (found.foreign, found.english) == (["Habari"], ["Good day"])
-    (tmp_path / name).write_text("<not>", encoding="utf-8")
-    with pytest.raises(InputError, match=name):
-        load_bitext(str(tmp_path / name))
-
-
-def test_archives_of_opus(tmp_path):
-    file = tmp_path / "sw-en.zip"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("GNOME.en-sw.en", "Good day\nWater\n")
-        archive.writestr("GNOME.en-sw.sw", "Habari\nMaji\n")
-        archive.writestr("README", "about")
-    found = load_bitext(str(file))
-    assert (found.foreign, found.english) == (["Habari", "Maji"], ["Good day", "Water"])
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("README", "about")
-    with pytest.raises(InputError, match=r"expected two files NAME.en and NAME.xx, got README"):
-        load_bitext(str(file))
-    file.write_text("no archive")
-    with pytest.raises(InputError, match="not a zip archive"):
-        load_bitext(str(file))
-
-
-def test_missing_files(tmp_path):
-    for name in ("x.tmx", "x.po", "x.zip"):
-        with pytest.raises(InputError, match="no such file"):
-            load_bitext(str(tmp_path / name))

@@ -13,8 +13,8 @@ from .bitext import Bitext
 from .collection import Collection
 from .sources.known_item import known_items, normal
 
-#: Ids are the start of the SHA-256 of the English text, so long.
-_DIGITS = 12
+#: Ids are the start of the SHA-256 of a pair, so long.
+_DIGITS = 16
 
 
 def _pairs(bitext: Bitext) -> Iterator[tuple[str, str]]:
@@ -66,23 +66,24 @@ def hold_out(
     for name, count in (("dev", dev), ("test", test)):
         if count < 0:
             raise InputError(f"{name}: expected a number of pairs, 0 or more, got {count}")
-    groups = _groups(bitext)
+    sides = [normal(text) for text in bitext.foreign], [normal(text) for text in bitext.english]
+    groups = _groups(*sides)
     if dev + test >= len(groups):
         raise InputError(
             f"hold_out: {bitext.name} has {len(groups):,} distinct pairs; dev ({dev}) and test ({test}) leave none"
         )
     # A group's hash is the least of its English texts': it depends on content alone.
-    order = sorted((min(_digest(normal(bitext.english[i]), seed) for i in group), group) for group in groups)
+    order = sorted((min(_digest(sides[1][i], seed) for i in group), group) for group in groups)
     split_of = ["train"] * len(bitext)
-    keys = [_digest(f"{normal(f)}\n{normal(e)}", 0)[:_DIGITS] for f, e in _pairs(bitext)]
+    keys = [_digest("\n".join(pair), 0)[:_DIGITS] for pair in zip(*sides, strict=True)]
     asked: dict[str, set[str]] = {"dev": set(), "test": set()}
     chosen = iter(order)
     for name, size in (("test", test), ("dev", dev)):
         for _, group in islice(chosen, size):
             for place in group:
                 split_of[place] = name
-            query = normal(bitext.foreign[min(group, key=keys.__getitem__)])
-            asked[name] |= {keys[place] for place in group if normal(bitext.foreign[place]) == query}
+            query = sides[0][min(group, key=keys.__getitem__)]
+            asked[name] |= {keys[place] for place in group if sides[0][place] == query}
     rows: dict[str, tuple[str, str, str]] = {}
     for key, split, (foreign, english) in zip(keys, split_of, _pairs(bitext), strict=True):
         if split != "train" or distractors:
@@ -100,9 +101,9 @@ def hold_out(
     return train, held
 
 
-def _groups(bitext: Bitext) -> list[list[int]]:
-    """Places of pairs that share a normalised text on either side, directly or through others."""
-    parent = list(range(len(bitext)))
+def _groups(foreign: list[str], english: list[str]) -> list[list[int]]:
+    """Places of pairs that share a text on either side, directly or through others."""
+    parent = list(range(len(foreign)))
 
     def root(place: int) -> int:
         while parent[place] != place:
@@ -110,12 +111,12 @@ def _groups(bitext: Bitext) -> list[list[int]]:
             place = parent[place]
         return place
 
-    first: dict[tuple[str, str], int] = {}
-    for side, texts in (("foreign", bitext.foreign), ("english", bitext.english)):
+    for texts in (foreign, english):
+        first: dict[str, int] = {}
         for place, text in enumerate(texts):
-            parent[root(place)] = root(first.setdefault((side, normal(text)), place))
+            parent[root(place)] = root(first.setdefault(text, place))
     groups: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(bitext)):
+    for place in range(len(foreign)):
         groups[root(place)].append(place)
     return list(groups.values())
 

@@ -1,9 +1,13 @@
 """Known-item search: a sentence looks for its translation."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
 from .source import Found
+
+#: What is neither a letter nor a digit, in ASCII.
+_NEITHER = re.compile("[^a-z0-9]+")
 
 
 def normal(text: str) -> str:
@@ -15,6 +19,8 @@ def normal(text: str) -> str:
     True
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
+    if folded.isascii():
+        return _NEITHER.sub("", folded) or folded.strip()
     kept = "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M")
     return kept or folded.strip()
 

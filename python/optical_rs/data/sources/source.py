@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +89,8 @@ class Repository:
                 ) from None
         if self.host != "github":
             raise InputError(f"{self.folder}: no file {path}; get {self.path} and put it at {local}")
+        import urllib.request  # it takes a while, and mostly nothing is downloaded
+
         url = f"https://raw.githubusercontent.com/{self.path}/{self.revision}/{path}"
         try:
             with urllib.request.urlopen(url, timeout=20) as answer:

@@ -1,13 +1,22 @@
 """Known-item search: a sentence looks for its translation."""
 
-import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
 from .source import Found
 
-#: What is neither a letter nor a digit, in ASCII.
-_NEITHER = re.compile("[^a-z0-9]+")
+
+class _Kept(dict):
+    """Code points of letters, digits and marks, and None for the others; filled as they are met."""
+
+    def __missing__(self, code: int) -> int | None:
+        letter = chr(code)
+        kept = letter.isalnum() or unicodedata.category(letter)[0] == "M"
+        self[code] = code if kept else None
+        return self[code]
+
+
+_KEPT = _Kept()
 
 
 def normal(text: str) -> str:
@@ -19,10 +28,7 @@ def normal(text: str) -> str:
     True
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    if folded.isascii():
-        return _NEITHER.sub("", folded) or folded.strip()
-    kept = "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M")
-    return kept or folded.strip()
+    return folded.translate(_KEPT) or folded.strip()
 
 
 def known_items(

@@ -156,7 +156,8 @@ def main(command: str, description: str, keep: str, arguments: Sequence[str]) ->
 
 def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple[Any, str]:
     """The recipe that was asked for, and its name."""
-    from ..experiment.recipe import Recipe, find_recipe, make_recipe, read_recipe, read_yaml
+    from ..experiment.reading import make_recipe, read_recipe
+    from ..experiment.recipe import Recipe, find_recipe, read_yaml
 
     file = options.recipe
     types = {f.name: str(f.type) for f in dataclasses.fields(Recipe)}

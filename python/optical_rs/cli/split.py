@@ -39,8 +39,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.dev + options.test <= 0:
         raise InputError("dev, test: expected a number of queries for one of them")
     from ..data import load_bitext
-    from ..data.split import hold_out, write_split
+    from ..data.split import check_output, hold_out, write_split
 
+    check_output(options.output)  # before a large file is read
     bitext = load_bitext(options.bitext, columns=(options.foreign_column, options.english_column))
     train, held = hold_out(
         bitext,

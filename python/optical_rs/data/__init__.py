@@ -5,7 +5,7 @@ Each loader takes one string, or a path: files of the user's, or a source such a
 """
 
 from .bitext import Bitext, load_bitext
-from .collection import Collection, load_collection, stream_documents
+from .collection import Collection, load_collection, splits_of, stream_documents
 from .pairs import QuestionPassages, load_pairs
 from .sources import verify
 from .split import hold_out, without
@@ -18,6 +18,7 @@ __all__ = [
     "load_bitext",
     "load_collection",
     "load_pairs",
+    "splits_of",
     "stream_documents",
     "verify",
     "without",

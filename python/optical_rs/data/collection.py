@@ -9,10 +9,10 @@ from pathlib import Path
 from ..errors import InputError, closest
 from ..files import Texts, check_id, iter_texts, lines_of, read_qrels, read_texts
 from .bitext import examples
-from .sources import SIDES, SOURCES, find
+from .sources import SIDES, SOURCES, SPLITS, find
 from .sources.source import Found
 
-__all__ = ["Collection", "Texts", "load_collection", "read_texts", "stream_documents"]
+__all__ = ["Collection", "Texts", "load_collection", "read_texts", "splits_of", "stream_documents"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -127,6 +127,33 @@ def read_beir_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
+def splits_of(spec: str | os.PathLike) -> tuple[str, ...]:
+    """The splits that a collection has, such as to know whether it has one to choose a checkpoint on.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_collection`.
+
+    Examples
+    --------
+    >>> splits_of("kolibri:ny"), splits_of("belebele:swh_Latn")
+    (('train', 'dev', 'test'), ('test',))
+    """
+    spec = os.fspath(spec)
+    if found := find(spec):
+        return found[0].part("collection", spec).have(found[1])
+    if not Path(spec).is_dir():
+        raise _unknown(spec)
+    have = _beir_splits(Path(spec)) or _trec_splits(Path(spec))
+    return tuple(sorted(have, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name)))
+
+
+def _unknown(spec: str) -> InputError:
+    known = [s.spelling for s in SOURCES.values() if s.collection]
+    return InputError(f"collection: no folder '{spec}' and no source of that name{closest(spec, known)}")
+
+
 def _choose(path: Path, have: set[str], split: str) -> list[str]:
     if split == "all":
         return sorted(have)
@@ -135,28 +162,37 @@ def _choose(path: Path, have: set[str], split: str) -> list[str]:
     return [split]
 
 
+def _beir_splits(path: Path) -> set[str]:
+    return {p.stem for p in (path / "qrels").glob("*.tsv")}
+
+
 def _beir(path: Path, split: str) -> Found:
-    have = {p.stem for p in (path / "qrels").glob("*.tsv")}
     qrels: dict[str, dict[str, int]] = {}
-    for name in _choose(path, have, split):
+    for name in _choose(path, _beir_splits(path), split):
         for query, judged in read_beir_qrels(path / "qrels" / f"{name}.tsv").items():
             qrels.setdefault(query, {}).update(judged)
     return Found(read_texts(path / "queries.jsonl"), read_texts(path / "corpus.jsonl"), qrels)
 
 
-def _trec_like(path: Path, split: str) -> Found:
-    """``documents.tsv``; for each split its own queries, judgments or both.
+def _own_files(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The queries and the judgments that name their split."""
+    queries = {p.name.split(".")[1]: p for p in path.glob("queries.*.tsv")}
+    return queries, {p.stem: p for p in (path / "qrels").glob("*.txt")}
 
-    Queries and judgments that name no split are the test's.
-    """
-    own_qrels = {p.stem: p for p in (path / "qrels").glob("*.txt")}
-    own_queries = {p.name.split(".")[1]: p for p in path.glob("queries.*.tsv")}
-    have = own_qrels.keys() | own_queries.keys()
-    if (path / "qrels.txt").exists() and (path / "queries.tsv").exists():
-        have = have | {"test"}
+
+def _trec_splits(path: Path) -> set[str]:
+    # Queries and judgments that name no split are the test's.
+    common = (path / "qrels.txt").exists() and (path / "queries.tsv").exists()
+    queries, qrels = _own_files(path)
+    return {*queries, *qrels, *(["test"] if common else [])}
+
+
+def _trec_like(path: Path, split: str) -> Found:
+    """``documents.tsv``; for each split its own queries, judgments or both."""
+    own_queries, own_qrels = _own_files(path)
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
-    for name in _choose(path, set(have), split):
+    for name in _choose(path, _trec_splits(path), split):
         asked = read_texts(own_queries.get(name, path / "queries.tsv"))
         judged = read_qrels(own_qrels.get(name, path / "qrels.txt"))
         queries |= {query: text for query, text in asked.items() if query in judged}
@@ -208,7 +244,7 @@ def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str |
     Examples
     --------
     >>> load_collection("kolibri:ny", split="dev")
-    Collection('kolibri:ny', 98 queries, 1,092 documents, foreign side: query)
+    Collection('kolibri:ny', 101 queries, 1,092 documents, foreign side: query)
     """
     spec = os.fspath(spec)
     if side is not None and side not in SIDES:
@@ -219,8 +255,7 @@ def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str |
     elif Path(spec).is_dir():
         found = _folder(Path(spec), split)
     else:
-        known = [s.spelling for s in SOURCES.values() if s.collection]
-        raise InputError(f"collection: no folder '{spec}' and no source of that name{closest(spec, known)}")
+        raise _unknown(spec)
     queries = {q: text for q, text in found.queries.items() if q in found.qrels}
     if not queries:
         raise InputError(f"{spec}: no query with judgments")

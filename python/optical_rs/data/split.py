@@ -1,8 +1,11 @@
 """Hold pairs out of bitext as a known-item collection, and keep texts of tests out of training."""
 
 import hashlib
+import os
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InputError
@@ -10,8 +13,12 @@ from .bitext import Bitext
 from .collection import Collection
 from .sources.known_item import known_items, normal
 
-#: Ids are the start of the SHA-256 of the English text, so long.
-_DIGITS = 12
+#: Ids are the start of the SHA-256 of a pair, so long.
+_DIGITS = 16
+
+
+def _pairs(bitext: Bitext) -> Iterator[tuple[str, str]]:
+    return zip(bitext.foreign, bitext.english, strict=True)
 
 
 def _digest(text: str, seed: int) -> str:
@@ -24,9 +31,8 @@ def hold_out(
     """Hold pairs out for dev and test.
 
     A held-out foreign sentence is a query, its English translation the document that is looked for. Pairs are
-    chosen by a hash of their English text: the order of lines does not matter, and pairs that are added later do
-    not move others from train to test by chance of position. Pairs whose English, or whose foreign text, differs
-    in no more than case, punctuation and spacing stay in one split.
+    chosen by a hash of their English text, so that the order of lines does not matter. Pairs whose English, or
+    whose foreign text, differs in no more than case, punctuation and spacing stay in one split, and make one query.
 
     Parameters
     ----------
@@ -60,36 +66,34 @@ def hold_out(
     for name, count in (("dev", dev), ("test", test)):
         if count < 0:
             raise InputError(f"{name}: expected a number of pairs, 0 or more, got {count}")
-    sizes = {"test": test, "dev": dev}
-    groups = _groups(bitext)
+    sides = [normal(text) for text in bitext.foreign], [normal(text) for text in bitext.english]
+    groups = _groups(*sides)
     if dev + test >= len(groups):
         raise InputError(
             f"hold_out: {bitext.name} has {len(groups):,} distinct pairs; dev ({dev}) and test ({test}) leave none"
         )
     # A group's hash is the least of its English texts': it depends on content alone.
-    order = sorted((min(_digest(normal(bitext.english[i]), seed) for i in group), group) for group in groups)
+    order = sorted((min(_digest(sides[1][i], seed) for i in group), group) for group in groups)
     split_of = ["train"] * len(bitext)
-    start = 0
-    for name, size in sizes.items():
-        for _, group in order[start : start + size]:
+    keys = [_digest("\n".join(pair), 0)[:_DIGITS] for pair in zip(*sides, strict=True)]
+    asked: dict[str, set[str]] = {"dev": set(), "test": set()}
+    chosen = iter(order)
+    for name, size in (("test", test), ("dev", dev)):
+        for _, group in islice(chosen, size):
             for place in group:
                 split_of[place] = name
-        start += size
+            query = sides[0][min(group, key=keys.__getitem__)]
+            asked[name] |= {keys[place] for place in group if sides[0][place] == query}
     rows: dict[str, tuple[str, str, str]] = {}
-    asked: dict[str, set[str]] = defaultdict(set)
-    for place, (foreign, english) in enumerate(zip(bitext.foreign, bitext.english, strict=True)):
-        split = split_of[place]
-        if split == "train" and not distractors:
-            continue
-        key = _digest(f"{normal(foreign)}\n{normal(english)}", 0)[:_DIGITS]
-        # Of near-identical pairs the least in the alphabet is kept, whatever the order of lines.
-        rows[key] = min(rows.get(key, (key, foreign, english)), (key, foreign, english))
-        asked[split].add(key)
+    for key, split, (foreign, english) in zip(keys, split_of, _pairs(bitext), strict=True):
+        if split != "train" or distractors:
+            # Of near-identical pairs the least in the alphabet is kept, whatever the order of lines.
+            rows[key] = min(rows.get(key, (key, foreign, english)), (key, foreign, english))
     ordered = [rows[key] for key in sorted(rows)]
     train = bitext.choose(i for i, split in enumerate(split_of) if split == "train")
     held = {}
     for name in ("dev", "test"):
-        if sizes[name]:
+        if asked[name]:
             found = known_items(ordered, asked[name], "query")
             held[name] = Collection(
                 f"{bitext.name}, {name}", found.queries, found.documents, found.qrels, "query"
@@ -97,9 +101,9 @@ def hold_out(
     return train, held
 
 
-def _groups(bitext: Bitext) -> list[list[int]]:
-    """Places of pairs that share a normalised text on either side, directly or through others."""
-    parent = list(range(len(bitext)))
+def _groups(foreign: list[str], english: list[str]) -> list[list[int]]:
+    """Places of pairs that share a text on either side, directly or through others."""
+    parent = list(range(len(foreign)))
 
     def root(place: int) -> int:
         while parent[place] != place:
@@ -107,12 +111,12 @@ def _groups(bitext: Bitext) -> list[list[int]]:
             place = parent[place]
         return place
 
-    first: dict[tuple[str, str], int] = {}
-    for side, texts in (("foreign", bitext.foreign), ("english", bitext.english)):
+    for texts in (foreign, english):
+        first: dict[str, int] = {}
         for place, text in enumerate(texts):
-            parent[root(place)] = root(first.setdefault((side, normal(text)), place))
+            parent[root(place)] = root(first.setdefault(text, place))
     groups: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(bitext)):
+    for place in range(len(foreign)):
         groups[root(place)].append(place)
     return list(groups.values())
 
@@ -132,10 +136,23 @@ def without(bitext: Bitext, texts: Iterable[str]) -> Bitext:
     ['Water']
     """
     kept_out = {normal(text) for text in texts}
-    pairs = zip(bitext.foreign, bitext.english, strict=True)
     return bitext.choose(
-        i for i, (f, e) in enumerate(pairs) if normal(f) not in kept_out and normal(e) not in kept_out
+        i
+        for i, (f, e) in enumerate(_pairs(bitext))
+        if normal(f) not in kept_out and normal(e) not in kept_out
     )
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder to write to that holds something.
+
+    Raises
+    ------
+    InputError
+        If it is neither new nor empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"output_dir: expected a new or an empty folder, got {folder}")
 
 
 def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> None:
@@ -153,20 +170,25 @@ def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> Non
     InputError
         If there is something in the folder; nothing is written then.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"output_dir: {folder} is there already and is not an empty folder")
-    (folder / "qrels").mkdir(parents=True)
+    check_output(folder)
+    made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    (made / "qrels").mkdir(parents=True)
 
     def write(name: str, lines: Iterable[str]) -> None:
-        with open(folder / name, "w", encoding="utf-8", newline="\n") as file:
+        with open(made / name, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    for split, collection in held.items():
-        write(f"queries.{split}.tsv", (f"{q}\t{text}" for q, text in collection.queries.items()))
-        judged = ((q, d, r) for q, found in collection.qrels.items() for d, r in found.items())
-        write(f"qrels/{split}.txt", (f"{q} 0 {d} {r}" for q, d, r in judged))
-    documents = next(iter(held.values())).documents
-    write("documents.tsv", (f"{d}\t{text}" for d, text in documents.items()))
-    # The first line names the columns, so that no pair is taken for such a line.
-    pairs = zip(train.foreign, train.english, strict=True)
-    write("train.tsv", ["foreign\tenglish", *(f"{f}\t{e}" for f, e in pairs)])
+    try:
+        for split, collection in held.items():
+            write(f"queries.{split}.tsv", (f"{q}\t{text}" for q, text in collection.queries.items()))
+            judged = ((q, d, r) for q, found in collection.qrels.items() for d, r in found.items())
+            write(f"qrels/{split}.txt", (f"{q} 0 {d} {r}" for q, d, r in judged))
+        documents = next(iter(held.values())).documents
+        write("documents.tsv", (f"{d}\t{text}" for d, text in documents.items()))
+        # The first line names the columns, so that no pair is taken for such a line.
+        write("train.tsv", ["foreign\tenglish", *(f"{f}\t{e}" for f, e in _pairs(train))])
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
-    "recipe": ("Cell", "Recipe", "cells", "make_recipe", "read_recipe", "restrict"),
+    "recipe": ("Cell", "Recipe", "cells", "restrict"),
+    "reading": ("make_recipe", "read_recipe"),
     "runner": ("CellsFailed", "run"),
     "report": ("write_report",),
 }

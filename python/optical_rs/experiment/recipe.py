@@ -198,50 +198,6 @@ def find_recipe(name: str | Path) -> Path:
     raise InputError(f"recipe: no such file: {name}{closest(path.stem, known)}")
 
 
-def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe.
-
-    Parameters
-    ----------
-    path : path or str
-        See :func:`find_recipe`.
-    changes : dict, optional
-        Keys that win over the file's; those of ``training`` one by one.
-
-    Raises
-    ------
-    InputError
-        No such file, no YAML, an unknown key, system option, loss or language, with the nearest valid name.
-    """
-    file = find_recipe(path)
-    try:
-        raw = read_yaml(file.read_text(encoding="utf-8"))
-    except (InputError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe: {file}: {error}") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("systems"), dict) or not raw["systems"]:
-        raise InputError(f"recipe: {file}: expected a mapping with a mapping 'systems'")
-    return make_recipe(raw, str(file), changes)
-
-
-def make_recipe(raw: Mapping[str, Any], where: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe of its keys, checked; ``where`` is named in errors."""
-    from .check import check_recipe
-
-    keys = {f.name for f in dataclasses.fields(Recipe)}
-    for given in raw:
-        if given not in keys:
-            raise InputError(f"{where}: unknown key '{given}'{closest(given, keys)}")
-    changes = dict(changes or {})
-    training = {**(raw.get("training") or {}), **(changes.pop("training", None) or {})}
-    recipe = Recipe(**{**raw, **changes, "training": training})
-    if isinstance(recipe.languages, list):
-        recipe.languages = {"languages": recipe.languages} if recipe.languages else {}
-    check_recipe(recipe, where)
-    recipe.head_languages = recipe.head_languages or recipe.every_language
-    recipe.baseline = recipe.baseline or next(iter(recipe.systems))
-    return recipe
-
-
 def restrict(
     recipe: Recipe, systems: Sequence[str] | None, languages: Sequence[str] | None, seeds: int | None
 ) -> None:

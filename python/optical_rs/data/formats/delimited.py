@@ -1,6 +1,7 @@
 """Tables of sentence pairs: TSV, CSV, JSON lines and Parquet."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,18 @@ from ...files import json_lines, lines_of
 
 #: Names of columns where the caller gives none.
 COLUMNS = ("foreign", "english")
-#: Names that the English column goes by.
+#: Names that the English column goes by, alone or before a script or region (``eng_Latn``, ``en-GB``).
 ENGLISH = ("english", "en", "eng")
+#: Names that columns have without saying which is English.
+VAGUE = ("source", "target", "src", "tgt", "sentence", "translation", "text", "text1", "text2", *COLUMNS)
 #: Names that are no language's.
 NO_TEXT = ("id", "index", "number", "score")
 #: A column of {"en": …, "sw": …}, as data sets for translation have it.
 NESTED = "translation"
+
+
+def _is_english(name: str) -> bool:
+    return re.split("[-_]", name.strip().lower())[0] in ENGLISH
 
 
 def choose_columns(where: str, names: Sequence[str], wanted: tuple[str, str]) -> tuple[str, str]:
@@ -31,8 +38,8 @@ def choose_columns(where: str, names: Sequence[str], wanted: tuple[str, str]) ->
     """
     if set(wanted) <= set(names):
         return wanted
-    english = [name for name in names if name.strip().lower() in ENGLISH]
-    foreign = [name for name in names if name.strip().lower() not in (*ENGLISH, *NO_TEXT)]
+    english = [name for name in names if _is_english(name)]
+    foreign = [name for name in names if not _is_english(name) and name.strip().lower() not in NO_TEXT]
     if wanted == COLUMNS and len(english) == len(foreign) == 1:
         return foreign[0], english[0]
     missing = next(name for name in wanted if name not in names)
@@ -49,11 +56,12 @@ def _pair(where: str, row: Mapping[str, Any], wanted: tuple[str, str]) -> tuple[
 
 def _header(path: Path, fields: list[str], columns: tuple[str, str]) -> tuple[int, int] | None:
     """The places of the two columns, if the first line names them; None if it is a pair."""
-    named = any(field.strip().lower() in ENGLISH for field in fields)
-    if columns == COLUMNS and len(fields) == 2 and not named and not set(columns) <= set(fields):
+    if columns == COLUMNS and not set(columns) <= set(fields) and not any(map(_is_english, fields)):
+        if all(field.strip().lower() in VAGUE for field in fields):
+            raise InputError(f"{path}:1: {', '.join(fields)} are names of columns; say which one is English")
+        if len(fields) != 2:
+            raise InputError(f"{path}:1: expected 2 columns (foreign, english), got {len(fields)}")
         return None
-    if columns == COLUMNS and not named and not set(columns) & set(fields):
-        raise InputError(f"{path}:1: expected 2 columns (foreign, english), got {len(fields)}")
     foreign, english = choose_columns(f"{path}:1", fields, columns)
     return fields.index(foreign), fields.index(english)
 

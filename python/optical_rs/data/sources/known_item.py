@@ -6,6 +6,19 @@ from collections.abc import Collection, Iterable
 from .source import Found
 
 
+class _Kept(dict):
+    """Code points of letters, digits and marks, and None for the others; filled as they are met."""
+
+    def __missing__(self, code: int) -> int | None:
+        letter = chr(code)
+        kept = letter.isalnum() or unicodedata.category(letter)[0] == "M"
+        self[code] = code if kept else None
+        return self[code]
+
+
+_KEPT = _Kept()
+
+
 def normal(text: str) -> str:
     """A text without case, punctuation, spacing and variants of letters, the same for near-identical texts.
 
@@ -15,8 +28,7 @@ def normal(text: str) -> str:
     True
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(c for c in folded if c.isalnum() or unicodedata.category(c)[0] == "M")
-    return kept or folded.strip()
+    return folded.translate(_KEPT) or folded.strip()
 
 
 def known_items(

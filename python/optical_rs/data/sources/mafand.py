@@ -108,7 +108,8 @@ def _collection(rest: str, splits: tuple[str, ...], side: str) -> Found:
         path = _GITHUB.file(f"data/doc_level_tsv/eng-{language}/{split}.tsv")
         for number, article in enumerate(articles(path, quoted=language in _QUOTED)):
             name = f"{split}-{number}"
-            documents[name] = " ".join(pair[1 if side == "query" else 0] for pair in article).strip()
+            texts = " ".join(pair[1 if side == "query" else 0] for pair in article)
+            documents[name] = " ".join(texts.split())
             for place, (foreign, english) in enumerate(article):
                 if split not in splits:
                     continue

@@ -25,7 +25,7 @@ def _splits() -> dict[str, list[str]]:
 
 
 def _domain(rest: str) -> str:
-    return choose_language("menyo", rest, _splits()) if rest else ""
+    return choose_language("menyo", rest, _splits(), "domain") if rest else ""
 
 
 def splits(rest: str) -> tuple[str, ...]:

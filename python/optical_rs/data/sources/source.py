@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +89,8 @@ class Repository:
                 ) from None
         if self.host != "github":
             raise InputError(f"{self.folder}: no file {path}; get {self.path} and put it at {local}")
+        import urllib.request  # it takes a while, and mostly nothing is downloaded
+
         url = f"https://raw.githubusercontent.com/{self.path}/{self.revision}/{path}"
         try:
             with urllib.request.urlopen(url, timeout=20) as answer:
@@ -261,7 +262,7 @@ class Source:
         InputError
             If it has no bitext or not that split; for all of a source that is for tests alone.
         """
-        part = self._part("bitext", spec)
+        part = self.part("bitext", spec)
         splits = part.choose(spec, rest, split)
         if split == "all" and "train" not in splits:
             raise InputError(f"split: {spec} is for tests alone; it has {', '.join(splits)}")
@@ -269,16 +270,23 @@ class Source:
 
     def read_collection(self, spec: str, rest: str, split: str, side: str | None) -> tuple[Found, str | None]:
         """Queries, documents and judgments, and the side that is foreign."""
-        part = self._part("collection", spec)
+        part = self.part("collection", spec)
         side = part.side(spec, rest, side)
         return part.read(rest, part.choose(spec, rest, split), side), side
 
     def read_pairs(self, spec: str, rest: str, split: str) -> Iterable[tuple]:
         """Rows of ``(where, question, passage, negatives)``."""
-        part = self._part("pairs", spec)
+        part = self.part("pairs", spec)
         return part.read(rest, part.choose(spec, rest, split))
 
-    def _part(self, kind: str, spec: str) -> Part:
+    def part(self, kind: str, spec: str) -> Part:
+        """What it loads of a kind: ``"bitext"``, ``"collection"`` or ``"pairs"``.
+
+        Raises
+        ------
+        InputError
+            If it loads none, with what it loads.
+        """
         part: Part | None = getattr(self, kind)
         if part is None:
             have = [k for k in ("bitext", "collection", "pairs") if getattr(self, k)]
@@ -289,8 +297,8 @@ class Source:
         return part
 
 
-def choose_language(name: str, language: str, known: Iterable[str]) -> str:
-    """The language, if it is known.
+def choose_language(name: str, language: str, known: Iterable[str], what: str = "language") -> str:
+    """The language (or what else ``what`` says), if it is known.
 
     Raises
     ------
@@ -298,7 +306,7 @@ def choose_language(name: str, language: str, known: Iterable[str]) -> str:
         With the nearest one.
     """
     if language not in (known := list(known)):
-        raise InputError(f"{name}: no language '{language}'{closest(language, known)}")
+        raise InputError(f"{name}: no {what} '{language}'{closest(language, known)}")
     return language
 
 
@@ -317,4 +325,4 @@ def id_of(where: str, row: Mapping[str, Any], name: str) -> str:
         raise InputError(f"{where}: no field '{name}'{closest(name, row)}")
     if not isinstance(row[name], str | int):
         raise InputError(f"{where}: field '{name}': expected an id, got {row[name]!r}")
-    return check_id(f"{where}: {name}", str(row[name]))
+    return check_id(where, str(row[name]))

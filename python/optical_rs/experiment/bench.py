@@ -105,13 +105,17 @@ class Workbench:
         """The teacher's tokens."""
         return TokenCache(self.teacher, self.cache, dtype=self.recipe.token_dtype)  # type: ignore[arg-type]
 
-    def other_teacher(self) -> bool:
-        """Whether the folder holds a teacher that was made of other texts, another encoder or dimension."""
+    def teacher_state(self) -> str:
+        """``"made"`` if the teacher is a checkpoint or lies in the folder, ``"other"`` if one of other texts, another
+        encoder or dimension lies there, ``"missing"`` otherwise."""
+        if is_late_interaction(self.recipe.teacher):
+            return "made"
         file = self.folder / "teacher" / RECORD
-        if not file.exists() or is_late_interaction(self.recipe.teacher):
-            return False
+        if not file.exists():
+            return "missing"
         made_of = json.loads(file.read_text(encoding="utf-8")).get("made_of")
-        return made_of != teacher_identity(self.recipe.teacher, self.recipe.dim, self._head_texts)
+        wanted = teacher_identity(self.recipe.teacher, self.recipe.dim, self._head_texts)
+        return "made" if made_of == wanted else "other"
 
     @functools.cached_property
     def prints(self) -> tuple[str, str]:

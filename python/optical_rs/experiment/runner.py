@@ -99,12 +99,13 @@ def run(
     state = PartialState(cpu=bool(recipe.training.get("use_cpu", not torch.cuda.is_available())))
     if not state.is_main_process:
         say = _silent
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    made_folder = not folder.exists()
     bench = Workbench(recipe, folder, cache=cache, say=say)
     plan = Plan(bench, keep)
     # What is wrong with text or models is found before anything is written.
     plan.load()
+    if dry_run:
+        return _told(plan, say)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -113,13 +114,20 @@ def run(
             raise InputError(f"output: another process writes to {folder}") from None
     try:
         state.wait_for_everyone()
-        return _locked(plan, reuse, overwrite, report_only, dry_run, say)
+        return _locked(plan, reuse, overwrite, report_only, say)
     finally:
         if state.is_main_process:
             lock.release()
             (folder / ".lock").unlink(missing_ok=True)
-            if made_folder and dry_run and not any(folder.iterdir()):
-                folder.rmdir()
+
+
+def _told(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
+    """Say what would be made, and make nothing."""
+    known = plan.bench.teacher_state() == "made"
+    done = [known and all(plan.is_done(cell) for cell in group) for group in plan.groups]
+    for group, is_done in zip(plan.groups, done, strict=True):
+        say(f"{'done' if is_done else 'to do':6} {'; '.join(map(str, group))}")
+    return {}, []
 
 
 def _silent(line: str) -> None:
@@ -131,7 +139,6 @@ def _locked(
     reuse: Path | None,
     overwrite: bool,
     report_only: bool,
-    dry_run: bool,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[str]]:
     bench, recipe, folder = plan.bench, plan.bench.recipe, plan.bench.folder
@@ -139,24 +146,20 @@ def _locked(
     refuse_foreign(plan)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
     resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
-    if not overwrite and bench.other_teacher() and any(plan.record(c) for g in plan.groups for c in g):
+    if not overwrite and bench.teacher_state() == "other" and any(plan.record(c) for g in plan.groups for c in g):
         raise InputError(other_settings(folder, resolved))
     with state.main_process_first():
         bench.prints  # noqa: B018 - models are made by one process, and loaded by the others
     stale = plan.stale()
-    if stale and not (overwrite or report_only or dry_run):
+    if stale and not (overwrite or report_only):
         raise InputError(other_settings(folder, resolved))
     state.wait_for_everyone()
-    if reuse is not None and not (report_only or dry_run) and state.is_main_process:
+    if reuse is not None and not report_only and state.is_main_process:
         say(f"{adopt(plan, reuse)} cells taken from {reuse}")
     state.wait_for_everyone()
     every = [cell for group in plan.groups for cell in group]
     todo = [group for group in plan.groups if not all(plan.is_done(cell) for cell in group)]
     say(f"{len(every)} cells, {sum(plan.is_done(cell) for cell in every)} of them done")
-    if dry_run:
-        for group in plan.groups:
-            say(f"{'to do' if group in todo else 'done ':6} {'; '.join(map(str, group))}")
-        return {}, []
     failures: list[str] = []
     if not report_only:
         if state.is_main_process:

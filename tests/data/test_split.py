@@ -86,7 +86,7 @@ def test_the_command(tmp_path, capsys):
     file = tmp_path / "pairs.tsv"
     file.write_text("".join(f"{f}\t{e}\n" for f, e in messages()), encoding="utf-8")
     folder = tmp_path / "out" / "held"
-    main([str(file), "--output-dir", str(folder), "--dev", "20", "--test=30"])
+    main([str(file), "--output", str(folder), "--dev", "20", "--test=30"])
     printed = capsys.readouterr().out
     train = load_bitext(folder / "train.tsv")
     assert f"train.tsv: {len(train)} pairs of 205" in printed
@@ -101,10 +101,10 @@ def test_the_command(tmp_path, capsys):
         )
     with pytest.raises(InputError, match="has no 'train'; it has dev, test"):
         load_collection(folder, split="train")
-    with pytest.raises(InputError, match="output_dir: expected a new or an empty folder"):
-        main([str(file), "--output_dir", str(folder)])
+    with pytest.raises(InputError, match="output: expected a new or an empty folder"):
+        main([str(file), "--output", str(folder), "--dev", "20", "--test=30"])
     with pytest.raises(InputError, match="expected a number of queries for one of them"):
-        main([str(file), "--output_dir", str(tmp_path / "none"), "--dev", "0", "--test", "0"])
-    main([str(file), "--output_dir", str(tmp_path / "one"), "--dev", "0", "--test", "5", "--no-distractors"])
+        main([str(file), "--output", str(tmp_path / "none"), "--dev", "0", "--test", "0"])
+    main([str(file), "--output", str(tmp_path / "one"), "--dev", "0", "--test", "5", "--no_distractors"])
     assert list((tmp_path / "one" / "qrels").iterdir()) == [tmp_path / "one" / "qrels" / "test.txt"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "out", "pairs.tsv"]

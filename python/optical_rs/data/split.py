@@ -152,7 +152,7 @@ def check_output(folder: Path) -> None:
         If it is neither new nor empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"output_dir: expected a new or an empty folder, got {folder}")
+        raise InputError(f"output: expected a new or an empty folder, got {folder}")
 
 
 def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> None:

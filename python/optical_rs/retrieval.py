@@ -146,7 +146,7 @@ class TokenCache:
 
         Query expansion tokens are left out: they stand for no word of the text.
         """
-        names = [f"{role}:{fingerprint.of_texts([text])}" for text in texts]
+        names = [f"{role}:{fingerprint.of_texts([text])[:32]}" for text in texts]
         store = self._opened()
         missing = {name: text for name, text in zip(names, texts, strict=True) if name not in store}
         if missing:

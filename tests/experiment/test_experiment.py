@@ -287,7 +287,7 @@ def test_students_are_kept_as_asked(recipe, tmp_path):
         if "dev_map" in record:
             assert record["dev_map"] <= best[file.parent.name]["dev_map"]
     recipe["dev_collection"] = recipe["collection"]
-    with pytest.raises(InputError, match=r"dev_collection: .* has no dev queries"):
+    with pytest.raises(InputError, match=r"dev_collection: .* has no dev queries; name another"):
         run(recipe, tmp_path, keep="best", overwrite=True)
 
 

@@ -11,6 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..data import Bitext, Collection, load_bitext, load_collection
+from ..data.collection import splits_of
 from ..errors import InputError
 from ..models import RECORD, is_late_interaction
 from ..retrieval import (
@@ -179,19 +180,19 @@ class Workbench:
         name = f" of {language}" if language else ""
         reason = "there is no collection"
         if spec:
-            splits = ["dev", "test"] if recipe.dev_collection not in ("", recipe.collection) else ["dev"]
-            for split in splits:
-                try:
-                    found = load_collection(spec, split=split, side=self.side)
-                except InputError as error:
-                    reason = str(error)
-                    continue
-                if self._is_tested(found, language):
-                    reason = f"{spec} has the queries that systems are tested on"
-                    continue
-                return found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS), frozenset()
+            have = splits_of(spec)
+            own = recipe.dev_collection not in ("", recipe.collection)
+            # A collection that is named for it serves with whatever queries it has.
+            split = next((name for name in ("dev", "test") if name in have and (own or name == "dev")), None)
+            if split is None:
+                reason = f"{spec} has no dev queries"
+            else:
+                found = load_collection(spec, split=split, side=self.side)
+                if not self._is_tested(found, language):
+                    return found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS), frozenset()
+                reason = f"{spec} has queries that systems are tested on"
             if recipe.dev_collection:
-                raise InputError(f"dev_collection: {spec} has no dev queries ({reason})")
+                raise InputError(f"dev_collection: {reason}; name another")
         pairs, _ = self.training_pairs({}, [language])
         kept, held = dev_of(True, pairs, self.side)
         if held is None:

@@ -146,7 +146,11 @@ def _locked(
     refuse_foreign(plan)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
     resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
-    if not overwrite and bench.teacher_state() == "other" and any(plan.record(c) for g in plan.groups for c in g):
+    if (
+        not overwrite
+        and bench.teacher_state() == "other"
+        and any(plan.record(c) for g in plan.groups for c in g)
+    ):
         raise InputError(other_settings(folder, resolved))
     with state.main_process_first():
         bench.prints  # noqa: B018 - models are made by one process, and loaded by the others

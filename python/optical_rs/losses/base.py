@@ -51,7 +51,7 @@ class BitextLoss(nn.Module, ABC):
     def __init__(self, model: MultiVectorEncoder, teacher: Any):
         super().__init__()
         own = model.get_embedding_dimension()
-        dim = teacher.get_embedding_dimension() if isinstance(teacher, nn.Module) else teacher.dim
+        dim = teacher.dim if hasattr(teacher, "dim") else teacher.get_embedding_dimension()
         if dim != own:
             raise InputError(f"teacher: has dimension {dim}, but the student has {own}")
         self.model = model

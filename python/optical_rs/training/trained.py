@@ -53,6 +53,7 @@ class Trained:
                     parameter.copy_(self._after[name])
         interpolate(self.student, self.start, share)
         self.student.optical_record = {
+            **self.record,
             "teacher": self.teacher,
             "teacher_fingerprint": self.teacher_fingerprint,
             "side": self.side,

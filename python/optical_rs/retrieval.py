@@ -13,6 +13,7 @@ import numpy as np
 from .data import Collection, load_collection
 from .edge import Encoder
 from .errors import InputError, require
+from .fingerprint import expect_related, identity_of
 from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate, write_run
 from .similarity import search
@@ -155,11 +156,21 @@ def evaluate_model(
     own, other, dims = _loaded(model, partner, runtime, precision)
     if dims[0] != dims[1]:
         raise InputError(f"partner: has dimension {dims[1]}, but the model has {dims[0]}")
+    if partner:
+        expect_related(_identity(own, model), _identity(other, partner), f"partner: {partner}")
     pair = (own, other) if side == "query" else (other, own)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     queries = encode(pair[0], list(collection.queries.values()), "query", **options)
     documents = encode(pair[1], list(collection.documents.values()), "document", **options)
     return evaluate_tokens(queries, documents, collection, measures, depth)
+
+
+def _identity(model: Any, path: str | Path) -> dict[str, str | None]:
+    if isinstance(model, Encoder):
+        return model.identity
+    from .models.loading import record_of
+
+    return identity_of(model, record_of(path))
 
 
 def _loaded(

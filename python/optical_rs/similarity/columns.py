@@ -220,18 +220,20 @@ class Files:
 
     def __init__(self, folder: Path, state: State):
         self.folder = folder
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, int] = {}
         self._checked: dict[str, tuple[int, int]] = {}
         for name in COLUMNS:
-            file = state.file(folder, name)
-            # They stay open for as long as anybody reads.
-            self._open[name] = open(os.open(file, os.O_RDONLY | _NOFOLLOW | _BINARY), "rb")  # noqa: SIM115
+            self._open[name] = os.open(state.file(folder, name), os.O_RDONLY | _NOFOLLOW | _BINARY)
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            os.close(file)
 
     def current(self, state: State) -> bool:
         """Whether these are the files that are in the folder now, and not those of a store that was there before."""
         try:
             return all(
-                os.path.samestat(os.fstat(file.fileno()), os.lstat(state.file(self.folder, name)))
+                os.path.samestat(os.fstat(file), os.lstat(state.file(self.folder, name)))
                 for name, file in self._open.items()
             )
         except FileNotFoundError:
@@ -240,7 +242,7 @@ class Files:
     def check_sizes(self, state: State) -> None:
         """A map beyond the end of a file would end the process; so no file may be shorter than committed."""
         for name in COLUMNS:
-            size, wanted = os.fstat(self._open[name].fileno()).st_size, state.sizes[name]
+            size, wanted = os.fstat(self._open[name]).st_size, state.sizes[name]
             if size < wanted:
                 file = state.file(self.folder, name)
                 raise InputError(f"path: {file} is truncated: {size} bytes, {wanted} committed")
@@ -250,7 +252,7 @@ class Files:
         size = state.sizes[name]
         if not size:  # an empty file cannot be mapped
             return np.zeros(0, dtype=kind)
-        mapped = mmap.mmap(self._open[name].fileno(), size, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(self._open[name], size, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype=kind)
 
     def checked(self, state: State, name: str, kind: str) -> np.ndarray:

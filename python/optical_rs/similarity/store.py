@@ -375,7 +375,7 @@ class TokenStore:
             As for :meth:`create` and :meth:`append`. Then nothing is left of the other store.
         """
         store = self.snapshot()
-        with _made(path, store.dim, store.metadata, dtype) as made:
+        with making(path, store.dim, store.metadata, dtype) as made:
             kept = np.flatnonzero(~store.deleted).tolist()
             for first in range(0, len(kept), _PART):
                 part = kept[first : first + _PART]
@@ -406,7 +406,7 @@ class TokenStore:
 
 
 @contextlib.contextmanager
-def _made(path: str | os.PathLike, dim: int, metadata: dict[str, Any], dtype: str) -> Iterator[TokenStore]:
+def making(path: str | os.PathLike, dim: int, metadata: dict[str, Any], dtype: str) -> Iterator[TokenStore]:
     """A new store that is removed again if the block fails."""
     made = TokenStore.create(path, dim, metadata, dtype=dtype)
     try:

@@ -445,7 +445,9 @@ def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[
     require("sentence_transformers", "train")
     from .models import load_model
 
-    record = {**record_of(model), "teacher": teacher_of(model)}
+    record = record_of(model)
+    if teacher := teacher_of(model):
+        record = {**record, "teacher": teacher}
     return load_model(model, device=device, argument=argument), record
 
 

@@ -1,7 +1,7 @@
 //! What each measure is.
 
 use super::gain::{self, Gain};
-use super::{AtLevel, name};
+use super::{AtLevel, Version, name};
 use crate::Result;
 
 /// A cut-off behind every rank.
@@ -333,7 +333,11 @@ fn inferred_ap(topic: &AtLevel<'_>) -> f64 {
 
 /// How many relevant documents make this share of them, as trec_eval rounds.
 fn wanted(topic: &AtLevel<'_>, recall: f64) -> usize {
-    (recall * topic.num_rel as f64 + 0.9) as usize
+    let share = recall * topic.num_rel as f64;
+    match topic.version {
+        Version::Nine => (share + 0.9) as usize,
+        Version::Ten => share.round() as usize,
+    }
 }
 
 /// The best precision at any rank from which on so many relevant documents are found.
@@ -393,7 +397,7 @@ mod tests {
         // b has one non-relevant document before it, a two.
         assert!((of(Formula::BinG) - (1.0 / 3f64.log2() + 1.0 / 4f64.log2()) / 3.0).abs() < 1e-15);
         assert_eq!(of(Formula::Yaap), ((1.0 + 1.0) / (1.0 + 3.0 - 1.0f64)).ln());
-        assert_eq!(Formula::P(5).of(&r.at(2, 0)), 0.2);
+        assert_eq!(Formula::P(5).of(&r.at(2, 0, Version::Nine)), 0.2);
     }
 
     #[test]
@@ -403,6 +407,9 @@ mod tests {
         let of = |recalls: &[f64]| Formula::IprecAvg(recalls.to_vec()).of(&at(&r));
         assert_eq!(of(&[0.5, 1.0]), 0.75);
         assert_eq!(of(&[1.0, 0.5]), 1.0);
+        // Version 9 takes .55 of two documents for two, version 10 for one.
+        let of = |version| Formula::IprecAtRecall(0.55).of(&r.at(1, 0, version));
+        assert_eq!([Version::Nine, Version::Ten].map(of), [0.5, 1.0]);
     }
 
     #[test]

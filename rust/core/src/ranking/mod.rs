@@ -206,7 +206,7 @@ fn values(ranked: Ranked, measures: &[Measure], options: &EvaluateOptions<'_>) -
     let of = |only: bool| judged_only.as_ref().filter(|_| only || options.judged_only).unwrap_or(&ranked);
     let value = |measure: &Measure| {
         let level = measure.relevance_level.unwrap_or(options.relevance_level);
-        measure.formula.of(&of(measure.judged_only).at(level, options.collection_size))
+        measure.formula.of(&of(measure.judged_only).at(level, options.collection_size, options.version))
     };
     let string = options.strings.map(|length| of(false).relevance_string(length));
     (measures.iter().map(value).collect(), string.unwrap_or_default())
@@ -215,7 +215,7 @@ fn values(ranked: Ranked, measures: &[Measure], options: &EvaluateOptions<'_>) -
 /// What a topic without results counts for each measure.
 fn values_of_nothing<D>(judged: &Judgments<D>, measures: &[Measure], level: i64) -> Vec<f64> {
     let ranked = Ranked::nothing(judged);
-    let num_rel = |m: &Measure| ranked.at(m.relevance_level.unwrap_or(level), 0).num_rel;
+    let num_rel = |m: &Measure| ranked.at(m.relevance_level.unwrap_or(level), 0, Version::Nine).num_rel;
     measures.iter().map(|m| m.formula.of_nothing(num_rel(m))).collect()
 }
 

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 
+use super::Version;
 use crate::Error;
 
 /// What names topics and documents: bytes of text, or numbers. Order decides ties.
@@ -338,10 +339,10 @@ impl Ranked {
     }
 
     /// With documents relevant from this grade on, of a collection of this size.
-    pub fn at(&self, relevance_level: i64, collection_size: i64) -> AtLevel<'_> {
+    pub fn at(&self, relevance_level: i64, collection_size: i64, version: Version) -> AtLevel<'_> {
         let num_rel = self.grades.partition_point(|grade| *grade >= relevance_level);
         let num_nonrel = self.grades.len() - num_rel;
-        AtLevel { ranked: self, relevance_level, num_rel, num_nonrel, collection_size }
+        AtLevel { ranked: self, relevance_level, num_rel, num_nonrel, collection_size, version }
     }
 
     /// What the first `length` documents are, a character each: the grade (`>` above 9), `.` for a
@@ -372,6 +373,8 @@ pub struct AtLevel<'r> {
     pub num_nonrel: usize,
     /// Documents of the collection, for measures that count those that were rightly left out.
     pub collection_size: i64,
+    /// Whose rules hold.
+    pub version: Version,
 }
 
 impl AtLevel<'_> {
@@ -406,7 +409,7 @@ pub(super) mod tests {
 
     /// Relevant from grade 1 on.
     pub fn at(ranked: &Ranked) -> AtLevel<'_> {
-        ranked.at(1, 0)
+        ranked.at(1, 0, Version::Nine)
     }
 
     #[test]
@@ -417,8 +420,11 @@ pub(super) mod tests {
         assert_eq!([9, 3, 0].map(|n| ranked.relevance_string(n)), ["10-.>9", "10-", ""]);
         assert_eq!(ranked.judged_only().hits, [(0, 1), (1, 0), (2, 12), (3, 9)]);
         assert_eq!(ranked.judged_only().num_ret, 4);
-        assert_eq!((ranked.at(1, 0).num_rel, ranked.at(1, 0).num_nonrel), (3, 1));
-        assert_eq!((ranked.at(10, 0).num_rel, ranked.at(10, 0).num_nonrel), (1, 3));
+        let counts = |level| {
+            let at = ranked.at(level, 0, Version::Nine);
+            (at.num_rel, at.num_nonrel)
+        };
+        assert_eq!((counts(1), counts(10)), ((3, 1), (1, 3)));
     }
 
     #[test]

@@ -237,7 +237,7 @@ def read_zscores(path: str) -> dict[tuple[str, str], tuple[float, float]]:
     found = {}
     try:
         for number, line in enumerate(byte_lines(path), 1):
-            parts = line.decode("utf-8", "surrogateescape").split()
+            parts = [part.decode("utf-8", "surrogateescape") for part in line.split()]
             if len(parts) != 4:
                 raise InputError(f"{path}:{number}: expected 4 fields (topic measure mean deviation)")
             found[parts[0], parts[1]] = _real(parts[2]), _real(parts[3])
@@ -257,7 +257,7 @@ class Table(NamedTuple):
 
 def _table(
     judgments: Any, run: Any, lines: Sequence[Line], options: argparse.Namespace, progress: Any
-) -> Any:
+) -> tuple[Table, _core.Measured]:
     """The values of one run, and what the core found besides.
 
     Raises
@@ -270,7 +270,7 @@ def _table(
     wanted = [line.core for line in lines if line.family in _COMPUTED and line.family not in foreign]
     # With -c, trec_eval's summary of num_rel counts all grades above 0.
     above_0 = options.complete and "num_rel" in wanted
-    length = next((line.core for line in lines if line.family == "relstring"), "relstring_0")
+    lengths = [_number(line.core.partition("_")[2] or "10") for line in lines if line.family == "relstring"]
     found = _core.evaluate(
         judgments,
         run,
@@ -282,7 +282,7 @@ def _table(
         collection_size=options.collection,
         compat=int(options.compat),
         format=options.format,
-        strings=max(0, int(_number(length.partition("_")[2] or "10"))),
+        strings=max(0, int(lengths[0])) if lengths else None,
         progress=progress,
     )
     check_topics(found, (judgments, run))
@@ -296,13 +296,15 @@ def _table(
         means["num_rel"] = found.means[-1]
     columns["num_q"], means["num_q"] = array("d", [1.0] * n), float(n)
     nothing = array("d", [0.0] * n)
+    strings = found.strings or [""] * n
+    needed = options.per_topic or options.zscores is not None
     # With -c, version 9 averages over topics without results, but does not print them.
-    shown = [i for i in range(n) if found.retrieved[i] or options.compat == "10"]
+    shown = [i for i in range(n) if needed and (found.retrieved[i] or options.compat == "10")]
     table = Table(
         [found.topics[i] for i in shown],
         [[columns.get(line.core, nothing)[i] for line in lines] for i in shown],
         [means.get(line.core, 0.0) for line in lines],
-        [found.strings[i] for i in shown],
+        [strings[i] for i in shown],
     )
     return table, found
 

@@ -10,7 +10,7 @@ RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
 	@echo "make test     install, build, lint and run every test of both languages"
-	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc"
+	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc, the direction of imports, the native core's stub"
 	@echo "make fuzz     a minute of random input for each parser and for the measures (cargo-fuzz, C++)"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
@@ -31,16 +31,16 @@ $(VENV)/.installed-%: pyproject.toml $(BIN)/python
 
 $(VENV)/.built: $(RUST) pyproject.toml $(BIN)/python | $(VENV)/.installed-train,demo
 	@echo "== building the native core (release)"
-	. $(BIN)/activate && maturin develop --release --quiet
+	@. $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet > $(VENV)/build.txt 2>&1 || { cat $(VENV)/build.txt; exit 1; }
 	@touch $@
 
 demo: runs/demo/report.json
-	@cat runs/demo/report.txt
+	@$(BIN)/python -m optical_rs.train --output runs/demo --report_only 2> /dev/null
 
 # The report is the last thing a run writes; an interrupted run goes on where it was.
 runs/demo/report.json: | $(VENV)/.installed-train,demo $(VENV)/.built
 	@echo "== training and evaluating (some minutes)"
-	@$(BIN)/python -m optical_rs.train --output_dir runs/demo > /dev/null
+	@$(BIN)/python -m optical_rs.train --output runs/demo > /dev/null
 
 test: lint rust-test python-test
 
@@ -52,14 +52,16 @@ python-test: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	@echo "== Python tests"
 	$(BIN)/python -m pytest -q
 
-lint: $(VENV)/.installed-train,demo,dev
+lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	@echo "== lint"
 	cargo fmt --all --check
 	cargo clippy --quiet --all-targets --release -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	$(BIN)/ruff format --check --quiet python tests bench tools
 	$(BIN)/ruff check --quiet python tests bench tools
+	@$(BIN)/lint-imports --no-logo --cache-dir $(VENV)/imports > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest --mypy-config-file tools/stubtest.ini optical_rs._core > $(VENV)/stubtest.txt || { cat $(VENV)/stubtest.txt; exit 1; }
 
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
 FUZZ_SECONDS ?= 60

@@ -225,7 +225,7 @@ def long_run(folder: Path, threads: int) -> dict:
     code = f"""
 import resource, time
 import optical_rs
-from optical_rs.ranking.trec_eval import main
+from optical_rs.cli.trec_eval import main
 optical_rs.set_num_threads({threads})
 began = time.perf_counter()
 main(["-m", "map", {str(qrels)!r}, {str(run)!r}])

@@ -1,42 +1,41 @@
-"""Training on many sentence pairs: throughput, and memory as it goes.
+"""Large bitext and large collections on the way that users run: throughput, and memory as it goes.
 
-Half a million synthetic pairs in a Parquet file, a one-layer encoder made on the spot (so that what is measured is
-the way of the data, not the model): the teacher's tokens to their store, then steps of training. Memory that grew
-with the pairs would show between the marks.
+An encoder of one layer, made on the spot, so that what is measured is the way of the data, not the model: a head fitted on
+half a million English sentences, a student distilled from as many pairs, and an evaluation over two hundred thousand
+passages. Memory that grew with the text would show between the marks. Each part runs in a process of its own; memory is
+that of the process without mapped files, and before anything was read it is given as the start.
 """
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import optical_rs
-import torch
-import transformers
 from common import arguments, machine, write
-from optical_rs.data import load_bitext
-from optical_rs.losses import OpticalLoss
-from optical_rs.models import freeze_word_embeddings, late_interaction, student_of
-from optical_rs.train import TRAINING_DEFAULTS, teacher_store, train_student
-from transformers.trainer_callback import TrainerCallback
+
+WORDS = 2000
 
 
-def resident_mib() -> float:
-    """Of this process, without files that are mapped."""
+def resident_mib(peak: bool = False) -> float:
+    """Of this process: now, without files that are mapped; or the peak, with them."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) / 1024
+    return int(fields["VmHWM" if peak else "RssAnon"].split()[0]) / 1024
 
 
-def tiny(folder: Path, words: int) -> str:
+def tiny(folder: Path) -> str:
+    import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {w: i for i, w in enumerate([*special, *(f"w{i}" for i in range(words))])}
+    vocabulary = {w: i for i, w in enumerate([*special, *(f"w{i}" for i in range(WORDS))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=160
     ).save_pretrained(folder)
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),
@@ -44,88 +43,148 @@ def tiny(folder: Path, words: int) -> str:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=160,
     )
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
 
 
-def pairs(file: Path, count: int, words: int) -> None:
+def sentences(count: int, shortest: int, longest: int, seed: int):
+    draw = np.random.default_rng(seed)
+    for first in range(0, count, 10_000):
+        lengths = draw.integers(shortest, longest, min(10_000, count - first))
+        numbers = draw.integers(0, WORDS, int(lengths.sum()))
+        for part in np.split(numbers, np.cumsum(lengths)[:-1].tolist()):
+            yield " ".join(f"w{n}" for n in part)
+
+
+def head(options) -> dict:
+    """Fit the closed-form head of a teacher."""
+    from optical_rs.models import late_interaction
+
+    texts = list(sentences(options.pairs, 4, 24, 0))
+    found = {"with_text_mib": resident_mib()}
+    began = time.perf_counter()
+    late_interaction(str(options.folder / "encoder"), 16, fit_on=texts)
+    return {
+        **found,
+        "seconds": time.perf_counter() - began,
+        "end_mib": resident_mib(),
+        "peak_mib": resident_mib(True),
+    }
+
+
+def train(options) -> dict:
+    """``optical_rs.distil`` of a Parquet file of pairs."""
+    import optical_rs
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("foreign", pa.string()), ("english", pa.string())])
-    draw = np.random.default_rng(0)
-    with pq.ParquetWriter(file, schema) as writer:
-        for first in range(0, count, 10_000):
-            rows = min(10_000, count - first)
-            sides = {}
-            for name in schema.names:
-                lengths = draw.integers(4, 24, rows)
-                numbers = draw.integers(0, words, int(lengths.sum()))
-                ends = np.cumsum(lengths)
-                sides[name] = [
-                    " ".join(f"w{n}" for n in part) for part in np.split(numbers, ends[:-1].tolist())
-                ]
-            writer.write_table(pa.table(sides, schema=schema))
+    file = options.folder / "pairs.parquet"
+    sides = {
+        name: list(sentences(options.pairs, 4, 24, seed)) for seed, name in enumerate(("foreign", "english"))
+    }
+    pq.write_table(pa.table(sides), file)
+    del sides
+    found = {"start_mib": resident_mib()}
+    began = time.perf_counter()
+    student = optical_rs.distil(
+        file,
+        str(options.folder / "encoder"),
+        dim=16,
+        loss="optical",
+        interpolate=1.0,
+        dev=False,
+        cache=options.folder / "cache",
+        training={"num_train_epochs": 1, "per_device_train_batch_size": 256, "bf16": False},
+    )
+    seconds = time.perf_counter() - began
+    return {
+        **found,
+        **student.optical_record,
+        "teacher": None,
+        "seconds": seconds,
+        "pairs_per_second_of_all": options.pairs / seconds,
+        "end_mib": resident_mib(),
+        "peak_mib": resident_mib(True),
+    }
 
 
-class Marks(TrainerCallback):
-    """Memory now and then."""
+def evaluate(options) -> dict:
+    """``optical-rs evaluate`` over a folder of passages of some 100 words."""
+    from optical_rs.cli.evaluate import main
+    from optical_rs.models import late_interaction
 
-    def __init__(self, every: int):
-        self.every, self.seen = every, []
+    folder = options.folder / "collection"
+    folder.mkdir()
+    with open(folder / "documents.tsv", "w", encoding="utf-8") as file:
+        for i, text in enumerate(sentences(options.passages, 80, 120, 2)):
+            file.write(f"d{i}\t{text}\n")
+    asked = [
+        f"q{i}\t{' '.join(text.split()[:12])}\n"
+        for i, text in enumerate(sentences(options.passages, 80, 120, 2))
+        if i < 300
+    ]
+    (folder / "queries.tsv").write_text("".join(asked), encoding="utf-8")
+    (folder / "qrels.txt").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(len(asked))))
+    model = late_interaction(str(options.folder / "encoder"), 16, fit_on=list(sentences(2000, 4, 24, 3)))
+    model.save_pretrained(str(options.folder / "model"))
+    os.environ["XDG_CACHE_HOME"] = str(options.folder / "cache")
+    found = {"start_mib": resident_mib()}
+    began = time.perf_counter()
+    main(["--model", str(options.folder / "model"), "--collection", str(folder), "--device", "cpu"])
+    return {
+        **found,
+        "seconds": time.perf_counter() - began,
+        "end_mib": resident_mib(),
+        "peak_mib": resident_mib(True),
+    }
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.every == 0:
-            self.seen.append({"step": state.global_step, "resident_mib": resident_mib()})
-            print(f"  step {state.global_step}: {self.seen[-1]['resident_mib']:.0f} MiB", flush=True)
+
+PARTS = {"head": head, "train": train, "evaluate": evaluate}
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pairs", type=int, default=500_000)
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--passages", type=int, default=200_000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", choices=PARTS, help="run one part in this process, and print what it found")
+    parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    optical_rs.set_num_threads(options.threads)
-    transformers.utils.logging.set_verbosity_error()
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-    results: dict = {"pairs": options.pairs}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pairs(folder / "pairs.parquet", options.pairs, 2000)
-        results["start_mib"] = resident_mib()
-        began = time.perf_counter()
-        bitext = load_bitext(str(folder / "pairs.parquet"))
-        results |= {"read_seconds": time.perf_counter() - began, "with_text_mib": resident_mib()}
-        teacher = late_interaction(tiny(folder / "encoder", 2000), 16, fit_on=bitext.english[:1000])
-        began = time.perf_counter()
-        store = teacher_store(teacher, bitext, ["query"], folder / "tokens")
-        seconds = time.perf_counter() - began
-        results |= {"store_seconds": seconds, "store_sentences_per_second": options.pairs / seconds}
-        results |= {"store_tokens": int(store.offsets[-1]), "with_store_mib": resident_mib()}
-        print(
-            f"{options.pairs} pairs: read in {results['read_seconds']:.1f} s ({results['with_text_mib']:.0f} MiB), "
-            f"teacher {options.pairs / seconds:.0f} sentences/s ({results['with_store_mib']:.0f} MiB)"
-        )
-        student = student_of(teacher)
-        freeze_word_embeddings(student)
-        marks = Marks(max(1, options.pairs // options.batch_size // 8))
-        training = {
-            **TRAINING_DEFAULTS,
-            "num_train_epochs": 1,
-            "per_device_train_batch_size": options.batch_size,
-            "save_strategy": "no",
-            "logging_strategy": "no",
-            "disable_tqdm": True,
-            "bf16": False,
-        }
-        record = train_student(
-            OpticalLoss(student, store), bitext, ["query"], training, folder / "out", callbacks=[marks]
-        )
-        results |= {"training": record, "marks": marks.seen}
-        print(f"training: {record['pairs_per_second']:.0f} pairs/s")
+    if options.part:
+        import optical_rs
+        import torch
+
+        torch.set_num_threads(options.threads)
+        optical_rs.set_num_threads(options.threads)
+        found = PARTS[options.part](options)
+        print("\n" + json.dumps(found, default=str))
+        return
+    results: dict = {"pairs": options.pairs, "passages": options.passages}
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            tiny(Path(folder) / "encoder")
+            command = [
+                sys.executable,
+                __file__,
+                "--part",
+                name,
+                "--folder",
+                folder,
+                "--threads",
+                str(options.threads),
+            ]
+            command += ["--pairs", str(options.pairs), "--passages", str(options.passages)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            results[name] = json.loads(done.stdout.splitlines()[-1])
+            print(
+                name,
+                {k: round(v, 1) if isinstance(v, float) else v for k, v in results[name].items()},
+                flush=True,
+            )
     write(options.json, {"what": __doc__, "machine": machine(["torch"], options.threads), **results})
 
 

@@ -14,11 +14,14 @@ import optical_rs
 import torch
 import transformers
 from common import arguments, machine, write
+from datasets import Dataset
 from optical_rs.data import load_bitext
 from optical_rs.losses import BitextLoss, OpticalLoss
-from optical_rs.models import freeze_word_embeddings, set_dropout, student_of, use_plain_attention
-from optical_rs.train import Recipe, bf16_is_fast, bitext_dataset, prepare_teacher, teacher_store
+from optical_rs.models import PACKAGED, freeze_word_embeddings, set_dropout, student_of, use_plain_attention
+from optical_rs.retrieval import TokenCache
+from optical_rs.training.arguments import bf16_is_fast
 from optical_rs.training.batches import LengthBucketBatchSampler
+from optical_rs.training.teacher import prepare_teacher
 from transport import torch_log
 
 
@@ -74,17 +77,20 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     bf16 = bf16_is_fast()
-    recipe = Recipe()
     bitext = load_bitext("kolibri:ny")
     results = {
         "what": __doc__,
         "machine": machine(["torch", "transformers", "sentence-transformers"], options.threads),
     }
     with tempfile.TemporaryDirectory() as folder:
-        teacher, _ = prepare_teacher(recipe, bitext, Path(folder) / "teacher")
-        store = teacher_store(teacher, bitext, ["query"], Path(folder) / "tokens")
+        teacher, _ = prepare_teacher(PACKAGED, 128, bitext.english, Path(folder) / "teacher")
+        store = TokenCache(teacher, Path(folder) / "tokens").tokens(bitext.english, "query")
         sampler = LengthBucketBatchSampler(
-            bitext_dataset(bitext, ["query"]), 16, True, valid_label_columns=["label"], seed=0
+            Dataset.from_dict({"foreign": bitext.foreign, "label": list(range(len(bitext)))}),
+            16,
+            True,
+            valid_label_columns=["label"],
+            seed=0,
         )
         batches = [b for _, b in zip(range(options.steps + 2), sampler, strict=False)]
         for name, kind in (("optical_rs", OpticalLoss), ("plain torch", PlainTorchLoss)):

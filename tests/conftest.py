@@ -28,6 +28,25 @@ PAIRS = [
 ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache folder of the tests' own; converted models, which take half a gigabyte, are shared."""
+    from optical_rs.data.cache import cache_folder
+
+    real = cache_folder()
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "optical_rs").mkdir()
+    for model in real.glob("*-e5-small-*"):
+        (folder / "optical_rs" / model.name).symlink_to(model)
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def pairs():
     """A dozen Chichewa and English sentences."""
@@ -126,11 +145,9 @@ def m2m100(tmp_path_factory):
 @pytest.fixture
 def store(teacher, tmp_path):
     """The teacher's tokens of the English sentences."""
-    from optical_rs.data import Bitext
-    from optical_rs.train import teacher_store
+    from optical_rs.retrieval import TokenCache
 
-    bitext = Bitext("test", [f for f, _ in PAIRS], [e for _, e in PAIRS])
-    return teacher_store(teacher, bitext, ["query"], tmp_path / "tokens")
+    return TokenCache(teacher, tmp_path / "tokens").tokens([e for _, e in PAIRS], "query")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optical_rs.cli import run_command
-from optical_rs.ranking.trec_eval import main as ours
+from optical_rs.cli.trec_eval import main as ours
 
 
 class Outcome(NamedTuple):

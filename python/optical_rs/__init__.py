@@ -1,10 +1,12 @@
 """Search across languages from a little bitext.
 
-Three nouns carry the package: :mod:`optical_rs.transport` (entropic optimal transport and the
+:func:`distil` makes a student of a teacher and sentence pairs, and :func:`evaluate_student` measures it on a
+collection; :func:`late_interaction` makes a teacher of any encoder, :func:`load_bitext` and :func:`load_collection`
+read what both need. They need the extra ``train``.
+
+Three nouns carry the package, and need numpy alone: :mod:`optical_rs.transport` (entropic optimal transport and the
 alignment loss made of it), :mod:`optical_rs.similarity` (MaxSim over ragged token embeddings) and
-:mod:`optical_rs.ranking` (trec_eval's measures). They need numpy alone. Training, models and data
-live in :mod:`optical_rs.losses`, :mod:`optical_rs.models`, :mod:`optical_rs.data`,
-:mod:`optical_rs.train` and :mod:`optical_rs.retrieval`, and need the extra ``train``.
+:mod:`optical_rs.ranking` (trec_eval's measures, tests and fusion).
 """
 
 import warnings
@@ -16,12 +18,21 @@ from .errors import ConvergenceWarning, InputError
 
 if TYPE_CHECKING:
     from . import ranking, similarity, transport
+    from .data import load_bitext, load_collection
+    from .models import late_interaction
+    from .retrieval import evaluate_student
+    from .training.distil import distil
 
 __all__ = [
     "ConvergenceWarning",
     "InputError",
     "__version__",
     "build_info",
+    "distil",
+    "evaluate_student",
+    "late_interaction",
+    "load_bitext",
+    "load_collection",
     "ranking",
     "set_num_threads",
     "set_simd_level",
@@ -30,7 +41,18 @@ __all__ = [
 ]
 
 
-def build_info() -> dict:
+#: Where each name that is read on first use is defined: numpy and torch take longer to start than many a task.
+_HOMES = {
+    "distil": "training.distil",
+    "evaluate_student": "retrieval",
+    "late_interaction": "models",
+    "load_bitext": "data",
+    "load_collection": "data",
+}
+_MODULES = ("ranking", "similarity", "transport")
+
+
+def build_info() -> dict[str, Any]:
     """How the native core was built and what it runs with.
 
     Returns
@@ -70,10 +92,17 @@ def set_simd_level(level: str) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Read when they are needed: numpy takes longer to start than most files take to evaluate.
-    if name in ("ranking", "similarity", "transport"):
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
+    if name in _HOMES:
+        found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 __version__: str = build_info()["version"]

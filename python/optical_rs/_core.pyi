@@ -4,6 +4,23 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "align_batch",
+    "build_info",
+    "evaluate",
+    "implicit_gradient",
+    "maxsim",
+    "maxsim_gradient",
+    "maxsim_matches",
+    "multiply_adds_per_second",
+    "quantise",
+    "run_tag",
+    "search",
+    "set_num_threads",
+    "set_simd_level",
+    "solve_batch",
+]
+
 _Side = list[int] | NDArray[np.bool_] | None
 _Matrix = NDArray[Any] | None
 _Tokens = NDArray[Any] | tuple[NDArray[np.int8], NDArray[np.float32]]

@@ -1,5 +1,8 @@
 """The exceptions and warnings of the package, raised by Python and by the native core alike."""
 
+from collections.abc import Iterable
+from typing import Any
+
 
 class InputError(ValueError):
     """A bad input: an argument, a file or a combination that cannot be used as given.
@@ -15,7 +18,7 @@ class ConvergenceWarning(UserWarning):
     """Some transport problems of a batch stopped at ``max_iter`` before reaching ``tol``."""
 
 
-def closest(name: str, valid) -> str:
+def closest(name: object, valid: Iterable[object]) -> str:
     """A hint for a misspelt name: ``"; did you mean 'x'?"``, or the valid names.
 
     >>> closest("optcal", ["optical", "greedy"])
@@ -23,12 +26,12 @@ def closest(name: str, valid) -> str:
     """
     import difflib
 
-    valid = sorted(str(v) for v in valid)
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(valid)}"
+    names = sorted(str(v) for v in valid)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(names)}"
 
 
-def require(module: str, extra: str | None = None):
+def require(module: str, extra: str | None = None) -> Any:
     """Import and return ``module``, or say what brings it: an extra of this package, or its own.
 
     Raises

@@ -1,13 +1,15 @@
 """Text files: lines, JSON lines, texts with ids, and TREC's formats; ``.gz`` is unpacked everywhere."""
 
+import codecs
 import contextlib
 import gzip
+import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import _core
 from .errors import InputError
@@ -25,29 +27,92 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: broken gzip file ({error})") from None
 
 
+#: Text packs to between a third and a thirtieth; what unpacks to more than this many times its size, and to
+#: more than :data:`UNPACKED_FREELY` bytes, was made to fill memory or a disk.
+UNPACKED_RATIO = 200
+UNPACKED_FREELY = 64 << 20
+
+
+class _Unpacked(io.RawIOBase):
+    """A packed file, read up to the limits above."""
+
+    def __init__(self, file: Any, name: str, packed: int):
+        self._file, self._name = file, name
+        self._left = max(UNPACKED_FREELY, UNPACKED_RATIO * packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise InputError(
+                f"{self._name}: unpacks to more than {UNPACKED_RATIO} times its size; unpack it yourself if it is sound"
+            )
+        return count
+
+
+def unpacked(file: Any, name: str, packed: int) -> BinaryIO:
+    """A binary file that unpacks (of gzip or zipfile), and is refused when it unpacks to far too much.
+
+    Parameters
+    ----------
+    file : binary file
+    name : str
+        For the message.
+    packed : int
+        Its packed size in bytes.
+    """
+    return io.BufferedReader(_Unpacked(file, name, packed), 1 << 20)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A binary file, unpacked as it is read if its name ends in ``.gz``.
+
+    Raises
+    ------
+    InputError
+        A missing or broken file, or one that unpacks to far too much.
+    """
+    path = Path(path)
+    with _reading(path), contextlib.ExitStack() as stack:
+        file: Any = stack.enter_context(open(path, "rb"))
+        if path.suffix == ".gz":
+            size = os.fstat(file.fileno()).st_size
+            packed = stack.enter_context(gzip.GzipFile(fileobj=file))
+            file = stack.enter_context(unpacked(packed, str(path), size))
+        yield file
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """The content of a file, unpacked if its name ends in ``.gz``."""
-    path = Path(path)
-    with _reading(path):
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    with opened(path) as file:
+        return file.read()
 
 
 def byte_lines(path: str | os.PathLike) -> Iterator[bytes]:
     """The lines of a file without their ends, one at a time, unpacked if its name ends in ``.gz``."""
-    path = Path(path)
-    with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with opened(path) as file:
         for line in file:
             yield line.removesuffix(b"\n")
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends, one at a time."""
-    for number, raw in enumerate(byte_lines(path), 1):
+def decoded_lines(name: str, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Numbered lines of UTF-8 without line ends and byte-order mark; ``name`` is the file's, for messages."""
+    for number, raw in enumerate(lines, 1):
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
-            yield number, raw.decode("utf-8").removesuffix("\r")
+            yield number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid UTF-8 ({error.reason})") from None
+            raise InputError(f"{name}:{number}: not valid UTF-8 ({error.reason})") from None
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends and byte-order mark, one at a time."""
+    yield from decoded_lines(str(path), byte_lines(path))
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,7 +142,24 @@ def _json_texts(path: Path) -> Iterator[tuple[str, str]]:
             key, text = str(row["_id"]), row["text"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
+        if not isinstance(text, str):
+            raise InputError(f"{path}:{number}: text: expected a text, got {text!r}")
         yield key, f"{row.get('title') or ''} {text}".strip()
+
+
+def check_id(where: str, key: str) -> str:
+    """An id that TREC's files can hold, which separate their fields by blanks.
+
+    Raises
+    ------
+    InputError
+        With ``where``, for an empty id or one with a blank in it.
+    """
+    if key.split() != [key]:
+        raise InputError(
+            f"{where}: id: expected one without blanks, as TREC's files separate by them, got {key!r}"
+        )
+    return key
 
 
 def _tab_texts(path: Path) -> Iterator[tuple[str, str]]:
@@ -102,7 +184,7 @@ def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
     for number, (key, text) in enumerate(lines(path), 1):
         if key in known:
             raise InputError(f"{path}:{number}: id '{key}' is repeated")
-        known.add(key)
+        known.add(check_id(f"{path}:{number}", key))
         yield key, text
     if not known:
         raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
@@ -113,6 +195,29 @@ def read_texts(path: Path) -> dict[str, str]:
     return dict(iter_texts(path))
 
 
+class Texts:
+    """(id, text) pairs that are read anew in every pass and never held together.
+
+    Parameters
+    ----------
+    read : callable
+        Returns an iterator over them.
+    count : int, optional
+        Their number; by default they are counted when it is asked for, which reads them once.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[tuple[str, str]]], count: int | None = None):
+        self._read, self._count = read, count
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return self._read()
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
+
+
 def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int, list[str]]]:
     """Lines of blank-separated fields with their numbers; blank lines are skipped.
 
@@ -121,7 +226,7 @@ def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int,
     InputError
         With file and line, for a line with another number of fields or that is no UTF-8.
     """
-    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+    for number, line in enumerate(read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         try:
             parts = line.decode("utf-8").split()
         except UnicodeDecodeError:
@@ -187,7 +292,8 @@ def write_run(
     for name, value in (("tag", tag), *(("topic", t) for t in run)):
         if not value or any(c.isspace() for c in value):
             raise InputError(f"{name}: TREC files separate by blanks, got {value!r}")
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
+    # The same bytes on every system.
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as f:
         for topic, hits in run.items():
             pairs: Any = hits
             if isinstance(hits, Mapping):
@@ -196,3 +302,11 @@ def write_run(
                 if len(document.split()) != 1:
                     raise InputError(f"document: TREC files separate by blanks, got {document!r}")
                 f.write(f"{topic} Q0 {document} {rank} {score!r} {tag}\n")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a value as JSON: the file has its old content or the new, never something between."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -41,7 +41,7 @@ def of_texts(texts: Iterable[str]) -> str:
     return content.hexdigest()
 
 
-def of_files(*paths: str | os.PathLike) -> str:
+def of_files(*paths: str | os.PathLike[str]) -> str:
     """SHA-256 of the contents of files, in the order given; of a folder, all of its files with their names in it."""
     content = hashlib.sha256()
     for path in map(Path, paths):

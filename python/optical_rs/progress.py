@@ -1,15 +1,25 @@
-"""A progress bar on the terminal for work that takes more than a moment."""
+"""What a command says while it works: what it does, how far it is, and nothing of the libraries below it."""
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+#: Seconds between lines where there is no terminal for a bar, as in the log of a job.
+EVERY = 30.0
+
+
+def say(line: str) -> None:
+    """Print what is being done, on the standard error: results alone go to the standard output."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A function to call with the parts done and all parts (0: not known).
 
-    The bar is shown after half a second, on terminals only.
+    On a terminal a bar is shown after half a second; elsewhere a line is printed every half minute.
 
     Examples
     --------
@@ -17,7 +27,7 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     ...     report(1, 2)
     """
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield _lines(what, unit)
         return
     from tqdm import tqdm
 
@@ -28,3 +38,46 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield report
+
+
+def _lines(what: str, unit: str) -> Callable[[int, int], None]:
+    began = said = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= EVERY:
+            said = now
+            of = f" of {total} {unit}s ({done / total:.0%})" if total else f" {unit}s"
+            say(f"{what}: {done}{of}, {now - began:.0f} s")
+
+    return report
+
+
+def quiet(*models: Any) -> None:
+    """Silence what libraries print while they load, train and save, but for warnings that matter.
+
+    Parameters
+    ----------
+    *models : MultiVectorEncoder or SentenceTransformer
+        Models that are going to be trained or saved: their cards get no examples for a hub's search field, which
+        sentence-transformers would choose from the training text, with a bar of its own, and encode.
+    """
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.disable_progress_bars()
+    for model in models:
+        card = model.model_card_data
+        card.generate_widget_examples = False
+        # The trainer calls this whatever the switch above says.
+        card.set_widget_examples = _no_examples
+
+
+def _no_examples(dataset: Any) -> None:
+    pass

@@ -1,28 +1,39 @@
-"""Evaluate a student on a test collection: ``python -m optical_rs.retrieval --model DIR --collection NAME``."""
+"""Encode, store, search, score: the way from a collection's texts to a run and its measures, in bounded memory.
 
-import argparse
+Training, evaluation and experiments all go this way. What a frozen model makes of a text is kept on disk by content
+(:class:`TokenCache`), so that nothing is encoded twice, whichever command asks for it.
+"""
+
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
-from .data import Collection, load_collection
-from .edge import Encoder
+from . import fingerprint
+from .data import Collection
+from .data.cache import cache_folder
 from .errors import InputError, require
+from .files import write_run
 from .progress import progress_bar
-from .ranking import EvaluationResult, evaluate, write_run
-from .similarity import search
+from .ranking import EvaluationResult, evaluate
+from .record import record_of, teacher_of
+from .similarity import TokenStore, search
 
 #: What tables show.
 MEASURES = ("map", "ndcg_cut_10", "recall_10", "recip_rank", "recall_100")
 #: Results per query that are kept.
 DEPTH = 1000
-#: The file next to a checkpoint that says how it was made; see :mod:`optical_rs.train`.
-RECORD = "optical.json"
+#: Texts that are encoded and committed to a cache together.
+PART = 4096
+#: Documents that are searched together.
+SEARCHED = 16_384
+#: Seconds that a process waits for another one that writes to the same cache.
+PATIENCE = 3600.0
 
 
 def encode(
@@ -37,21 +48,230 @@ def encode(
 
     ``model`` is a MultiVectorEncoder, or an :class:`~optical_rs.edge.Encoder`, which makes its own batches.
     """
-    if isinstance(model, Encoder):
-        with progress_bar("encoding", "text") if show_progress_bar else nullcontext() as progress:
+    shown = progress_bar(f"encoding {role} texts", "text") if show_progress_bar else nullcontext(None)
+    with shown as progress:
+        if _is_exported(model):
             return model.encode(list(texts), role, progress=progress)
+        encoder = model.encode_query if role == "query" else model.encode_document
+        found: list[np.ndarray] = []
+        for first in range(0, len(texts), PART):
+            part = list(texts[first : first + PART])
+            found += encoder(part, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+            if progress:
+                progress(len(found), len(texts))
+        return found
+
+
+class StoredTokens(Sequence):
+    """Tokens of some texts, in their order, wherever in a store they are; read when they are asked for.
+
+    Parameters
+    ----------
+    store : TokenStore
+    places : sequence of int
+        The number of each text in the store; a text may be there more than once.
+
+    Attributes
+    ----------
+    dim : int
+        Numbers per token.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> store = TokenStore.create(tempfile.mkdtemp() + "/store", dim=2)
+    >>> store.append([np.eye(2), np.ones((3, 2))], ids=["a", "b"])
+    >>> tokens = StoredTokens(store, [1, 0, 1])
+    >>> len(tokens), tokens[1].shape, tokens.dim
+    (3, (2, 2), 2)
+    """
+
+    def __init__(self, store: TokenStore, places: Sequence[int] | np.ndarray):
+        self.store, self.places = store, np.asarray(places, dtype=np.int64)
+        self.dim = store.dim
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, i: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, i: slice) -> "StoredTokens": ...
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return StoredTokens(self.store, self.places[i])
+        return self.store[int(self.places[i])]
+
+    def joined(self, other: "StoredTokens") -> "StoredTokens":
+        """These texts and then those of another, of the same store and taken later."""
+        return StoredTokens(other.store, np.concatenate([self.places, other.places]))
+
+    def __repr__(self) -> str:
+        return f"StoredTokens(texts={len(self)}, dim={self.dim}, store={str(self.store.path)!r})"
+
+
+class TokenCache:
+    """What a model that does not change makes of texts, kept on disk by the content of both.
+
+    A text is encoded once, whichever command, run or language asks for it; every 4,096 texts are committed together, so
+    that a killed process loses no more than those. One process writes at a time, others wait for it.
+
+    Parameters
+    ----------
+    model : MultiVectorEncoder or Encoder
+    folder : path, optional
+        By default ``tokens`` in the user's cache folder (``$XDG_CACHE_HOME/optical_rs`` or ``~/.cache/optical_rs``),
+        where it may be deleted at any time at no more cost than that of encoding again.
+    dtype : {"float32", "float16", "bfloat16", "int8"}
+        How tokens are kept.
+    batch_size : int
+        Texts that the model gets at a time.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        folder: str | os.PathLike | None = None,
+        *,
+        dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+        batch_size: int = 64,
+    ):
+        self.model, self.dtype, self.batch_size = model, dtype, batch_size
+        self.fingerprint = fingerprint_of(model)
+        root = Path(folder) if folder is not None else cache_folder() / "tokens"
+        self.path = root / f"{self.fingerprint[:32]}-{dtype}"
+
+    def tokens(self, texts: Sequence[str], role: str) -> StoredTokens:
+        """Tokens of texts in the role ``"query"`` or ``"document"``; those that are not in the cache are encoded.
+
+        Query expansion tokens are left out: they stand for no word of the text.
+        """
+        names = [f"{role}:{fingerprint.of_texts([text])[:32]}" for text in texts]
+        store = self._opened()
+        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in store}
+        if missing:
+            with store.writing(timeout=PATIENCE):
+                # Another process may have encoded some of them since.
+                missing = {name: text for name, text in missing.items() if name not in store}
+                self._encode(store, missing, role)
+        return StoredTokens(store, [store.index(name) for name in names])
+
+    def _opened(self) -> TokenStore:
+        if not (self.path / "store.json").exists():
+            dim = _dim_of(self.model)
+            try:
+                return TokenStore.create(self.path, dim, {"model": self.fingerprint}, dtype=self.dtype)
+            except InputError:
+                if not (self.path / "store.json").exists():
+                    raise
+                # Another process was faster.
+        return TokenStore(self.path)
+
+    def _encode(self, store: TokenStore, missing: dict[str, str], role: str) -> None:
+        # Texts of a like length go together: little is padded, and how far it is says how long it takes.
+        order = sorted(missing, key=lambda name: len(missing[name]), reverse=True)
+        with progress_bar(f"encoding {role} texts", "text") as progress:
+            for first in range(0, len(order), PART):
+                part = order[first : first + PART]
+                store.append(
+                    _without_expansion(self.model, [missing[n] for n in part], role, self.batch_size), part
+                )
+                progress(first + len(part), len(order))
+
+
+def _without_expansion(model: Any, texts: list[str], role: str, batch_size: int) -> list[np.ndarray]:
+    if _is_exported(model):
+        return model.encode(texts, role)
     encoder = model.encode_query if role == "query" else model.encode_document
-    return encoder(
-        list(texts), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=show_progress_bar
-    )
+    found = []
+    for item in encoder(texts, batch_size=batch_size, output_value=None, show_progress_bar=False):
+        mask = item["attention_mask"].bool()
+        expansion = item.get("query_expansion_positions")
+        if expansion is not None and hasattr(expansion, "bool"):
+            mask = mask & ~expansion.bool()
+        found.append(item["token_embeddings"][mask].float().cpu().numpy())
+    return found
+
+
+def _is_exported(model: Any) -> bool:
+    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface."""
+    return not hasattr(model, "get_embedding_dimension")
+
+
+def _dim_of(model: Any) -> int:
+    return model.dim if _is_exported(model) else model.get_embedding_dimension()
+
+
+def fingerprint_of(model: Any) -> str:
+    """The content hash of a model in torch or of an exported one; see :mod:`optical_rs.fingerprint`."""
+    if _is_exported(model):
+        own = getattr(model, "fingerprint", None)
+        return own or fingerprint.of_files(model.path)
+    return fingerprint.of_model(model)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A run and its measures."""
+    """A run and its measures.
+
+    Attributes
+    ----------
+    run : dict of str to list of (str, float)
+        Query id → documents and scores, best first.
+    result : EvaluationResult
+        Measures by query, means and intervals.
+    """
 
     run: dict[str, list[tuple[str, float]]]
     result: EvaluationResult
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name}={value:.3f}" for name, value in self.result.mean.items())
+        return f"Evaluation(queries={len(self.run)}, {means})"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{name}</td><td>{value:.4f}</td></tr>" for name, value in self.result.mean.items()
+        )
+        return f"<table><tr><th>measure</th><th>mean of {len(self.run)} queries</th></tr>{cells}</table>"
+
+
+def search_tokens(
+    queries: Sequence[np.ndarray], documents: Any, depth: int, document_ids: Sequence[str]
+) -> list[list[tuple[str, float]]]:
+    """Exhaustive MaxSim search; documents on disk are read some thousands at a time.
+
+    Parameters
+    ----------
+    queries : sequence of (tokens, dim) arrays
+    documents : sequence of (tokens, dim) arrays, or StoredTokens
+    depth : int
+        Documents per query.
+    document_ids : sequence of str
+
+    Returns
+    -------
+    list of lists of (id, score)
+        As :func:`optical_rs.similarity.search`.
+    """
+    if not isinstance(documents, StoredTokens) or not len(documents):
+        return search(queries, documents, depth, document_ids=list(document_ids))
+    best: list[list[tuple[str, float]]] = [[] for _ in queries]
+    with progress_bar("searching", "document") as progress:
+        for first, part in _parts(documents):
+            ids = list(document_ids[first : first + len(part)])
+            found = search(queries, part, depth, document_ids=ids)
+            best = [
+                sorted(old + new, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:depth]
+                for old, new in zip(best, found, strict=True)
+            ]
+            progress(first + len(part), len(documents))
+    return best
+
+
+def _parts(documents: StoredTokens) -> Iterator[tuple[int, list[np.ndarray]]]:
+    for first in range(0, len(documents), SEARCHED):
+        yield first, list(documents[first : first + SEARCHED])
 
 
 def evaluate_tokens(
@@ -62,7 +282,7 @@ def evaluate_tokens(
     depth: int = DEPTH,
 ) -> Evaluation:
     """Search with encoded queries over encoded documents (both in the collection's order), and score."""
-    hits = search(queries, documents, depth, document_ids=list(collection.documents))
+    hits = search_tokens(queries, documents, depth, list(collection.documents))
     return evaluate_run(dict(zip(collection.queries, hits, strict=True)), collection, measures)
 
 
@@ -72,6 +292,176 @@ def evaluate_run(
     """Score a run, as a search returns it; queries that it lacks count as 0."""
     scores = {query: dict(found) for query, found in run.items()}
     return Evaluation(run, evaluate(collection.qrels, scores, measures, complete=True))
+
+
+def texts_of(collection: Collection, role: str) -> list[str]:
+    """The texts of a collection's queries or documents."""
+    return list((collection.queries if role == "query" else collection.documents).values())
+
+
+def other_side(side: str) -> str:
+    """``"document"`` for ``"query"``, and the other way round."""
+    return "document" if side == "query" else "query"
+
+
+def evaluate_pair(
+    foreign: Any,
+    english: TokenCache,
+    collection: Collection,
+    side: str,
+    *,
+    measures: Sequence[str] = MEASURES,
+    depth: int = DEPTH,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> Evaluation:
+    """Encode the foreign side of a collection with one model and the English side with another; search and score.
+
+    Documents go through a store: those of the English side through its cache, and those of the foreign side, where
+    ``foreign`` is a :class:`TokenCache`, through that.
+
+    Parameters
+    ----------
+    foreign : MultiVectorEncoder, Encoder or TokenCache
+    english : TokenCache
+    collection : Collection
+    side : {"query", "document"}
+        Which side of the collection is foreign.
+
+    Returns
+    -------
+    Evaluation
+    """
+    model = foreign.model if isinstance(foreign, TokenCache) else foreign
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    if side == "query":
+        queries = encode(model, texts_of(collection, "query"), "query", **options)
+        documents: Any = english.tokens(texts_of(collection, "document"), "document")
+    else:
+        queries = encode(english.model, texts_of(collection, "query"), "query", **options)
+        texts = texts_of(collection, "document")
+        if isinstance(foreign, TokenCache):
+            documents = foreign.tokens(texts, "document")
+        else:
+            documents = encode(model, texts, "document", **options)
+    return evaluate_tokens(queries, documents, collection, measures, depth)
+
+
+def evaluate_student(
+    student: Any,
+    collection: str | Path | Collection,
+    *,
+    teacher: Any = None,
+    side: str | None = None,
+    split: str = "test",
+    measures: Sequence[str] = MEASURES,
+    depth: int = DEPTH,
+    batch_size: int = 64,
+    device: str | None = None,
+    cache: str | os.PathLike | None = None,
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+) -> Evaluation:
+    """Search a test collection with a student on the foreign side and its teacher on the English one.
+
+    Parameters
+    ----------
+    student : path, hub id, MultiVectorEncoder or Encoder
+        What :func:`optical_rs.distil` returned or wrote, or a model that was exported.
+    collection : str, path or Collection
+        As for :func:`optical_rs.load_collection`.
+    teacher : path, hub id, MultiVectorEncoder or Encoder, optional
+        The model of the English side; by default the one that the student was distilled from, or the student itself
+        where nothing says which that was.
+    side : {"query", "document"}, optional
+        Which side is foreign; by default as the student was trained.
+    split : str
+        Of the collection.
+    measures : sequence of str
+    depth : int
+        Documents kept per query.
+    batch_size : int
+    device : str, optional
+        As in sentence-transformers.
+    cache, dtype
+        As ``folder`` and ``dtype`` of :class:`TokenCache`.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        Models that do not fit each other, a teacher that has changed since, or a bad collection.
+
+    Examples
+    --------
+    >>> import optical_rs
+    >>> student = optical_rs.distil("kolibri:ny", max_pairs=64, training={"max_steps": 2})  # doctest: +SKIP
+    >>> optical_rs.evaluate_student(student, "kolibri:ny").result.mean["map"] > 0.5  # doctest: +SKIP
+    True
+    """
+    from .data import load_collection
+
+    own, told = _loaded(student, device)
+    given = teacher if teacher is not None else told.get("teacher")
+    # A model that says of no teacher encodes both sides.
+    other = own if given is None else _loaded(given, device, "teacher")[0]
+    recorded = told.get("teacher_fingerprint")
+    english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
+    if recorded and teacher is None and recorded != english.fingerprint:
+        raise InputError(
+            f"teacher: {given} has changed since the student was distilled from it (content "
+            f"{english.fingerprint[:12]}, expected {recorded[:12]}); name another, or this one to use it all the same"
+        )
+    dims = [_dim_of(m) for m in (own, other)]
+    if dims[0] != dims[1]:
+        raise InputError(f"teacher: has dimension {dims[1]}, but the student has {dims[0]}")
+    trained = told.get("side") or "query"
+    if not isinstance(collection, Collection):
+        collection = load_collection(
+            str(collection), split=split, side=side or ("query" if trained == "both" else trained)
+        )
+    if side is None:
+        side = getattr(collection, "side", None) or ("query" if trained == "both" else trained)
+    if side not in ("query", "document"):
+        raise InputError(f"side: expected 'query' or 'document', got {side!r}")
+    foreign = own if side == "query" else TokenCache(own, cache, dtype=dtype, batch_size=batch_size)
+    return evaluate_pair(
+        foreign,
+        english,
+        collection,
+        side,
+        measures=measures,
+        depth=depth,
+        batch_size=batch_size,
+        show_progress_bar=True,
+    )
+
+
+def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[Any, dict[str, Any]]:
+    """A model, and what is known of how it was made."""
+    if not isinstance(model, str | os.PathLike):
+        if _is_exported(model):
+            return model, {}
+        return model, dict(getattr(model, "optical_record", None) or {})
+    require("sentence_transformers", "train")
+    from .models import load_model
+
+    record = {**record_of(model), "teacher": teacher_of(model)}
+    return load_model(model, device=device, argument=argument), record
+
+
+def content_of(collection: Collection) -> str:
+    """The content hash of a collection: texts, ids and judgments, whatever it is called."""
+    judged = {query: dict(sorted(found.items())) for query, found in collection.qrels.items()}
+    return fingerprint.of_settings(
+        [
+            fingerprint.of_texts([part for pair in collection.queries.items() for part in pair]),
+            fingerprint.of_texts([part for pair in collection.documents.items() for part in pair]),
+            fingerprint.of_settings(judged),
+        ]
+    )
 
 
 def describe(result: EvaluationResult, interval: str | None = None) -> dict[str, Any]:
@@ -102,138 +492,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, tag: str) -> None:
     result = evaluation.result
     rows = ["\t".join(["query", *result.measures])]
     rows += ["\t".join([t, *(f"{v:.6f}" for v in result.values[:, i])]) for i, t in enumerate(result.topics)]
-    (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
     (folder / "metrics.json").write_text(
         json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8"
     )
-
-
-def partner_of(model: str | Path) -> tuple[str | None, str]:
-    """The teacher that a student's record names (a path or hub id), and the side that it was trained for."""
-    file = Path(model) / RECORD
-    if not file.exists():
-        return None, "query"
-    record = json.loads(file.read_text(encoding="utf-8"))
-    teacher = record["teacher"]
-    local = Path(model) / teacher
-    return (str(local) if local.exists() else teacher), record["side"]
-
-
-def evaluate_model(
-    model: str | Path,
-    collection: Collection,
-    *,
-    partner: str | None = None,
-    side: str = "query",
-    runtime: str = "torch",
-    precision: str | None = None,
-    batch_size: int = 64,
-    measures: Sequence[str] = MEASURES,
-    depth: int = DEPTH,
-    show_progress_bar: bool = True,
-) -> Evaluation:
-    """Encode a collection, search it exactly and score the run, on a CPU.
-
-    Parameters
-    ----------
-    model : path or hub id
-        The model of the foreign side.
-    collection : Collection
-    partner : path or hub id, optional
-        The model of the English side; the same model by default.
-    side : {"query", "document"}
-        Which side is foreign.
-    runtime : {"torch", "edge"}
-        ``"edge"`` takes models that ``optical-rs export`` has written, and needs no torch.
-    precision : {"int8", "float32"}, optional
-        Of exported models.
-
-    Returns
-    -------
-    Evaluation
-    """
-    own, other, dims = _loaded(model, partner, runtime, precision)
-    if dims[0] != dims[1]:
-        raise InputError(f"partner: has dimension {dims[1]}, but the model has {dims[0]}")
-    pair = (own, other) if side == "query" else (other, own)
-    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    queries = encode(pair[0], list(collection.queries.values()), "query", **options)
-    documents = encode(pair[1], list(collection.documents.values()), "document", **options)
-    return evaluate_tokens(queries, documents, collection, measures, depth)
-
-
-def _loaded(
-    model: str | Path, partner: str | None, runtime: str, precision: str | None
-) -> tuple[Any, Any, tuple[int, int]]:
-    """Both models and their dimensions."""
-    if runtime == "edge":
-        own = Encoder(model, precision=precision)
-        other = Encoder(partner, precision=precision) if partner else own
-        return own, other, (own.dim, other.dim)
-    require("sentence_transformers", "train")
-    from .models import load_model
-
-    one = load_model(model, device="cpu")
-    two = load_model(partner, device="cpu", argument="partner") if partner else one
-    return one, two, (one.get_embedding_dimension(), two.get_embedding_dimension())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs evaluate``."""
-    parser = argparse.ArgumentParser(prog="optical-rs evaluate", description=__doc__)
-    parser.add_argument("--model", required=True, help="checkpoint of the student")
-    parser.add_argument("--collection", required=True, help="kolibri:<language>, bible:ny, or a folder")
-    parser.add_argument("--split", default="test", help="which queries of it")
-    parser.add_argument("--partner", help="model of the English side (default: the student's teacher)")
-    parser.add_argument(
-        "--side", choices=("query", "document"), help="the foreign side (default: as trained)"
-    )
-    parser.add_argument(
-        "--runtime", choices=("torch", "edge"), default="torch", help="edge: exported models, without torch"
-    )
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of exported models")
-    parser.add_argument("--measures", nargs="+", default=list(MEASURES))
-    parser.add_argument("--depth", type=int, default=DEPTH, help="results kept per query")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
-    parser.add_argument("--max_documents", type=int, help="a random sample, besides relevant documents")
-    parser.add_argument("--output_dir", type=Path, help="default: MODEL/evaluation/COLLECTION")
-    options = parser.parse_args(arguments)
-    partner, trained_side = partner_of(options.model)
-    side = options.side or ("query" if trained_side == "both" else trained_side)
-    if not Path(options.model).exists() and "/" not in options.model:
-        # A wrong folder is told before a collection is read.
-        raise InputError(f"model: no such folder: {options.model}")
-    collection = load_collection(options.collection, split=options.split, side=side)
-    collection = collection.sample(queries=options.max_queries, documents=options.max_documents)
-    evaluate({}, {}, options.measures)  # unknown measures are told before anything is encoded
-    measures = list(dict.fromkeys([*options.measures, *MEASURES]))
-    done = evaluate_model(
-        options.model,
-        collection,
-        partner=options.partner or partner,
-        side=side,
-        runtime=options.runtime,
-        precision=options.precision,
-        batch_size=options.batch_size,
-        measures=measures,
-        depth=options.depth,
-    )
-    name = f"{options.collection}-{options.split}".replace(":", "-").replace("/", "-").strip("-.")
-    folder = options.output_dir or Path(options.model) / "evaluation" / name
-    write_evaluation(folder, done, tag=Path(options.model).name or "student")
-    print(
-        f"{options.collection}, {options.split}: {len(collection.queries)} queries, "
-        f"{len(collection.documents)} documents\n"
-    )
-    print(table({Path(options.model).name: describe(done.result, "map")}))
-    extra = [m for m in done.result.measures if m not in MEASURES]
-    for measure in extra:
-        print(f"{measure}\t{done.result.mean[measure]:.4f}")
-    print(f"\nrun, per-query measures and means: {folder}")
-
-
-if __name__ == "__main__":
-    from .cli import run_command
-
-    run_command(main)

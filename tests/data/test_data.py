@@ -70,17 +70,25 @@ def test_hub_datasets_through_a_local_one(tmp_path):
     ("name", "content", "message"),
     [
         ("a.tsv", b"moto\tfire\nmadzi\n", r"a\.tsv:2: expected 2 columns"),
-        ("a.tsv", b"moto\tfire\nmadzi\t \n", r"a\.tsv:2: the english side is empty"),
         ("a.tsv", b"moto\tfire\n\xff\xfe\twater\n", r"a\.tsv:2: not valid UTF-8"),
         ("a.tsv", b"", "no sentence pairs"),
-        ("a.csv", b"a,english\n1,fire\n", r"a\.csv:1: no column 'foreign'"),
+        ("a.csv", b"id,english\n1,fire\n", r"a\.csv:1: no column 'foreign'"),
         (
             "a.jsonl",
             b'{"foreign": "x", "english": "y"}\n{"foreign": 1}\n',
             r"a\.jsonl:2: no column 'english'",
         ),
         ("a.jsonl", b"{\n", r"a\.jsonl:1: not valid JSON"),
-        ("a.jsonl", b'{"foreign": 3, "english": "y"}\n', "the foreign side is empty"),
+        (
+            "a.jsonl",
+            b'{"foreign": 3, "english": "y"}\n',
+            r"a\.jsonl:1: the foreign side: expected text, got 3",
+        ),
+        (
+            "a.tsv",
+            b"moto\t\n \twater\n",
+            r"no sentence pairs: a side is empty at 1 \(english\), 2 \(foreign\)",
+        ),
         ("a.txt", b"x", "cannot tell what"),
     ],
 )
@@ -94,7 +102,7 @@ def test_bad_files_are_named(tmp_path, name, content, message):
 def test_missing_files_and_unknown_sets(tmp_path):
     for spec, message in (
         (str(tmp_path / "no.tsv"), "no such file"),
-        ("bible:sw", "did you mean 'ny'"),
+        ("bible:sw", "bible: no language 'sw'; expected one of: ny"),
         ("kolibr:ny", "did you mean 'kolibri:ny'"),
         ("a,b,c", "expected two files"),
     ):
@@ -102,6 +110,8 @@ def test_missing_files_and_unknown_sets(tmp_path):
             load_bitext(spec)
     with pytest.raises(InputError, match="split: unknown split 'tets'; did you mean 'test'"):
         load_bitext("bible:ny", split="tets")
+    with pytest.raises(InputError, match=r"split: bible:ny has no 'tets'; it has train, dev, test"):
+        load_collection("bible:ny", split="tets")
 
 
 def test_beir_folder(tmp_path):
@@ -116,7 +126,7 @@ def test_beir_folder(tmp_path):
     assert collection.documents == {"d1": "Fire burns", "d2": "x"}
     assert collection.queries == {"q1": "moto"}
     assert collection.qrels == {"q1": {"d1": 2}}
-    with pytest.raises(InputError, match=re.escape("no qrels/dev.tsv; expected one of: test")):
+    with pytest.raises(InputError, match=re.escape("has no 'dev'; it has test")):
         load_collection(str(tmp_path), split="dev")
     write(tmp_path / "queries.jsonl", '{"_id": "q1"}\n')
     with pytest.raises(InputError, match=r"queries\.jsonl:1: expected"):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from optical_rs import InputError
 from optical_rs.cli import run_command
+from optical_rs.cli.export import main as export_main
+from optical_rs.cli.index import main as index_main
+from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
-from optical_rs.edge.export import main as export_main
 from optical_rs.edge.index import document_of, index
-from optical_rs.edge.index import main as index_main
 from optical_rs.edge.search import explain, rerank, search_texts
-from optical_rs.edge.search import main as search_main
 from optical_rs.ranking import read_run
 from optical_rs.similarity import TokenStore, maxsim
 
@@ -231,7 +231,7 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
             list(h) for h in run.values()
         ]
     capsys.readouterr()
-    run_command_status(["inspect", store, "--verify"], 0)
+    run_command_status(["inspect", store, "--verify", "--json"], 0)
     assert json.loads(capsys.readouterr().out)["texts"] == len(documents)
     run_command_status(["inspect", store, "--convert", str(tmp_path / "half"), "--dtype", "float16"], 0)
     assert TokenStore(tmp_path / "half").dtype == "float16"
@@ -246,7 +246,7 @@ def run_command_status(arguments, status):
 
 
 def test_evaluation_without_torch(exported, collection_folder, tmp_path, capsys):
-    from optical_rs.retrieval import main
+    from optical_rs.cli.evaluate import main
 
     arguments = [
         "--model",
@@ -256,7 +256,13 @@ def test_evaluation_without_torch(exported, collection_folder, tmp_path, capsys)
         "--output_dir",
         str(tmp_path),
     ]
-    main([*arguments, "--runtime", "edge", "--precision", "float32"])
+    arguments += ["--runtime", "edge", "--precision", "float32"]
+    # A student is not scored against its own documents in silence.
+    with pytest.raises(
+        InputError, match="teacher: expected --teacher, the exported model of the English side"
+    ):
+        main(arguments)
+    main([*arguments, "--teacher", str(exported[0])])
     assert "12 queries, 12 documents" in capsys.readouterr().out
     assert json.loads((tmp_path / "metrics.json").read_text())["map"] > 0
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from optical_rs.experiment import make_recipe
 from optical_rs.experiment.report import rank_distances, write_report
 from optical_rs.ranking import EvaluationResult, compare_results
 from optical_rs.ranking.plots import plot_curves, plot_points
@@ -23,28 +24,27 @@ def cells(tmp_path):
     for system, by_language in RANKS.items():
         for language, seeds in by_language.items():
             for seed, ranks in enumerate(seeds):
-                path = f"cells/{system}/{language}-{seed}"
-                folder = tmp_path / path / "in-domain"
+                path = f"{system}/{language}-{seed}"
+                folder = tmp_path / path / "evaluation" / "in-domain"
                 folder.mkdir(parents=True)
                 head = "query\tmap\tndcg_cut_10\trecall_10\trecip_rank\trecall_100"
                 rows = [f"q{i}\t{1 / r:.6f}\t{1 / r:.6f}\t1\t{1 / r:.6f}\t1" for i, r in enumerate(ranks)]
                 (folder / "per_query.tsv").write_text("\n".join([head, *rows]) + "\n")
                 hits = [f"q{i} Q0 d{k} {k} {9 - k} x" for i in range(3) for k in range(1, 6)]
                 (folder / "run.trec").write_text("\n".join(hits) + "\n")
-                (tmp_path / path / "cell.json").write_text(json.dumps({"cell_seconds": 2.0 + seed}))
+                (tmp_path / path / "optical.json").write_text(json.dumps({"cell_seconds": 2.0 + seed}))
                 made.append({"system": system, "language": language, "seed": seed, "path": path})
     return made
 
 
+def recipe(systems, **changes):
+    keys = {"bitext": "pairs.tsv", "collection": "collection", "languages": {"low": ["ny"], "high": ["fr"]}}
+    return make_recipe({**keys, "systems": systems, **changes}, "test")
+
+
 def test_numbers(cells, tmp_path):
-    report = write_report(
-        tmp_path,
-        cells,
-        groups={"low": ["ny"], "high": ["fr"]},
-        baseline="words",
-        start="zero-shot",
-        translation=["words"],
-    )
+    systems = {"zero-shot": None, "words": {"method": "psq"}, "better": {"loss": "greedy"}}
+    report = write_report(tmp_path, cells, recipe=recipe(systems, baseline="words", translation=["words"]))
     table = report["measures"]["in-domain"]["map"]
     start, words, better = (0.5 + 0.25 + 0.2) / 3, (1 + 0.5 + 0.25) / 3, 2.5 / 3
     assert table["better"]["ny"] == {"mean": pytest.approx(better), "sd": pytest.approx(0), "seeds": 2}
@@ -66,7 +66,7 @@ def test_numbers(cells, tmp_path):
 
 
 def test_what_is_not_found_counts_as_beyond_the_run(cells, tmp_path):
-    file = tmp_path / "cells" / "zero-shot" / "ny-0" / "in-domain" / "per_query.tsv"
+    file = tmp_path / "zero-shot" / "ny-0" / "evaluation" / "in-domain" / "per_query.tsv"
     file.write_text(file.read_text().replace("q0\t0.5", "q0\t0.0").replace("\t0.500000\t1\n", "\t0.0\t1\n"))
     distances = rank_distances(tmp_path, cells, ["ny", "fr"])
     assert distances["zero-shot"] == pytest.approx((5 + 3 + 4) / 3)
@@ -74,11 +74,13 @@ def test_what_is_not_found_counts_as_beyond_the_run(cells, tmp_path):
 
 def test_curves_over_sizes(cells, tmp_path):
     pytest.importorskip("matplotlib")
-    systems = {"zero-shot": {}, "words": {"max_pairs": 50}, "better": {"max_pairs": 100}}
-    write_report(tmp_path, cells, groups={"low": ["ny"]}, baseline="words", about={"systems": systems})
+    systems = {"zero-shot": {}, "words": {"loss": "greedy", "max_pairs": 50}, "better": {"loss": "optical"}}
+    systems["better"]["max_pairs"] = 100
+    languages = {"low": ["ny"]}
+    write_report(tmp_path, cells, recipe=recipe(systems, languages=languages, baseline="words"))
     assert not (tmp_path / "pairs.svg").exists()
     for name, pairs in (("words", 50), ("better", 100)):
-        (tmp_path / "cells" / name).rename(tmp_path / "cells" / f"x-{pairs}")
+        (tmp_path / name).rename(tmp_path / f"x-{pairs}")
     names = {"words": "x-50", "better": "x-100"}
     renamed = [
         cell
@@ -86,8 +88,10 @@ def test_curves_over_sizes(cells, tmp_path):
         | {"path": cell["path"].replace(cell["system"], names.get(cell["system"], cell["system"]))}
         for cell in cells
     ]
-    systems = {"x-50": {"max_pairs": 50}, "x-100": {"max_pairs": 100}}
-    write_report(tmp_path, renamed, groups={"low": ["ny"]}, baseline="x-50", about={"systems": systems})
+    systems = {f"x-{pairs}": {"loss": "greedy", "max_pairs": pairs} for pairs in (50, 100)} | {
+        "zero-shot": {}
+    }
+    write_report(tmp_path, renamed, recipe=recipe(systems, languages=languages, baseline="x-50"))
     text = (tmp_path / "report.md").read_text()
     assert "![pairs](pairs.svg)" in text
     assert "![ablation](ablation.svg)" in text

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
 from optical_rs.cli import run_command
+from optical_rs.cli.compare import main
 from optical_rs.ranking import adjust, compare, evaluate, write_run
-from optical_rs.ranking.comparison import main
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -131,7 +131,7 @@ def test_identical_and_constantly_different_runs():
 
 def test_topics_that_a_run_lacks_are_taken_alike_everywhere(tmp_path, capsys):
     """One rule for ``evaluate``, ``compare`` and both commands: left out, or 0 if asked for."""
-    from optical_rs.ranking.trec_eval import main as trec_eval
+    from optical_rs.cli.trec_eval import main as trec_eval
 
     qrels, runs = collection(9)
     for topic in ("q003", "q007"):

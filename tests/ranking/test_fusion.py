@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
+from optical_rs.cli.fuse import main
 from optical_rs.ranking import fuse, read_run, write_run
-from optical_rs.ranking.fusion import main
 
 runs = st.lists(
     st.dictionaries(

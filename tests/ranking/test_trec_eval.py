@@ -7,7 +7,8 @@ import sys
 import pytest
 from optical_rs import InputError
 from optical_rs.cli import run_command
-from optical_rs.ranking.trec_eval import SETS, expand, main
+from optical_rs.cli.trec_eval import main
+from optical_rs.ranking.trec_eval import SETS, expand
 
 QRELS = "q1 0 a 1\nq1 0 b 0\nq1 0 c 2\nq2 0 a 1\nq3 0 z 1\n"
 RUN = "q1 Q0 b 1 3.0 mine\nq1 Q0 a 2 2.0 mine\nq1 Q0 x 3 1.0 mine\nq2 Q0 a 1 0.5 mine\nq9 Q0 a 1 0.5 mine\n"

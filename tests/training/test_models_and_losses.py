@@ -128,7 +128,9 @@ def test_a_different_encoder_is_matched_to_the_teacher(teacher, tmp_path, pairs)
     assert gap(student) < 0.8 * gap(random)
 
 
-def test_loading_a_colbert_checkpoint_in_stanfords_layout(tiny_encoder, tmp_path):
+@pytest.fixture
+def colbert(tiny_encoder, tmp_path):
+    """A checkpoint in Stanford's layout: queries are padded with expansion tokens."""
     import json
     import shutil
 
@@ -137,14 +139,19 @@ def test_loading_a_colbert_checkpoint_in_stanfords_layout(tiny_encoder, tmp_path
     folder = tmp_path / "colbert"
     shutil.copytree(tiny_encoder, folder)
     weights = {f"bert.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    torch.manual_seed(0)
     save_file(weights | {"linear.weight": torch.randn(8, 32)}, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]}
     (folder / "config.json").write_text(json.dumps(config))
-    from optical_rs.train import is_late_interaction
+    return folder
 
-    assert is_late_interaction(str(folder))
+
+def test_loading_a_colbert_checkpoint_in_stanfords_layout(tiny_encoder, colbert):
+    from optical_rs.models import is_late_interaction
+
+    assert is_late_interaction(str(colbert))
     assert not is_late_interaction(tiny_encoder)
-    model = load_model(folder, device="cpu")
+    model = load_model(colbert, device="cpu")
     assert model.get_embedding_dimension() == 8
     # Its queries are padded with expansion tokens; the alignment leaves them out.
     student = student_of(model)
@@ -260,12 +267,13 @@ def test_losses_by_their_definitions(teacher, store, pairs):
 
 
 def test_idf_marginals(teacher, store, pairs, tmp_path):
-    from optical_rs.data import Bitext
-    from optical_rs.train import idf_weights
+    from optical_rs.losses.idf import TeacherWeights, inverse_document_frequency
 
-    bitext = Bitext("test", [f for f, _ in pairs], [e for _, e in pairs])
     student = student_of(teacher)
-    idf = idf_weights(teacher, student, bitext, ["query"], tmp_path / "idf")
+    idf = {
+        "student_idf": inverse_document_frequency(student, [f for f, _ in pairs]),
+        "teacher_idf": TeacherWeights(teacher, [e for _, e in pairs]),
+    }
     assert [len(idf["teacher_idf"][i]) for i in range(12)] == [len(store[i]) for i in range(12)]
     loss = OpticalLoss(student, store, marginals="idf", **idf)
     features, labels = batch(student, pairs)
@@ -280,6 +288,62 @@ def test_idf_marginals(teacher, store, pairs, tmp_path):
     loss(features, labels).backward()
     with pytest.raises(InputError, match="'idf' needs"):
         OpticalLoss(student, store, marginals="idf")
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_a_teacher_that_skips_or_adds_tokens(side, colbert, pairs, tmp_path):
+    """A store, the model in the loss, and IDF weights leave the same tokens out: skipped words and query expansion."""
+    from optical_rs.losses.idf import TeacherWeights, inverse_document_frequency
+    from optical_rs.retrieval import TokenCache
+
+    teacher = load_model(colbert, device="cpu")
+    mask = next(module for module in teacher if hasattr(module, "skiplist_words"))
+    mask.skiplist_words = ["the"]
+    mask.resolve_with_tokenizer(teacher.tokenizer)
+    student = student_of(teacher)
+    student.eval()
+    texts = [e for _, e in pairs[:6]]
+    stored = TokenCache(teacher, tmp_path).tokens(texts, side)
+    prompt = teacher.prompts.get(side)
+    features = student.preprocess([f for f, _ in pairs[:6]], prompt=prompt, task=side) | {"task": side}
+    english = teacher.preprocess(texts, prompt=prompt, task=side) | {"task": side}
+    labels = torch.arange(6)
+    with_store = PooledMSELoss(student, stored)([dict(features)], labels)
+    with_model = PooledMSELoss(student, teacher)([dict(features), english])
+    torch.testing.assert_close(with_store, with_model, atol=1e-6, rtol=0)
+    weights = TeacherWeights(teacher, texts, [side])
+    assert [len(weights[i]) for i in range(6)] == [len(stored[i]) for i in range(6)]
+    frequencies = inverse_document_frequency(student, [f for f, _ in pairs])
+    loss = OpticalLoss(student, stored, marginals="idf", student_idf=frequencies, teacher_idf=weights)
+    assert torch.isfinite(loss([dict(features)], labels))
+
+
+@pytest.mark.parametrize("teacher_is", ["store", "model"])
+def test_copies_of_a_translation_are_no_negatives(teacher_is, teacher, pairs, tmp_path):
+    """The same English sentence twice in a batch: each row must find it, not avoid it."""
+    from optical_rs.losses.base import copies
+    from optical_rs.retrieval import TokenCache
+
+    student = student_of(teacher)
+    student.eval()
+    english = [pairs[0][1], pairs[1][1], pairs[0][1]]
+    foreign = [pairs[0][0], pairs[1][0], pairs[0][0] + " pa"]
+    features = student.preprocess(foreign, prompt="query : ", task="query") | {"task": "query"}
+    kind = LOSSES["contrastive"]
+    if teacher_is == "store":
+        stored = TokenCache(teacher, tmp_path).tokens([pairs[0][1], pairs[1][1]], "query")
+        value = kind(student, stored)([features], torch.tensor([0, 1, 0]))
+    else:
+        given = teacher.preprocess(english, prompt="query : ", task="query") | {"task": "query"}
+        value = kind(student, teacher)([features, given])
+    x = [torch.from_numpy(t) for t in student.encode_query(foreign, convert_to_numpy=True)]
+    y = [torch.from_numpy(t) for t in teacher.encode_query(english, convert_to_numpy=True)]
+    scores = 20 * torch.tensor([[(a @ b.T).max(1).values.mean().item() for b in y] for a in x])
+    scores[0, 2] = scores[2, 0] = -torch.inf
+    want = torch.nn.functional.cross_entropy(scores, torch.arange(3)).item()
+    assert value.item() == pytest.approx(want, abs=1e-4)
+    same = copies(torch.tensor([5, 6, 5]), torch.zeros(3, 1, 1), torch.ones(3, 1, dtype=torch.bool))
+    assert same.nonzero().tolist() == [[0, 2], [2, 0]]
 
 
 def test_bad_losses(teacher, store, tmp_path):

@@ -1,10 +1,25 @@
-"""Bitext, retrieval collections, and batches of them.
+"""Bitext, retrieval collections and question–passage pairs, from files and from published sources.
 
-``load_bitext`` and ``load_collection`` take one string that names either files of the user's or a
-built-in set that an installed package carries (``kolibri:<language>``, ``bible:ny``).
+Each loader takes one string, or a path: files of the user's, or a source such as ``afriqa:hau``
+(:data:`optical_rs.data.sources.SOURCES` declares them all, docs/data.md has their table).
 """
 
 from .bitext import Bitext, load_bitext
-from .collection import Collection, load_collection, stream_documents
+from .collection import Collection, load_collection, splits_of, stream_documents
+from .pairs import QuestionPassages, load_pairs
+from .sources import verify
+from .split import hold_out, without
 
-__all__ = ["Bitext", "Collection", "load_bitext", "load_collection", "stream_documents"]
+__all__ = [
+    "Bitext",
+    "Collection",
+    "QuestionPassages",
+    "hold_out",
+    "load_bitext",
+    "load_collection",
+    "load_pairs",
+    "splits_of",
+    "stream_documents",
+    "verify",
+    "without",
+]

@@ -1,24 +1,25 @@
-"""Translated sentence pairs from files, the Hugging Face hub or installed packages."""
+"""Translated sentence pairs from files, the Hugging Face hub, or published sources."""
 
-import csv
 import dataclasses
-import gzip
+import html
+import os
 import random
-import shutil
-import tempfile
-import zipfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import InputError, closest, require
-from ..files import json_lines, lines_of
+from ..errors import InputError, closest
+from .formats import READERS, Row, ending, read_pairs
+from .formats.delimited import COLUMNS
+from .formats.hub import read_hub
+from .formats.moses import read_moses
+from .sources import SOURCES, SPLITS, find
 
-#: Splits of the built-in sets.
-SPLITS = ("train", "dev", "test", "all")
-BUILT_IN = ("kolibri", "bible")
+#: The places of as many rows without text are said.
+_SHOWN = 5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Bitext:
     """Sentence pairs.
 
@@ -28,14 +29,24 @@ class Bitext:
         What it was loaded from.
     foreign, english : list of str
         The two sides; sentence i of one translates sentence i of the other.
+    skipped : int
+        Rows that were left out because a side is empty.
     """
 
     name: str
     foreign: list[str]
     english: list[str]
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.foreign)
+
+    def __repr__(self) -> str:
+        skipped = f", {self.skipped:,} rows skipped" if self.skipped else ""
+        return f"Bitext({self.name!r}, {len(self):,} pairs{skipped})"
+
+    def _repr_html_(self) -> str:
+        return examples(repr(self), ("foreign", "english"), zip(self.foreign, self.english, strict=True))
 
     def head(self, count: int | None) -> "Bitext":
         """The first ``count`` pairs (all for None)."""
@@ -45,229 +56,100 @@ class Bitext:
         """``count`` random pairs; all of them as often as they fit, then some once more."""
         whole, rest = divmod(count, len(self))
         chosen = [*range(len(self))] * whole + random.Random(seed).sample(range(len(self)), rest)
+        return self.choose(chosen)
+
+    def choose(self, places: Iterable[int]) -> "Bitext":
+        """The pairs at these places, in this order."""
+        places = list(places)
         return dataclasses.replace(
-            self, foreign=[self.foreign[i] for i in chosen], english=[self.english[i] for i in chosen]
+            self, foreign=[self.foreign[i] for i in places], english=[self.english[i] for i in places]
         )
 
 
-def _collect(name: str, rows: Iterable[tuple[str, object, object]]) -> Bitext:
-    """Check and gather (where, foreign, english) rows."""
-    foreign, english = [], []
-    for where, f, e in rows:
-        for side, text in (("foreign", f), ("english", e)):
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{where}: the {side} side is empty")
-        foreign.append(str(f).strip())
-        english.append(str(e).strip())
-    if not foreign:
-        raise InputError(f"{name}: no sentence pairs")
-    return Bitext(name, foreign, english)
+def examples(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]], count: int = 5) -> str:
+    """An HTML table of the first rows, texts cut short."""
+
+    def cell(text: str, tag: str = "td") -> str:
+        cut = text if len(text) <= 120 else text[:119] + "…"
+        return f"<{tag}>{html.escape(cut)}</{tag}>"
+
+    lines = ["".join(cell(name, "th") for name in head)]
+    for _, row in zip(range(count), rows, strict=False):
+        lines.append("".join(cell(text) for text in row))
+    table = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{html.escape(caption)}</caption>{table}</table>"
 
 
-def _columns(where: str, available: Iterable[str], wanted: tuple[str, str]) -> None:
-    available = list(available)
-    for column in wanted:
-        if column not in available:
-            raise InputError(f"{where}: no column '{column}'{closest(column, available)}")
-
-
-def _tsv(path: Path, columns: tuple[str, str]):
-    header: tuple[int, int] | None = None
-    for number, line in lines_of(path):
-        fields = line.split("\t")
-        if number == 1 and set(columns) <= set(fields):
-            header = (fields.index(columns[0]), fields.index(columns[1]))
+def _collect(name: str, rows: Iterable[Row]) -> Bitext:
+    """Gather rows; those without text on a side are counted, and the caller is warned once."""
+    foreign: list[str] = []
+    english: list[str] = []
+    skipped = 0
+    places: list[str] = []
+    for where, *pair in rows:
+        for side, text in zip(("foreign", "english"), pair, strict=True):
+            if text is not None and not isinstance(text, str):
+                raise InputError(f"{where}: the {side} side: expected text, got {text!r}")
+        # A byte-order mark inside a file is left over from files that were joined.
+        f, e = ((text or "").replace("\ufeff", "").strip() for text in pair)
+        if not f or not e:
+            skipped += 1
+            if len(places) < _SHOWN:
+                places.append(f"{where.removeprefix(name).lstrip(':, ')} ({'english' if f else 'foreign'})")
             continue
-        if header is None and len(fields) != 2:
-            raise InputError(f"{path}:{number}: expected 2 columns (foreign, english), got {len(fields)}")
-        i, j = header or (0, 1)
-        if max(i, j) >= len(fields):
-            raise InputError(f"{path}:{number}: expected at least {max(i, j) + 1} columns, got {len(fields)}")
-        yield f"{path}:{number}", fields[i], fields[j]
-
-
-def _csv(path: Path, columns: tuple[str, str]):
-    reader = csv.DictReader(line for _, line in lines_of(path))
-    _columns(f"{path}:1", reader.fieldnames or [], columns)
-    for row in reader:
-        yield f"{path}:{reader.line_num}", row[columns[0]], row[columns[1]]
-
-
-def _jsonl(path: Path, columns: tuple[str, str]):
-    for where, row in json_lines(path):
-        _columns(where, row, columns)
-        yield where, row[columns[0]], row[columns[1]]
-
-
-def _parquet(path: Path, columns: tuple[str, str]):
-    parquet = require("pyarrow.parquet", "train")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        file = parquet.ParquetFile(path)
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        raise InputError(f"{path}: not a Parquet file ({error})") from None
-    _columns(str(path), file.schema_arrow.names, columns)
-    number = 0
-    for batch in file.iter_batches(columns=list(columns)):
-        for f, e in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-            number += 1
-            yield f"{path}, row {number}", f, e
-
-
-def _tmx(path: Path, columns: tuple[str, str]):
-    """Translation units of a TMX file, one at a time: English, and the column's language or any other."""
-    from xml.etree import ElementTree
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    language = "{http://www.w3.org/XML/1998/namespace}lang"
-    wanted = columns[0].lower() if columns[0] != "foreign" else None
-    number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            for _, unit in ElementTree.iterparse(file):
-                if unit.tag != "tu":
-                    continue
-                number += 1
-                sides: dict[str, str] = {}
-                for variant in unit.iter("tuv"):
-                    code = (variant.get(language) or variant.get("lang") or "").lower().split("-")[0]
-                    seg = variant.find("seg")
-                    sides[code] = " ".join("".join(seg.itertext()).split()) if seg is not None else ""
-                unit.clear()
-                others = [code for code in sides if code != "en" and wanted in (None, code)]
-                if "en" not in sides or not others:
-                    raise InputError(
-                        f"{path}: unit {number}: expected English and {wanted or 'another language'}, "
-                        f"got {', '.join(sides) or 'nothing'}"
-                    )
-                if sides["en"] and sides[others[0]]:
-                    yield f"{path}, unit {number}", sides[others[0]], sides["en"]
-        except ElementTree.ParseError as error:
-            raise InputError(f"{path}: not valid XML ({error})") from None
-
-
-def _translations(path: Path, columns: tuple[str, str]):
-    """Translated messages of PO, XLIFF and what else translate-toolkit reads; the source is English."""
-    factory = require("translate.storage.factory", "data")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        store = factory.getobject(str(path))
-    except Exception as error:  # noqa: BLE001 - each format has errors of its own
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    for number, unit in enumerate(store.units, 1):
-        if unit.istranslatable() and unit.istranslated() and not unit.isfuzzy():
-            yield f"{path}, unit {number}", str(unit.target), str(unit.source)
-
-
-def _archive(path: Path):
-    """A Moses archive, as OPUS gives them out: two line-aligned files, one of which ends in ``.en``."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: not a zip archive") from None
-    with archive, tempfile.TemporaryDirectory() as folder:
-        names = [n for n in archive.namelist() if "." in n and "-" in n.rpartition(".")[0]]
-        english = [n for n in names if n.endswith(".en")]
-        stem = english[0].removesuffix(".en") if english else ""
-        foreign = [n for n in names if n.startswith(stem + ".") and n not in english] if english else []
-        if len(english) != 1 or not foreign:
-            raise InputError(
-                f"{path}: expected two files NAME.en and NAME.xx, got {', '.join(archive.namelist())}"
-            )
-        files = []
-        for i, name in enumerate((foreign[0], english[0])):
-            files.append(Path(folder) / str(i))
-            with archive.open(name) as source, files[i].open("wb") as target:
-                shutil.copyfileobj(source, target)
-        yield from _moses(*files)
-
-
-READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _jsonl, ".parquet": _parquet, ".tmx": _tmx}
-#: What translate-toolkit reads.
-TRANSLATIONS = (".po", ".xlf", ".xliff")
-
-
-def _moses(foreign: Path, english: Path):
-    f, e = list(lines_of(foreign)), list(lines_of(english))
-    if len(f) != len(e):
-        raise InputError(f"{english}:{len(e)}: ends after {len(e)} lines, but {foreign} has {len(f)}")
-    for (number, text), (_, translation) in zip(f, e, strict=True):
-        if not text.strip():
-            raise InputError(f"{foreign}:{number}: the foreign side is empty")
-        yield f"{english}:{number}", text, translation
-
-
-def _hub(spec: str, columns: tuple[str, str]):
-    datasets = require("datasets", "train")
-    name, *rest = spec.removeprefix("hf:").split(":")
-    split = rest.pop() if rest else "train"
-    rows = datasets.load_dataset(name, *rest, split=split)
-    _columns(spec, rows.column_names, columns)
-    for i, row in enumerate(rows):
-        yield f"{spec}, row {i}", row[columns[0]], row[columns[1]]
-
-
-def _built_in(spec: str, split: str):
-    from .sources import bible, kolibri
-
-    source, _, language = spec.partition(":")
-    if source == "kolibri":
-        # Of a pool of languages (see load_collection), those that are translations.
-        names = [name for name in language.split("+") if name != "en" or name == language]
-        for name in names:
-            for english, foreign in kolibri.pairs(name).items():
-                if split in ("all", kolibri.split_of(english)):
-                    yield spec, foreign, english
-    elif language != "ny":
-        raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")
-    else:
-        for key, (foreign, english) in bible.aligned().items():
-            if split in ("all", bible.split_of(key[0])):
-                yield spec, foreign, english
+        # A sentence is one line, in files that are written and for models alike.
+        foreign.append(" ".join(f.split()) if "\n" in f or "\r" in f or "\t" in f else f)
+        english.append(" ".join(e.split()) if "\n" in e or "\r" in e or "\t" in e else e)
+    shown = ", ".join(places) + (", …" if skipped > len(places) else "")
+    if not foreign:
+        raise InputError(f"{name}: no sentence pairs" + (f": a side is empty at {shown}" if skipped else ""))
+    if skipped:
+        noun = "row was" if skipped == 1 else "rows were"
+        warnings.warn(f"{name}: {skipped:,} {noun} skipped, as a side is empty: {shown}", stacklevel=3)
+    return Bitext(name, foreign, english, skipped)
 
 
 def load_bitext(
-    spec: str,
+    spec: str | os.PathLike,
     *,
     split: str = "train",
-    columns: tuple[str, str] = ("foreign", "english"),
+    columns: tuple[str, str] = COLUMNS,
 ) -> Bitext:
     """Load translated sentence pairs.
 
     Parameters
     ----------
-    spec : str
-        * a ``.tsv`` file: foreign and English, or a header with the columns' names;
-        * a ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns' names;
-        * a ``.tmx`` file with English and one other language (or that which ``columns`` names first);
+    spec : str or path
+        * a ``.tsv`` file: foreign and English, or a first line with the columns' names (where one of two is
+          ``english``, ``en`` or ``eng``, the other is the foreign one);
+        * a ``.csv``, ``.jsonl`` or ``.parquet`` file with the columns' names, or with both languages in an
+          object called ``translation``;
+        * a ``.tmx``, ``.tmx.gz`` or ``.tmx.zip`` file with English and one other language (or that which
+          ``columns`` names first);
         * a ``.po``, ``.xlf`` or ``.xliff`` file of messages in English (extra ``data``): what is
           translated and not marked as fuzzy;
         * a ``.zip`` of two line-aligned files, as OPUS has them;
         * two line-aligned text files (Moses), ``"text.sw,text.en"``, the foreign one first;
         * ``"hf:name"``, ``"hf:name:split"`` or ``"hf:name:config:split"`` from the Hugging Face hub;
-        * ``"kolibri:<language>"``, ``"kolibri:<language>+<language>"`` or ``"bible:ny"``, from installed
-          packages (extra ``demo``).
+        * a published source, such as ``"mafand:hau"``, ``"menyo"``, ``"tico:sw"``, ``"kolibri:ny"`` or
+          ``"bible:ny"``; docs/data.md has their table.
 
         Text files may be gzipped (``.gz``) and must be UTF-8.
     split : {"train", "dev", "test", "all"}
-        Part of a built-in set. Files are taken whole.
+        Part of a published source. Files are taken whole.
     columns : pair of str
         Names of the foreign and the English column.
 
     Returns
     -------
     Bitext
+        Rows with an empty side are left out and counted; a warning names the first of them.
 
     Raises
     ------
     InputError
-        Missing columns, empty sides, broken UTF-8, files of unequal length (with file and line);
-        an unknown set or language (with the nearest valid name).
+        Missing columns, broken UTF-8, files of unequal length (with file and line); an unknown source or
+        language (with the nearest valid name); a split that a source does not have.
 
     Examples
     --------
@@ -275,37 +157,26 @@ def load_bitext(
     >>> from optical_rs.data import load_bitext
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "pairs.tsv"
     >>> _ = file.write_text("Habari ya asubuhi\\tGood morning\\n", encoding="utf-8")
-    >>> load_bitext(str(file)).english
+    >>> load_bitext(file).english
     ['Good morning']
     """
+    spec = os.fspath(spec)
     if split not in SPLITS:
         raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
-    source = spec.partition(":")[0]
-    if source in BUILT_IN:
-        return _collect(spec, _built_in(spec, split))
-    if source == "hf":
-        return _collect(spec, _hub(spec, columns))
-    if "," in spec:
+    found = find(spec)
+    if found:
+        source, rest = found
+        return _collect(spec, source.read_bitext(spec, rest, split))
+    if spec.startswith("hf:"):
+        return _collect(spec, read_hub(spec, columns))
+    if "," in spec and not Path(spec).exists():
         files = spec.split(",")
         if len(files) != 2:
             raise InputError(f"bitext: expected two files 'FOREIGN,ENGLISH', got {spec!r}")
-        return _collect(spec, _moses(Path(files[0]), Path(files[1])))
-    path = Path(spec)
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix in TRANSLATIONS:
-        return _collect(spec, _translations(path, columns))
-    if suffix == ".zip":
-        return _collect(spec, _archive(path))
-    if suffix not in READERS:
-        known = [
-            *READERS,
-            *TRANSLATIONS,
-            ".zip",
-            "FOREIGN,ENGLISH",
-            "hf:<name>",
-            "kolibri:<language>",
-            "bible:ny",
-        ]
-        hint = closest(spec, ["kolibri:ny", "bible:ny"]) if ":" in spec else f"; expected {', '.join(known)}"
+        return _collect(spec, read_moses(Path(files[0]), Path(files[1])))
+    if ending(Path(spec)) not in READERS:
+        sources = [source.spelling for source in SOURCES.values() if source.bitext]
+        known = [*READERS, "FOREIGN,ENGLISH", "hf:<name>", *sources]
+        hint = closest(spec, sources) if ":" in spec else f"; expected {', '.join(known)}"
         raise InputError(f"bitext: cannot tell what '{spec}' is{hint}")
-    return _collect(spec, READERS[suffix](path, columns))
+    return _collect(spec, read_pairs(Path(spec), columns))

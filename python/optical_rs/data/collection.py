@@ -1,19 +1,21 @@
 """Retrieval collections: queries, documents and judgments."""
 
 import dataclasses
+import os
 import random
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, closest
-from ..files import iter_texts, lines_of, read_qrels, read_texts
-from .bitext import BUILT_IN, SPLITS
+from ..files import Texts, check_id, iter_texts, lines_of, read_qrels, read_texts
+from .bitext import examples
+from .sources import SIDES, SOURCES, SPLITS, find
+from .sources.source import Found
 
-SIDES = ("query", "document")
+__all__ = ["Collection", "Texts", "load_collection", "read_texts", "splits_of", "stream_documents"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Collection:
     """A test collection.
 
@@ -25,12 +27,32 @@ class Collection:
         Id → text.
     qrels : dict of str to dict of str to int
         Query id → document id → relevance.
+    side : {"query", "document"} or None
+        The side that is in the foreign language; None where it is not known.
+    skipped : int
+        Rows of the source that were left out because a text is missing.
     """
 
     name: str
     queries: dict[str, str]
     documents: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    side: str | None = None
+    skipped: int = 0
+
+    def __repr__(self) -> str:
+        side = f", foreign side: {self.side}" if self.side else ""
+        skipped = f", {self.skipped:,} rows skipped" if self.skipped else ""
+        counts = f"{len(self.queries):,} queries, {len(self.documents):,} documents"
+        return f"Collection({self.name!r}, {counts}{side}{skipped})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (text, self.documents.get(max(judged, key=judged.__getitem__), ""))
+            for query, text in self.queries.items()
+            if (judged := self.qrels.get(query))
+        )
+        return examples(repr(self), ("query", "a relevant document"), rows)
 
     def sample(
         self, *, queries: int | None = None, documents: int | None = None, seed: int = 0
@@ -47,38 +69,15 @@ class Collection:
             kept |= set(pick.sample(others, min(max(documents - len(kept), 0), len(others))))
         else:
             kept = set(self.documents)
-        return Collection(
-            self.name,
-            {q: self.queries[q] for q in chosen},
-            {d: text for d, text in self.documents.items() if d in kept},
-            qrels,
+        return dataclasses.replace(
+            self,
+            queries={q: self.queries[q] for q in chosen},
+            documents={d: text for d, text in self.documents.items() if d in kept},
+            qrels=qrels,
         )
 
 
-class Texts:
-    """(id, text) pairs that are read anew in every pass and never held together.
-
-    Parameters
-    ----------
-    read : callable
-        Returns an iterator over them.
-    count : int, optional
-        Their number; by default they are counted when it is asked for, which reads them once.
-    """
-
-    def __init__(self, read: Callable[[], Iterator[tuple[str, str]]], count: int | None = None):
-        self._read, self._count = read, count
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return self._read()
-
-    def __len__(self) -> int:
-        if self._count is None:
-            self._count = sum(1 for _ in self)
-        return self._count
-
-
-def stream_documents(spec: str) -> Texts:
+def stream_documents(spec: str | os.PathLike) -> Texts:
     """The documents of a file, or of a collection as :func:`load_collection` takes it, without holding them.
 
     Files, folders, ``irds:``, ``trec:``, ``ciral:`` and ``africlirmatrix:`` are read as they are asked for;
@@ -87,7 +86,7 @@ def stream_documents(spec: str) -> Texts:
     Raises
     ------
     InputError
-        As :func:`load_collection`; what :func:`iter_texts` finds wrong in a file is told when it is read.
+        As :func:`load_collection`; what :func:`iter_texts` finds wrong in a file is raised when it is read.
 
     Examples
     --------
@@ -97,128 +96,140 @@ def stream_documents(spec: str) -> Texts:
     >>> next(iter(documents))[0]
     'm0000'
     """
-    from . import published
-
+    spec = os.fspath(spec)
     path = Path(spec)
     if path.is_file():
         return Texts(partial(iter_texts, path))
     for name in ("corpus.jsonl", "documents.tsv"):
         if (path / name).exists():
             return Texts(partial(iter_texts, path / name))
-    source, _, rest = spec.partition(":")
-    if source in published.STREAMED:
-        return published.STREAMED[source](rest)
+    found = find(spec)
+    if found and found[0].documents:
+        return found[0].documents(found[1])
     documents = load_collection(spec, split="all").documents
     return Texts(lambda: iter(documents.items()), len(documents))
 
 
-def _beir_qrels(path: Path) -> dict[str, dict[str, int]]:
+def read_beir_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Judgments as BEIR has them: ``query<TAB>document<TAB>relevance``, with or without a first line of names."""
     qrels: dict[str, dict[str, int]] = {}
     for number, line in lines_of(path):
         fields = line.split("\t")
-        if number == 1 and fields[0] == "query-id":
+        if (number == 1 and fields[0] == "query-id") or not line.strip():
             continue
+        where = f"{path}:{number}"
         try:
             query, document, relevance = fields
-            qrels.setdefault(query, {})[document] = int(relevance)
+            grade = int(relevance)
         except ValueError:
-            raise InputError(f"{path}:{number}: expected 'query<TAB>document<TAB>integer'") from None
+            raise InputError(f"{where}: expected 'query<TAB>document<TAB>integer'") from None
+        qrels.setdefault(check_id(where, query), {})[check_id(where, document)] = grade
     return qrels
 
 
-def _folder(path: Path, split: str) -> Collection:
+def splits_of(spec: str | os.PathLike) -> tuple[str, ...]:
+    """The splits that a collection has, such as to know whether it has one to choose a checkpoint on.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_collection`.
+
+    Examples
+    --------
+    >>> splits_of("kolibri:ny"), splits_of("belebele:swh_Latn")
+    (('train', 'dev', 'test'), ('test',))
+    """
+    spec = os.fspath(spec)
+    if found := find(spec):
+        return found[0].part("collection", spec).have(found[1])
+    if not Path(spec).is_dir():
+        raise _unknown(spec)
+    have = _beir_splits(Path(spec)) or _trec_splits(Path(spec))
+    return tuple(sorted(have, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name)))
+
+
+def _unknown(spec: str) -> InputError:
+    known = [s.spelling for s in SOURCES.values() if s.collection]
+    return InputError(f"collection: no folder '{spec}' and no source of that name{closest(spec, known)}")
+
+
+def _choose(path: Path, have: set[str], split: str) -> list[str]:
+    if split == "all":
+        return sorted(have)
+    if split not in have:
+        raise InputError(f"split: {path} has no '{split}'; it has {', '.join(sorted(have)) or 'none'}")
+    return [split]
+
+
+def _beir_splits(path: Path) -> set[str]:
+    return {p.stem for p in (path / "qrels").glob("*.tsv")}
+
+
+def _beir(path: Path, split: str) -> Found:
+    qrels: dict[str, dict[str, int]] = {}
+    for name in _choose(path, _beir_splits(path), split):
+        for query, judged in read_beir_qrels(path / "qrels" / f"{name}.tsv").items():
+            qrels.setdefault(query, {}).update(judged)
+    return Found(read_texts(path / "queries.jsonl"), read_texts(path / "corpus.jsonl"), qrels)
+
+
+def _own_files(path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The queries and the judgments that name their split."""
+    queries = {p.name.split(".")[1]: p for p in path.glob("queries.*.tsv")}
+    return queries, {p.stem: p for p in (path / "qrels").glob("*.txt")}
+
+
+def _trec_splits(path: Path) -> set[str]:
+    # Queries and judgments that name no split are the test's.
+    common = (path / "qrels.txt").exists() and (path / "queries.tsv").exists()
+    queries, qrels = _own_files(path)
+    return {*queries, *qrels, *(["test"] if common else [])}
+
+
+def _trec_like(path: Path, split: str) -> Found:
+    """``documents.tsv``; for each split its own queries, judgments or both."""
+    own_queries, own_qrels = _own_files(path)
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for name in _choose(path, _trec_splits(path), split):
+        asked = read_texts(own_queries.get(name, path / "queries.tsv"))
+        judged = read_qrels(own_qrels.get(name, path / "qrels.txt"))
+        queries |= {query: text for query, text in asked.items() if query in judged}
+        for query in asked.keys() & judged.keys():
+            qrels.setdefault(query, {}).update(judged[query])
+    return Found(queries, read_texts(path / "documents.tsv"), qrels)
+
+
+def _folder(path: Path, split: str) -> Found:
     if (path / "corpus.jsonl").exists():
-        qrels = path / "qrels" / f"{split}.tsv"
-        if not qrels.exists():
-            have = sorted(p.stem for p in (path / "qrels").glob("*.tsv"))
-            raise InputError(f"collection: {path} has no qrels/{split}.tsv{closest(split, have)}")
-        collection = Collection(
-            str(path),
-            read_texts(path / "queries.jsonl"),
-            read_texts(path / "corpus.jsonl"),
-            _beir_qrels(qrels),
-        )
-    elif (path / "documents.tsv").exists():
-        collection = Collection(
-            str(path),
-            read_texts(path / "queries.tsv"),
-            read_texts(path / "documents.tsv"),
-            read_qrels(path / "qrels.txt"),
-        )
-    else:
-        raise InputError(
-            f"collection: {path} has neither corpus.jsonl (BEIR: queries.jsonl, qrels/<split>.tsv) nor "
-            "documents.tsv (TREC: queries.tsv, qrels.txt)"
-        )
-    judged = {q: text for q, text in collection.queries.items() if q in collection.qrels}
-    if not judged:
-        raise InputError(f"collection: {path} has no query with judgments")
-    return dataclasses.replace(collection, queries=judged)
+        return _beir(path, split)
+    if (path / "documents.tsv").exists():
+        return _trec_like(path, split)
+    raise InputError(
+        f"collection: {path} has neither corpus.jsonl (BEIR: queries.jsonl, qrels/<split>.tsv) nor "
+        "documents.tsv (TREC: queries.tsv, qrels.txt)"
+    )
 
 
-def _kolibri(spec: str, language: str, split: str, side: str) -> Collection:
-    from .sources import kolibri
-
-    ids = {english: f"m{i:04d}" for i, english in enumerate(kolibri.documents())}
-    names = language.split("+")
-    pool = len(names) > 1
-    texts = {n: {e: e for e in ids} if pool and n == "en" else kolibri.pairs(n) for n in names}
-    # English text → id → what it says, in each language.
-    foreign: dict[str, dict[str, str]] = {}
-    for name, translations in texts.items():
-        for english, text in translations.items():
-            foreign.setdefault(english, {})[f"{ids[english]}/{name}" if pool else ids[english]] = text
-    chosen = {e: found for e, found in foreign.items() if split in ("all", kolibri.split_of(e))}
-    if side == "query":
-        queries = {key: text for found in chosen.values() for key, text in found.items()}
-        documents = {key: english for english, key in ids.items()}
-        qrels = {key: {ids[english]: 1} for english, found in chosen.items() for key in found}
-    else:
-        queries = {ids[english]: english for english in chosen}
-        documents = {key: text for found in foreign.values() for key, text in found.items()}
-        qrels = {ids[english]: dict.fromkeys(found, 1) for english, found in chosen.items()}
-    return Collection(spec, queries, documents, qrels)
-
-
-def _bible(spec: str, language: str, split: str, side: str) -> Collection:
-    from .sources import bible
-
-    if language != "ny":
-        raise InputError(f"bible: no language '{language}'; did you mean 'ny'?")
-    verses = bible.aligned()
-    chosen = [k for k in verses if split in ("all", bible.split_of(k[0]))]
-    # A query is the beginning of a verse: known items, with the wording of the whole withheld.
-    asks, answers = (0, 1) if side == "query" else (1, 0)
-    queries = {bible.verse_id(k): " ".join(verses[k][asks].split()[:10]) for k in chosen}
-    documents = {bible.verse_id(k): pair[answers] for k, pair in verses.items()}
-    return Collection(spec, queries, documents, {q: {q: 1} for q in queries})
-
-
-def load_collection(spec: str, *, split: str = "test", side: str = "query") -> Collection:
+def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str | None = None) -> Collection:
     """Load queries, documents and judgments.
 
     Parameters
     ----------
-    spec : str
+    spec : str or path
         * a folder in BEIR's layout: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``;
         * a folder of ``documents.tsv`` and ``queries.tsv`` (id, tab, text) with TREC judgments in
-          ``qrels.txt``;
-        * ``"irds:<id>"``: a data set of ir_datasets (extra ``data``), such as ``irds:wikiclir/sw``,
-          ``irds:neuclir/1/fa/trec-2022``, ``irds:clirmatrix/yo/bi139-base/en/test1`` or
-          ``irds:mmarco/v2/fr/dev/small``;
-        * ``"ciral:<language>"``, ``"africlirmatrix:<language>"``, ``"afriqa:<code>"``,
-          ``"belebele:<code>"``: published collections, from files or their hub; see docs/data.md;
-        * ``"trec:<folder>"``: TREC's SGML, as CLEF's documents and topics come: one file ``topics…``,
-          ``qrels.txt`` and a folder ``documents``;
-        * ``"kolibri:<language>"`` (known-item search in interface messages) or ``"bible:ny"`` (a
-          verse by its first ten words), from installed packages (extra ``demo``);
-        * ``"kolibri:en+ny+yo"``: the same in several languages at once, whose ids end in ``/ny`` and so on,
-          such as a pool of documents in many languages for English queries (``side="document"``).
+          ``qrels.txt``, which are the test's; other splits have ``queries.<split>.tsv``,
+          ``qrels/<split>.txt`` or both;
+        * a published source, such as ``"afriqa:hau"``, ``"ciral:hausa"``, ``"mafand:hau"``,
+          ``"irds:wikiclir/sw"``, ``"trec:FOLDER"``, ``"kolibri:ny"`` or ``"bible:ny"``; docs/data.md has
+          their table.
     split : str
-        ``"train"``, ``"dev"``, ``"test"`` or ``"all"`` of a built-in collection: which queries are
-        asked (documents are always all). The judgments file in BEIR's layout.
-    side : {"query", "document"}
-        For built-in collections, which side is in the foreign language.
+        ``"train"``, ``"dev"``, ``"test"`` or ``"all"``: which queries are asked (documents are always all).
+    side : {"query", "document"}, optional
+        The side that is in the foreign language. By default the source's own; ``"query"`` where a source has both.
+        Of folders it is what the caller says.
 
     Returns
     -------
@@ -227,21 +238,25 @@ def load_collection(spec: str, *, split: str = "test", side: str = "query") -> C
     Raises
     ------
     InputError
-        An unknown collection or language (with the nearest valid name); a bad line.
-    """
-    if side not in SIDES:
-        raise InputError(f"side: unknown side '{side}'{closest(side, SIDES)}")
-    source, _, language = spec.partition(":")
-    if source in BUILT_IN:
-        if split not in SPLITS:
-            raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
-        return (_kolibri if source == "kolibri" else _bible)(spec, language, split, side)
-    from . import published
+        An unknown collection or language (with the nearest valid name); a split or side that the
+        collection does not have (with those that it has); a bad line.
 
-    if source in published.SOURCES:
-        return published.load_published(spec, split, side)
-    path = Path(spec)
-    if not path.is_dir():
-        known = ["kolibri:ny", "bible:ny"]
-        raise InputError(f"collection: no folder '{spec}' and no built-in of that name{closest(spec, known)}")
-    return _folder(path, split)
+    Examples
+    --------
+    >>> load_collection("kolibri:ny", split="dev")
+    Collection('kolibri:ny', 101 queries, 1,092 documents, foreign side: query)
+    """
+    spec = os.fspath(spec)
+    if side is not None and side not in SIDES:
+        raise InputError(f"side: unknown side '{side}'{closest(side, SIDES)}")
+    source = find(spec)
+    if source:
+        found, side = source[0].read_collection(spec, source[1], split, side)
+    elif Path(spec).is_dir():
+        found = _folder(Path(spec), split)
+    else:
+        raise _unknown(spec)
+    queries = {q: text for q, text in found.queries.items() if q in found.qrels}
+    if not queries:
+        raise InputError(f"{spec}: no query with judgments")
+    return Collection(spec, queries, found.documents, found.qrels, side, found.skipped)

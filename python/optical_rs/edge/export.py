@@ -1,6 +1,5 @@
-"""``optical-rs export``: a trained model as a small folder that needs no torch."""
+"""``export``: a trained model as a small folder that needs no torch."""
 
-import argparse
 import json
 import logging
 import shutil
@@ -266,56 +265,9 @@ def _agreement(model: Any, encoder: Encoder, texts: Sequence[str]) -> dict[str, 
     return {"smallest": float(every.min()), "mean": float(every.mean())}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs export``."""
-    parser = argparse.ArgumentParser(prog="optical-rs export", description=__doc__)
-    parser.add_argument("--model", required=True, help="checkpoint: a folder or a hub id")
-    parser.add_argument("--out", required=True, type=Path, help="a new folder")
-    parser.add_argument(
-        "--format",
-        choices=("edge", "pylate"),
-        default="edge",
-        help="what is to read it: this package, or PyLate",
-    )
-    parser.add_argument("--precision", choices=(*MODELS, "both"), default="both", help="of the weights")
-    parser.add_argument(
-        "--vocabulary",
-        action="append",
-        metavar="TEXTS",
-        help="keep only what these texts need: a collection (kolibri:ny), or a file of lines; may be repeated",
-    )
-    options = parser.parse_args(arguments)
-    if options.format == "pylate":
-        from .pylate import export_pylate
-
-        if options.vocabulary or options.precision != "both":
-            raise InputError("format: 'pylate' goes with neither --vocabulary nor --precision")
-        config = export_pylate(options.model, options.out)
-        print(f"{options.out}: for PyLate, texts of up to {config['document_length']} tokens")
-        return
-    texts = None
-    if options.vocabulary:
-        texts = [text for spec in options.vocabulary for text in texts_of(spec)]
-    precisions = tuple(MODELS) if options.precision == "both" else (options.precision,)
-    config = export(options.model, options.out, precisions=precisions, vocabulary=texts)
-    print(f"{options.out}: dimension {config['dim']}, {config['vocabulary']} pieces of vocabulary")
-    for precision, cosine in config["agreement"].items():
-        size = (options.out / MODELS[precision]).stat().st_size
-        print(
-            f"  {precision:8} {size / 1e6:6.1f} MB   cosine to the model: mean {cosine['mean']:.4f}, "
-            f"smallest {cosine['smallest']:.4f}"
-        )
-
-
 def texts_of(spec: str) -> list[str]:
     """Lines of a file, or the queries and documents of a collection."""
     if Path(spec).is_file():
         return [line for line in Path(spec).read_text(encoding="utf-8").splitlines() if line.strip()]
     collection = load_collection(spec, split="all")
     return [*collection.queries.values(), *collection.documents.values()]
-
-
-if __name__ == "__main__":
-    from ..cli import run_command
-
-    run_command(main)

@@ -1,16 +1,11 @@
-"""``optical-rs index``: documents as a store of tokens, ready to be searched."""
+"""``index``: documents as a store of tokens, ready to be searched."""
 
-import argparse
 import itertools
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 
-from ..data import stream_documents
 from ..errors import InputError
-from ..progress import progress_bar
-from ..similarity import TokenStore, pool
-from ..similarity.store import DTYPES
+from ..similarity import TokenStore
 from .encoder import Encoder
 
 #: Documents that are encoded and committed together.
@@ -96,55 +91,3 @@ def document_of(store: TokenStore, number: int) -> str:
     """The document that a text of a store belongs to."""
     name = store.ids[number]
     return name if store.metadata.get("window") is None else name.rpartition("#")[0]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs index``."""
-    parser = argparse.ArgumentParser(prog="optical-rs index", description=__doc__)
-    parser.add_argument("--model", required=True, help="an exported model, of the documents' side")
-    parser.add_argument(
-        "--documents", required=True, help="a file of lines 'id<TAB>text' or of JSON, or a collection"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="a new store, or one to add to")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="int8", help="how tokens are kept")
-    parser.add_argument("--window", type=int, help="cut documents into pieces of so many tokens")
-    parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
-    parser.add_argument(
-        "--pool",
-        type=int,
-        metavar="FACTOR",
-        help="also make a coarse store with a token in so many, OUT.coarse, which searches then look at first",
-    )
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
-    options = parser.parse_args(arguments)
-    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    documents = stream_documents(options.documents)
-    with progress_bar("encoding", "document") as progress:
-        store = index(
-            encoder,
-            documents,
-            options.out,
-            dtype=options.dtype,
-            window=options.window,
-            overlap=options.overlap,
-            progress=progress,
-        )
-    coarse = coarse_of(options.out)
-    factor = options.pool or (TokenStore(coarse).metadata["pool"] if coarse.exists() else None)
-    if factor:
-        shutil.rmtree(coarse, ignore_errors=True)
-        with progress_bar("pooling", "text") as progress:
-            pool(store, coarse, factor, progress=progress)
-        print(f"{coarse}: a token in {factor}")
-    found = store.inspect()
-    print(
-        f"{options.out}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "
-        f"({found['bytes_per_token']:.0f} bytes a token)"
-    )
-
-
-if __name__ == "__main__":
-    from ..cli import run_command
-
-    run_command(main)

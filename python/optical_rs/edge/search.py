@@ -1,23 +1,17 @@
-"""``optical-rs search``: a store of tokens, searched by text."""
+"""``search_texts``: a store of tokens, searched by text."""
 
-import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.collection import read_texts
 from ..errors import InputError
-from ..progress import progress_bar
-from ..ranking import read_run, write_run
 from ..similarity import TokenStore, maxsim, search
 from ..similarity.maxsim import FirstStage
 from ..transport import solve_batch
 from .encoder import Encoder
-from .index import coarse_of, document_of
+from .index import document_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,89 +223,3 @@ def explain(
     plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
     matches = similarity.argmax(axis=1) if len(y) else np.zeros(0, dtype=int)
     return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan)
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that searches has."""
-    parser.add_argument("--model", required=True, help="an exported model, of the queries' side")
-    parser.add_argument("--document_model", help="the exported model of the documents, to show their tokens")
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
-    parser.add_argument("--exact", action="store_true", help="do not look at a coarse store first")
-
-
-def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore, TokenStore | None]:
-    """What options name: the model of queries, that of documents if given, ``index``, and its coarse store."""
-    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    other = Encoder(options.document_model) if options.document_model else None
-    coarse = coarse_of(options.index)
-    use = coarse.exists() and not options.exact
-    return encoder, other, TokenStore(options.index), TokenStore(coarse) if use else None
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs search``."""
-    parser = argparse.ArgumentParser(prog="optical-rs search", description=__doc__)
-    add_model_options(parser)
-    parser.add_argument("--index", required=True, help="a store made by optical-rs index")
-    parser.add_argument("--queries", type=Path, help="a file of lines 'id<TAB>text'; without it, type them")
-    parser.add_argument("--k", type=int, default=10, help="documents per query")
-    parser.add_argument("--output", type=Path, help="write a TREC run here")
-    parser.add_argument(
-        "--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone"
-    )
-    parser.add_argument("--explain", action="store_true", help="also show which tokens match")
-    options = parser.parse_args(arguments)
-    encoder, other, store, coarse = opened(options)
-    if options.rerank and not (options.queries and options.output):
-        raise InputError("--rerank: needs --queries and --output")
-    if options.queries:
-        queries = read_texts(options.queries)
-        tag = Path(options.model).name or "optical"
-        if options.rerank:
-            reranked = rerank(encoder, store, queries, read_run(options.rerank))
-            write_run(options.output, reranked, tag)
-            print(f"{options.output}: {len(reranked)} queries")
-            return
-        with progress_bar("searching", "document") as progress:
-            found = search_texts(encoder, store, list(queries.values()), options.k, progress, coarse=coarse)
-        run = dict(zip(queries, found, strict=True))
-        if options.output:
-            write_run(
-                options.output, {q: [(h.document, h.score) for h in hits] for q, hits in run.items()}, tag
-            )
-            print(f"{options.output}: {len(run)} queries")
-            return
-        for name, hits in run.items():
-            print(f"\n{name}: {queries[name]}")
-            _show(encoder, store, queries[name], hits, options.explain, other)
-        return
-    if sys.stdin.isatty():
-        print(f"{len(store)} texts; an empty line ends")
-    for line in iter(lambda: _ask(sys.stdin.isatty()), ""):
-        hits = search_texts(encoder, store, [line], options.k, coarse=coarse)[0]
-        _show(encoder, store, line, hits, options.explain, other)
-
-
-def _ask(prompt: bool) -> str:
-    try:
-        return input("? " if prompt else "").strip()
-    except EOFError:
-        return ""
-
-
-def _show(
-    encoder: Encoder, store: TokenStore, query: str, hits: list[Hit], why: bool, other: Encoder | None
-) -> None:
-    for rank, hit in enumerate(hits, 1):
-        text = " ".join(hit.text.split())
-        print(f"{rank:3}  {hit.score:7.3f}  {hit.document}  {text[:100]}{'…' if len(text) > 100 else ''}")
-        if why:
-            lines = explain(encoder, store, query, hit, document_encoder=other).lines()
-            print("\n".join(f"       {line}" for line in lines))
-
-
-if __name__ == "__main__":
-    from ..cli import run_command
-
-    run_command(main)

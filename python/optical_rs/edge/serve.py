@@ -1,14 +1,12 @@
-"""``optical-rs serve``: a search page for one index, on this machine."""
+"""``application``: a search page for one index, on this machine."""
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, require
 from ..similarity import TokenStore
 from .encoder import Encoder
-from .search import Hit, add_model_options, explain, opened, search_texts
+from .search import Hit, explain, search_texts
 
 #: Characters of a query, and documents of a result page, at most.
 LONGEST_QUERY = 2000
@@ -110,26 +108,3 @@ def application(
         ],
         exception_handlers={InputError: refused},
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs serve``."""
-    parser = argparse.ArgumentParser(prog="optical-rs serve", description=__doc__)
-    parser.add_argument("index", help="a store made by optical-rs index")
-    add_model_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others can then reach it")
-    parser.add_argument("--port", type=int, default=8080)
-    options = parser.parse_args(arguments)
-    encoder, other, store, coarse = opened(options)
-    search_texts(encoder, store, ["test"], 1, coarse=coarse)  # what does not fit is told before anybody waits
-    uvicorn = require("uvicorn", "serve")
-    print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)
-    uvicorn.run(
-        application(encoder, store, other, coarse), host=options.host, port=options.port, log_level="warning"
-    )
-
-
-if __name__ == "__main__":
-    from ..cli import run_command
-
-    run_command(main)

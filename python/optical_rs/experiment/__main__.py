@@ -1,6 +1,6 @@
 """``python -m optical_rs.experiment``."""
 
 from ..cli import run_command
-from .runner import main
+from ..cli.experiment import main
 
 run_command(main)

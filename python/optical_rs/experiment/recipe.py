@@ -1,65 +1,111 @@
-"""The recipe of an experiment, and the cells that it asks for."""
+"""Recipes: what is trained on what, and asked where. The same for ``optical-rs train`` and ``optical-rs experiment``."""
 
+# ruff: noqa: RUF009 - `key` makes a field
 import dataclasses
-import hashlib
-import inspect
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, closest
-from ..losses import LOSSES
-from ..train import Recipe, TrainingArguments, read_recipe
-from ..training.batches import ORDERS
+from ..errors import InputError, closest, require
 
-#: What a system may be besides a loss.
-METHODS = ("zero-shot", "psq", "bm25-translate", "nmt", "fusion")
-#: The translator that goes word by word, with the alignments of the bitext.
-DICTIONARY = "dictionary"
-#: The loss that trains on texts in several languages, not on bitext: hybrid batches.
-RETRIEVAL = "retrieval"
-#: Options of trained systems besides their loss's.
-TRAINED = (
-    *("bitext", "proportions", "schedule", "order", "joint", "interpolate", "languages", "seeds", "training"),
-    *("mlm", "mine", "margin", "adapter_rank", "freeze_layers", "max_pairs"),
-)
-#: Those of them that order or find sentence pairs, which hybrid batches do not have.
-OF_BITEXT = ("order", "schedule", "mine", "margin")
-#: Options of the others.
-UNTRAINED = {
+SIDES = ("query", "document", "both")
+#: What a system may be besides a loss, and the options of each.
+METHODS = {
     "zero-shot": ("languages",),
     "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "nmt": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "fusion": ("languages", "of", "method_of_fusion"),
 }
+#: The translator that goes word by word, with the alignments of the bitext.
+DICTIONARY = "dictionary"
+#: The loss that trains on texts in several languages, not on sentence pairs: hybrid batches.
+RETRIEVAL = "retrieval"
+#: Options of trained systems: which pairs, in which languages and seeds.
+PAIRS = ("bitext", "proportions", "joint", "languages", "seeds", "max_pairs")
+#: Options of trained systems that a :class:`~optical_rs.training.Distillation` takes.
+DISTILLATION = (
+    "schedule",
+    "order",
+    "interpolate",
+    "mlm",
+    "mine",
+    "margin",
+    "adapter_rank",
+    "freeze_layers",
+    "training",
+)
+#: Those that order or find sentence pairs, which hybrid batches do not have.
+OF_BITEXT = ("order", "schedule", "mine", "margin")
+#: The places of a recipe's own test collection, and of another domain's.
+IN_DOMAIN, OUT_OF_DOMAIN = "in-domain", "out-of-domain"
+#: Names of folders in an output folder that are not systems.
+RESERVED = ("teacher", "start", "cache")
+#: The recipes that come along.
+PACKAGED_RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def key(default: Any, text: str) -> Any:
+    """A field of a recipe, with its help."""
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass
-class Experiment(Recipe):
-    """A recipe; :class:`~optical_rs.train.Recipe` has the other keys.
+class Recipe:
+    """What is trained on what, and asked where; every field is a key of a recipe file.
 
-    ``bitext`` and ``collection`` may hold ``{language}``. ``head_languages`` are those whose English sentences the
-    teacher's head is fitted on: all of the recipe's, unless a recipe is to share another one's teacher.
+    ``{language}`` in ``bitext`` and in the names of collections stands for each of ``languages``.
     """
 
-    bitext: str = "kolibri:{language}"
-    collection: str = "kolibri:{language}"
-    languages: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    head_languages: list[str] = dataclasses.field(default_factory=list)
-    seeds: Any = 1
-    out_of_domain: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    systems: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    training: dict[str, Any] = dataclasses.field(default_factory=dict)
-    baseline: str = "zero-shot"
-    translation: list[str] = dataclasses.field(default_factory=list)
-    question: str = ""
+    bitext: str = key("", "sentence pairs: a file, or a source such as mafand:hau; see docs/data.md")
+    collection: str = key("", "test collection; nothing is evaluated without one")
+    collections: dict[str, Any] = key({}, "more test collections: a name for each, and its spec or options")
+    dev_collection: str = key(
+        "", "whose dev queries choose checkpoints (default: the collection's, or held-out pairs)"
+    )
+    teacher: str = key(
+        "packaged:multilingual-e5-small",
+        "late-interaction checkpoint, or any encoder, which gets a closed-form head",
+    )
+    student: str = key("", "what students start from, as teacher (default: the teacher)")
+    dim: int = key(128, "token dimension of closed-form heads")
+    side: str = key("query", "foreign side: query, document or both")
+    languages: dict[str, list[str]] = key({}, "languages, or groups of them: low-resource: [ha, yo]")
+    head_languages: list[str] = key([], "languages whose English a head is fitted on (default: all)")
+    seeds: Any = key(1, "number of seeds, or of each group of languages")
+    out_of_domain: dict[str, dict[str, Any]] = key(
+        {}, "language: a collection of another domain, with a sample"
+    )
+    systems: dict[str, dict[str, Any]] = key({}, "name: loss and options, or method and options")
+    training: dict[str, Any] = key({}, "training arguments of all systems")
+    baseline: str = key("", "the system that others are tested against (default: the first)")
+    translation: list[str] = key([], "systems that translate; gains are given over the best of them")
+    question: str = key("", "what the recipe asks, for the head of the report")
+    max_pairs: int | None = key(None, "use only the first pairs")
+    freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
+    dropout: float | None = key(0.0, "of students in training; null for the encoder's own")
+    token_dtype: str = key("float32", "how stored tokens are kept: float32, float16, bfloat16 or int8")
+    foreign_column: str = key("foreign", "column of bitext files")
+    english_column: str = key("english", "column of bitext files")
 
     @property
     def every_language(self) -> list[str]:
-        """The languages of all groups."""
-        return [name for group in self.languages.values() for name in group]
+        """The languages of all groups; one without a name where the recipe names none."""
+        return [name for group in self.languages.values() for name in group] or [""]
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The languages by group."""
+        return self.languages or {"": [""]}
+
+    @property
+    def search_side(self) -> str:
+        """The role of the foreign side where systems are evaluated."""
+        return "query" if self.side == "both" else self.side
 
     def seeds_of(self, system: str, language: str) -> list[int]:
         """The seeds of a system's cells in a language; 0 alone where nothing is drawn.
@@ -73,7 +119,7 @@ class Experiment(Recipe):
         words = method in ("bm25-translate", "nmt") and options.get("translator", DICTIONARY) == DICTIONARY
         if method and method != "psq" and not words:
             return [0]
-        group = next(name for name, members in self.languages.items() if language in members)
+        group = next(name for name, members in self.groups.items() if language in members)
         seeds = self.seeds[group] if isinstance(self.seeds, dict) else self.seeds
         return list(range(min(seeds, options.get("seeds", seeds))))
 
@@ -82,10 +128,26 @@ class Experiment(Recipe):
         own = self.systems[system].get("languages")
         return [name for name in self.every_language if own is None or name in own]
 
+    def places(self, language: str) -> dict[str, dict[str, Any]]:
+        """Place → ``collection`` (its spec), and ``queries`` and ``documents`` of a sample, for a language."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.collection:
+            found[IN_DOMAIN] = {"collection": self.collection}
+        if language in self.out_of_domain:
+            found[OUT_OF_DOMAIN] = dict(self.out_of_domain[language])
+        for name, given in self.collections.items():
+            options = {"collection": given} if isinstance(given, str) else dict(given)
+            if language in options.pop("languages", [language]):
+                found[name] = options
+        return {
+            place: {**options, "collection": options["collection"].format(language=language)}
+            for place, options in found.items()
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A system in one language with one seed; see :meth:`Experiment.seeds_of`."""
+    """A system in one language with one seed; see :meth:`Recipe.seeds_of`."""
 
     system: str
     language: str
@@ -94,161 +156,109 @@ class Cell:
     @property
     def path(self) -> str:
         """Its folder, below the output folder."""
-        return f"cells/{self.system}/{self.language}-{self.seed}"
+        if self.language:
+            return f"{self.system}/{self.language}-{self.seed}"
+        return f"{self.system}-seed-{self.seed}" if self.seed else self.system
+
+    def __str__(self) -> str:
+        parts = [self.system, self.language, f"seed {self.seed}"]
+        return ", ".join(part for part in parts if part)
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Read a recipe.
+def read_yaml(text: str) -> Any:
+    """The value that a YAML text holds; ``5e-2`` is a number, as in version 1.2 of the language.
 
-    Raises
-    ------
-    InputError
-        An unknown key, system option, loss or language, with the nearest valid name.
+    Examples
+    --------
+    >>> read_yaml("{reg: 5e-2, dropout: null}")
+    {'reg': 0.05, 'dropout': None}
     """
-    raw = read_recipe(path, "recipe", ("languages", "systems"))
-    keys = {f.name for f in dataclasses.fields(Experiment)}
-    for key in raw:
-        if key not in keys:
-            raise InputError(f"{path}: unknown key '{key}'{closest(key, keys)}")
-    experiment = Experiment(**raw)
-    experiment.training = experiment.training or {}
-    experiment.head_languages = experiment.head_languages or experiment.every_language
-    _check(experiment, str(path))
-    return experiment
+    yaml: Any = require("yaml", "train")
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML ({' '.join(str(error).split())})") from None
 
 
-def _check(experiment: Experiment, where: str) -> None:
-    if experiment.side not in ("query", "document"):
-        raise InputError(f"{where}: side: expected 'query' or 'document', got {experiment.side!r}")
-    names = experiment.every_language
-    if len(set(names)) != len(names):
-        raise InputError(f"{where}: languages: a language is in two groups")
-    seeds = experiment.seeds
-    given = seeds if isinstance(seeds, dict) else dict.fromkeys(experiment.languages, seeds)
-    for group in experiment.languages:
-        if group not in given or not isinstance(given[group], int) or given[group] < 1:
-            raise InputError(
-                f"{where}: seeds: expected a number of seeds for '{group}', got {given.get(group)}"
-            )
-    for language in experiment.out_of_domain:
-        if language not in names:
-            raise InputError(f"{where}: out_of_domain: no language '{language}'{closest(language, names)}")
-    valid = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
-    for key in experiment.training:
-        if key not in valid:
-            raise InputError(f"{where}: training: unknown key '{key}'{closest(key, valid)}")
-    for name, options in experiment.systems.items():
-        if not isinstance(options, dict | None):
-            raise InputError(f"{where}: system '{name}': expected options as a mapping, got {options!r}")
-        experiment.systems[name] = options = options or {}
-        if not name or "/" in name or name.startswith("."):
-            raise InputError(f"{where}: system '{name}': not usable as the name of a folder")
-        _check_system(experiment, f"{where}: system '{name}'", options)
-    for name in [experiment.baseline, *experiment.translation]:
-        if name not in experiment.systems:
-            raise InputError(f"{where}: no system '{name}'{closest(name, experiment.systems)}")
+def find_recipe(name: str | Path) -> Path:
+    """A recipe file: a path, or the name of one that comes along, such as ``demo`` or ``recipes/demo.yaml``."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = PACKAGED_RECIPES / f"{path.stem}.yaml"
+    if packaged.is_file() and path.parent in (Path("."), Path("recipes")) and path.suffix in ("", ".yaml"):
+        return packaged
+    known = [p.stem for p in PACKAGED_RECIPES.glob("*.yaml")]
+    raise InputError(f"recipe: no such file: {name}{closest(path.stem, known)}")
 
 
-def _check_system(experiment: Experiment, where: str, options: dict[str, Any]) -> None:
-    loss, method = options.get("loss"), options.get("method")
-    if loss is not None:
-        losses = [*LOSSES, RETRIEVAL]
-        if loss not in losses:
-            raise InputError(f"{where}: unknown loss '{loss}'{closest(loss, losses)}")
-        if loss == RETRIEVAL:
-            valid = {"loss", "alpha", "weights", "scale", *(set(TRAINED) - set(OF_BITEXT))}
-        else:
-            given = {"model", "teacher", "student_idf", "teacher_idf"}
-            own = set(inspect.signature(LOSSES[loss]).parameters) - given
-            valid = {"loss", *own, *TRAINED}
-    else:
-        method = options["method"] = method or "zero-shot"
-        if method not in METHODS:
-            raise InputError(f"{where}: unknown method '{method}'{closest(method, METHODS)}")
-        valid = {"method", *UNTRAINED[method]}
-    for key in options:
-        if key not in valid:
-            raise InputError(f"{where} has no option '{key}'{closest(key, valid)}")
-    if options.get("order", "mixed") not in ORDERS:
-        raise InputError(f"{where}: unknown order '{options['order']}'{closest(options['order'], ORDERS)}")
-    if not 0 < options.get("interpolate", 1.0) <= 1:
-        raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
-    _check_mixture(where, options)
-    for language in options.get("languages") or []:
-        if language not in experiment.every_language:
-            raise InputError(
-                f"{where}: languages: the recipe has no '{language}'{closest(language, experiment.every_language)}"
-            )
-    for other in options.get("of") or []:
-        if other not in experiment.systems:
-            raise InputError(f"{where}: of: no system '{other}'{closest(other, experiment.systems)}")
-    if method == "fusion" and len(options.get("of") or []) < 2:
-        raise InputError(f"{where}: of: expected two systems or more")
+def restrict(
+    recipe: Recipe, systems: Sequence[str] | None, languages: Sequence[str] | None, seeds: int | None
+) -> None:
+    """Leave only these systems (and the baseline), languages and seeds in a recipe."""
+    if systems:
+        for name in systems:
+            if name not in recipe.systems:
+                raise InputError(f"systems: the recipe has no system '{name}'{closest(name, recipe.systems)}")
+        kept = {*systems, *(part for name in systems for part in recipe.systems[name].get("of", ()))}
+        if recipe.baseline not in kept:
+            # Comparisons need it where it costs no training; otherwise the first one that was asked for serves.
+            if recipe.systems[recipe.baseline].get("loss"):
+                recipe.baseline = systems[0]
+            kept.add(recipe.baseline)
+        recipe.systems = {name: o for name, o in recipe.systems.items() if name in kept}
+        recipe.translation = [name for name in recipe.translation if name in kept]
+    if languages:
+        for name in languages:
+            if name not in recipe.every_language:
+                raise InputError(
+                    f"languages: the recipe has no '{name}'{closest(name, recipe.every_language)}"
+                )
+        recipe.languages = {
+            group: chosen
+            for group, names in recipe.languages.items()
+            if (chosen := [name for name in names if name in languages])
+        }
+        outside = recipe.out_of_domain.items()
+        recipe.out_of_domain = {k: v for k, v in outside if k in recipe.every_language}
+    if seeds is not None:
+        recipe.seeds = seeds
 
 
-def _check_mixture(where: str, options: Mapping[str, Any]) -> None:
-    """Proportions, and each stage of a schedule, are a share for each bitext."""
-    given = options.get("bitext")
-    bitexts = len(given) if isinstance(given, list) else 1
-    if "schedule" in options:
-        for other in ("proportions", "mine"):
-            if other in options:
-                raise InputError(f"{where}: schedule: says what each epoch is made of; leave '{other}' out")
-        stages = options["schedule"]
-        if not isinstance(stages, list) or not stages:
-            raise InputError(f"{where}: schedule: expected a list of stages, got {stages!r}")
-    else:
-        stages = [options["proportions"]] if options.get("proportions") is not None else []
-    for shares in stages:
-        if not isinstance(shares, list) or len(shares) != bitexts:
-            name = "schedule" if "schedule" in options else "proportions"
-            raise InputError(f"{where}: {name}: expected {bitexts}, one for each bitext, got {shares!r}")
+def key_of(options: Mapping[str, Any]) -> str:
+    """What a system's training depends on: systems that differ in ``interpolate`` alone share it."""
+    rest = {k: v for k, v in options.items() if k not in ("interpolate", "seeds")}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
-def cells(experiment: Experiment) -> Iterator[list[Cell]]:
-    """All cells, those that are made together at a time: of one training, or of one untrained system.
-
-    Systems that differ in ``interpolate`` alone share their training.
-    """
+def cells(recipe: Recipe) -> Iterator[list[Cell]]:
+    """All cells, those that are made together at a time: of one training, or of one untrained system."""
     trained: dict[str, list[str]] = {}
-    for name, options in experiment.systems.items():
+    for name, options in recipe.systems.items():
         if options.get("loss"):
-            trained.setdefault(_training(options), []).append(name)
-    for name, options in experiment.systems.items():
-        languages = experiment.languages_of(name)
+            trained.setdefault(key_of(options), []).append(name)
+    for name, options in recipe.systems.items():
+        languages = recipe.languages_of(name)
         if not options.get("loss"):
             for language in languages:
-                yield from ([Cell(name, language, seed)] for seed in experiment.seeds_of(name, language))
+                yield from ([Cell(name, language, seed)] for seed in recipe.seeds_of(name, language))
             continue
-        group = trained.pop(_training(options), None)
+        group = trained.pop(key_of(options), None)
         if group is None:
             continue  # made with a system before it
+        asked = {
+            (language, seed): [Cell(s, language, seed) for s in group if seed in recipe.seeds_of(s, language)]
+            for language in languages
+            for seed in sorted({seed for s in group for seed in recipe.seeds_of(s, language)})
+        }
         if options.get("joint"):
-            seeds = {language: experiment.seeds_of(name, language) for language in languages}
-            for seed in max(seeds.values(), key=len):
-                asked = [language for language in languages if seed in seeds[language]]
-                yield [Cell(system, language, seed) for system in group for language in asked]
+            for seed in sorted({seed for _, seed in asked}):
+                yield [cell for (_, own), members in asked.items() if own == seed for cell in members]
         else:
-            for language in languages:
-                for seed in experiment.seeds_of(name, language):
-                    yield [Cell(system, language, seed) for system in group]
-
-
-def _training(options: Mapping[str, Any]) -> str:
-    """What a system's training depends on."""
-    return json.dumps({k: v for k, v in options.items() if k != "interpolate"}, sort_keys=True)
-
-
-def definition(experiment: Experiment, cell: Cell) -> str:
-    """A hash of all that a cell's results depend on, besides its language, its seed and the teacher's weights."""
-    options = _of_a_cell(experiment.systems[cell.system])
-    parts = {part: _of_a_cell(experiment.systems[part]) for part in options.get("of") or []}
-    recipe = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(Recipe)}
-    wide = experiment.languages_of(cell.system) if options.get("joint") else [cell.language]
-    content = [options, parts, recipe, experiment.training, wide, experiment.out_of_domain.get(cell.language)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _of_a_cell(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A system's options without those that say which cells there are: more seeds do not unmake the first."""
-    return {k: v for k, v in options.items() if k not in ("languages", "seeds")}
+            yield from asked.values()

@@ -1,6 +1,5 @@
 """The report of an experiment: tables, tests and charts, made of the cells' measures per query."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,20 @@ import numpy as np
 
 from .. import build_info
 from ..errors import InputError
-from ..files import read_run
+from ..files import read_run, write_json
+from ..fingerprint import of_files
+from ..models import RECORD
 from ..ranking import EvaluationResult, compare_results, language_gap
 from ..ranking.comparison import Comparison
 from ..ranking.tables import markdown
+from ..retrieval import MEASURES as ALL_MEASURES
+from ..retrieval import describe, table
+from .recipe import IN_DOMAIN, OUT_OF_DOMAIN, Recipe
 
 #: Measures of the tables, and what they are called there.
 MEASURES = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_100": "R@100"}
-#: Where a cell's measures are, and how a table's title says it.
-PLACES = {"in-domain": "in domain", "out-of-domain": "out of domain"}
+#: How a title says the places that every recipe may have; others are called as the recipe calls them.
+TITLES = {IN_DOMAIN: "in domain", OUT_OF_DOMAIN: "out of domain"}
 
 
 def read_per_query(file: Path) -> dict[str, dict[str, float]]:
@@ -34,7 +38,7 @@ def _values(
     """System → language → seed → query → measure → value."""
     found: dict[str, Any] = {}
     for cell in cells:
-        file = folder / cell["path"] / where / "per_query.tsv"
+        file = folder / cell["path"] / "evaluation" / where / "per_query.tsv"
         if file.exists():
             seeds = found.setdefault(cell["system"], {}).setdefault(cell["language"], {})
             seeds[cell["seed"]] = read_per_query(file)
@@ -48,15 +52,19 @@ def _summary(seeds: Mapping[int, Mapping[str, Mapping[str, float]]], measure: st
     return {"mean": float(np.mean(means)), "sd": spread, "seeds": len(means)}
 
 
-def _averaged(languages: Mapping[str, Mapping[int, Any]], names: Sequence[str]) -> EvaluationResult:
+def _averaged(
+    languages: Mapping[str, Mapping[int, Any]],
+    names: Sequence[str],
+    measures: Sequence[str] = tuple(MEASURES),
+) -> EvaluationResult:
     """Each query's measures, averaged over seeds, for the queries of some languages."""
     topics: dict[str, list[list[float]]] = {}
     for language in names:
         for queries in languages[language].values():
             for query, values in queries.items():
-                topics.setdefault(f"{language}/{query}", []).append([values[m] for m in MEASURES])
+                topics.setdefault(f"{language}/{query}", []).append([values[m] for m in measures])
     keys = sorted(topics, key=str.encode)
-    return EvaluationResult.of(list(MEASURES), keys, np.array([np.mean(topics[k], axis=0) for k in keys]).T)
+    return EvaluationResult.of(list(measures), keys, np.array([np.mean(topics[k], axis=0) for k in keys]).T)
 
 
 def _comparison(
@@ -76,38 +84,28 @@ def write_report(
     folder: Path,
     cells: Sequence[Mapping[str, Any]],
     *,
-    groups: Mapping[str, Sequence[str]],
-    baseline: str,
-    start: str | None = None,
-    translation: Sequence[str] = (),
-    question: str = "",
+    recipe: Recipe,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write ``report.json``, ``report.md`` and charts of an experiment.
+    """Write ``report.json``, ``report.md`` and charts of a run.
 
     Parameters
     ----------
     folder : path
-        Of the experiment.
+        Of the run.
     cells : sequence of dict
-        ``system``, ``language``, ``seed`` and ``path`` of what is there.
-    groups : dict of str to list of str
-        The languages of each group; the first group is the one to be lifted, the last the aim.
-    baseline : str
-        The system that others are tested against.
-    start : str, optional
-        The system before any training, from which gains and gaps are counted; the baseline by default.
-    translation : sequence of str
-        Systems that translate; gains are given over the best of them.
-    question : str
-        What the experiment asks, for the head of the report.
+        ``system``, ``language``, ``seed`` and ``path`` of the cells that are finished.
+    recipe : Recipe
+        Its first group of languages is the one to be improved, the last one the aim; gains and gaps are counted from
+        its zero-shot system, or from the baseline.
     about : dict, optional
         More for ``report.json``.
 
     Returns
     -------
     dict
-        What ``report.json`` says.
+        What ``report.json`` says: ``systems`` (place → language → system → means and the interval of MAP),
+        ``measures``, ``gains``, ``comparisons``, ``train_seconds``, ``pairs_per_second``, ``checksums`` and more.
 
     Raises
     ------
@@ -116,41 +114,63 @@ def write_report(
     """
     if not cells:
         raise InputError("cells: nothing was made that could be reported")
-    languages = [name for group in groups.values() for name in group]
+    groups, baseline = recipe.groups, recipe.baseline
+    languages = recipe.every_language
     systems = list(dict.fromkeys(cell["system"] for cell in cells))
-    report: dict[str, Any] = {"question": question, "groups": dict(groups), "baseline": baseline}
-    parts = [f"# {question or 'Experiment'}", ""]
+    zero_shot = (name for name, options in recipe.systems.items() if options.get("method") == "zero-shot")
+    start = next(zero_shot, baseline)
+    records = {
+        cell["path"]: json.loads((folder / cell["path"] / RECORD).read_text(encoding="utf-8"))
+        for cell in cells
+    }
+    report: dict[str, Any] = {"question": recipe.question, "groups": dict(groups), "baseline": baseline}
+    report["collections"] = _sizes_of(cells, records)
+    places = list(dict.fromkeys(p for name in languages for p in recipe.places(name)))
+    parts = [f"# {recipe.question or 'Systems compared'}", ""]
     comparisons: dict[str, Comparison] = {}
     per_place: dict[str, Any] = {}
-    for where, title in PLACES.items():
+    report["systems"] = {}
+    for where in places:
+        title = TITLES.get(where, where)
         values = _values(folder, cells, where)
         if not values:
             continue
         asked = [name for name in languages if any(name in v for v in values.values())]
+        order = [system for system in systems if system in values]
         table = {
             measure: {
                 system: {
                     name: _summary(values[system][name], measure) for name in asked if name in values[system]
                 }
-                for system in systems
-                if system in values
+                for system in order
             }
             for measure in MEASURES
         }
         per_place[where] = table
+        report["systems"][where] = {
+            name: {
+                system: describe(_averaged(values[system], [name], ALL_MEASURES), "map")
+                for system in order
+                if name in values[system]
+            }
+            for name in asked
+        }
         families = {group: [name for name in names if name in asked] for group, names in groups.items()}
-        if where == "out-of-domain":
-            families = {"out of domain": asked}
-        for measure, label in MEASURES.items():
-            parts += [f"## {label}, {title}", "", _table(table[measure], asked, families), ""]
+        if where == OUT_OF_DOMAIN:
+            families = {title: asked}
+        if len(asked) == 1:
+            parts += _one_language(report, where, asked[0], title)
+        else:
+            for measure, label in MEASURES.items():
+                parts += [f"## {label}, {title}", "", _table(table[measure], asked, families), ""]
         for family, names in families.items():
             if names and (found := _comparison(values, names, "map", baseline)):
-                comparisons[f"{title}, {family}" if where == "in-domain" else title] = found
+                several = len(families) > 1 or (family and family != title)
+                comparisons[f"{title}, {family}" if several else title] = found
     report["measures"] = per_place
-    report["gains"] = _gains(
-        per_place.get("in-domain", {}).get("map", {}), groups, start or baseline, translation
-    )
-    parts += _gain_part(report["gains"], start or baseline)
+    report["gains"] = _gains(per_place.get(IN_DOMAIN, {}).get("map", {}), groups, start, recipe.translation)
+    if len(languages) > 1:
+        parts += _gain_part(report["gains"], start)
     for title, comparison in comparisons.items():
         parts += [f"## MAP against {baseline}: {title}", "", comparison.to_markdown(), ""]
     report["rank_distance"] = rank_distances(folder, cells, languages)
@@ -165,27 +185,76 @@ def write_report(
     report["comparisons"] = {title: comparison.to_dict() for title, comparison in comparisons.items()}
     for found in report["comparisons"].values():
         found.pop("results", None)
-    seconds: dict[str, list[float]] = {}
-    for cell in cells:
-        record = json.loads((folder / cell["path"] / "cell.json").read_text(encoding="utf-8"))
-        seconds.setdefault(cell["system"], []).append(record["cell_seconds"])
-    report["cell_seconds"] = {name: {"mean": float(np.mean(s)), "max": max(s)} for name, s in seconds.items()}
-    rows = [[name, f"{v['mean']:.0f}", f"{v['max']:.0f}"] for name, v in report["cell_seconds"].items()]
-    parts += ["## Seconds per cell", "", markdown(["system", "mean", "longest"], rows), ""]
+    parts += _seconds(report, cells, records)
     report["checksums"] = {
-        f"{cell['path']}/{where}/per_query.tsv": hashlib.sha256(file.read_bytes()).hexdigest()
+        f"{cell['path']}/evaluation/{where}/per_query.tsv": of_files(file)
         for cell in cells
-        for where in PLACES
-        if (file := folder / cell["path"] / where / "per_query.tsv").exists()
+        for where in places
+        if (file := folder / cell["path"] / "evaluation" / where / "per_query.tsv").exists()
     }
     report |= {"build": build_info(), **(about or {})}
     if failures := (about or {}).get("failures"):
         parts += ["## Not made", "", *(f"- {line}" for line in failures), ""]
-    charts = _charts(folder, per_place, comparisons, (about or {}).get("systems", {}))
+    charts = _charts(folder, per_place, comparisons, recipe.systems)
     parts += [f"![{chart.stem}]({chart.relative_to(folder)})" for chart in charts]
-    (folder / "report.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8", newline="\n")
+    write_json(folder / "report.json", report)
     return report
+
+
+def _sizes_of(cells: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Place → language → number of queries and documents."""
+    found: dict[str, Any] = {}
+    for cell in cells:
+        for place, size in records[cell["path"]].get("sizes", {}).items():
+            found.setdefault(place, {})[cell["language"]] = size
+    return found
+
+
+def _one_language(report: Mapping[str, Any], where: str, language: str, title: str) -> list[str]:
+    """All measures of a place that only one language is asked in, with intervals."""
+    names = {"map": "MAP", "ndcg_cut_10": "nDCG@10", "recall_10": "R@10", "recall_100": "R@100"}
+    rows = []
+    for system, values in report["systems"][where][language].items():
+        low, high = values["map_interval"]
+        rows.append([system, *(f"{values[m]:.3f}" for m in names), f"{low:.3f} – {high:.3f}"])
+    size = report["collections"].get(where, {}).get(language, {})
+    about = f"{size.get('queries', 0)} queries, {size.get('documents', 0)} documents"
+    heading = ", ".join(part for part in (language, title) if part)
+    head = ["system", *names.values(), "MAP, 95 % interval"]
+    return [f"## {heading[0].upper()}{heading[1:]}", "", f"{about}.", "", markdown(head, rows), ""]
+
+
+def _seconds(
+    report: dict[str, Any], cells: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Time and throughput of training, into the report and as a part of the page."""
+    seconds: dict[str, list[float]] = {}
+    for cell in cells:
+        seconds.setdefault(cell["system"], []).append(records[cell["path"]].get("cell_seconds", 0.0))
+    report["cell_seconds"] = {name: {"mean": float(np.mean(s)), "max": max(s)} for name, s in seconds.items()}
+    trained = [r for r in records.values() if r.get("train_seconds")]
+    total = sum(r["train_seconds"] for r in trained)
+    report["train_seconds"] = total
+    pairs = sum(r["pairs_per_second"] * r["train_seconds"] for r in trained)
+    report["pairs_per_second"] = pairs / total if total else 0.0
+    rows = [[name, f"{v['mean']:.0f}", f"{v['max']:.0f}"] for name, v in report["cell_seconds"].items()]
+    return ["## Seconds per cell", "", markdown(["system", "mean", "longest"], rows), ""]
+
+
+def show(report: Mapping[str, Any]) -> str:
+    """The tables of a report as text for a terminal."""
+    parts = []
+    for place, languages in report["systems"].items():
+        for language, rows in languages.items():
+            where = ", ".join(part for part in (language, TITLES.get(place, place)) if part)
+            size = report["collections"].get(place, {}).get(language, {})
+            parts.append(
+                f"{where}: {size['queries']} queries, {size['documents']} documents\n\n{table(rows)}"
+            )
+    if report["train_seconds"]:
+        parts.append(f"training: {report['train_seconds']:.0f} s, {report['pairs_per_second']:.0f} pairs/s")
+    return "\n\n".join(parts)
 
 
 def _cell(summary: Mapping[str, Any] | None) -> str:
@@ -228,7 +297,7 @@ def rank_distances(
     """
     found: dict[str, dict[str, dict[str, int]]] = {}
     for cell in cells:
-        file = folder / cell["path"] / "in-domain"
+        file = folder / cell["path"] / "evaluation" / IN_DOMAIN
         if cell["seed"] == 0 and (file / "run.trec").exists():
             ranks = found.setdefault(cell["system"], {}).setdefault(cell["language"], {})
             reciprocal = {q: v["recip_rank"] for q, v in read_per_query(file / "per_query.tsv").items()}
@@ -327,7 +396,7 @@ def _charts(
         from ..ranking.plots import plot_curves, plot_intervals, plot_languages, plot_points
 
         drawn = []
-        table = per_place.get("in-domain", {}).get("map")
+        table = per_place.get(IN_DOMAIN, {}).get("map")
         if table:
             means = {s: {name: v["mean"] for name, v in row.items()} for s, row in table.items()}
             drawn.append(("languages.svg", plot_languages(means, "MAP")))
@@ -335,7 +404,7 @@ def _charts(
                 drawn.append(("pairs.svg", plot_curves(curves, ("sentence pairs", "mean MAP"))))
         if comparisons:
             drawn.append(("ablation.svg", plot_intervals(comparisons)))
-        outside = per_place.get("out-of-domain", {}).get("map")
+        outside = per_place.get(OUT_OF_DOMAIN, {}).get("map")
         if table and outside:
             language = next(iter(next(iter(outside.values()))))
             points = {

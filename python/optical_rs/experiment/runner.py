@@ -1,35 +1,42 @@
-"""Making the cells that are missing, and the command."""
+"""Making the cells that are missing: one run for ``optical-rs train`` and ``optical-rs experiment``."""
 
-import argparse
 import dataclasses
-import filecmp
 import gc
 import json
 import shutil
+import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
+import filelock
+import numpy as np
+import sentence_transformers
+import torch
 import transformers
+from accelerate import PartialState
 
-from ..errors import InputError, closest
-from ..models import is_late_interaction
+from .. import build_info, fingerprint
+from ..errors import InputError
+from ..files import write_json
+from ..models import RECORD
 from ..progress import progress_bar
-from ..retrieval import Evaluation, write_evaluation
-from ..train import versions
-from .recipe import Cell, Experiment, cells, definition, read_experiment
+from ..retrieval import write_evaluation
+from ..training import arguments
+from ..training.distillation import MARK
+from .bench import Workbench
+from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
+from .recipe import Cell, Recipe
 from .report import write_report
-from .students import train_cells
-from .untrained import untrained
-from .workbench import Workbench
+from .trained import Made, evaluate_cell, kept_student, train_cells
+from .untrained import ask
 
 #: Results per query that are kept in a cell's run.
-KEPT = 100
-CELL = "cell.json"
-DESCRIPTION = "Compare systems over languages and seeds, by a recipe; see docs/experiments.md."
+KEPT = 1000
+#: What students are kept: of every cell, of the best system by dev queries in each language, or none.
+KEEP = ("all", "best", "none")
 
 
 class CellsFailed(InputError):
@@ -38,80 +45,42 @@ class CellsFailed(InputError):
     status = 1
 
 
-def is_done(experiment: Experiment, folder: Path, cell: Cell) -> bool:
-    """Whether a cell has been made, of this definition."""
-    try:
-        record = json.loads((folder / cell.path / CELL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return record.get("definition") == definition(experiment, cell)
-
-
-def write_cell(
-    experiment: Experiment, folder: Path, cell: Cell, found: dict[str, Evaluation], record: Mapping[str, Any]
-) -> None:
-    """The results of a cell; its record is written last."""
-    target = folder / cell.path
-    shutil.rmtree(target, ignore_errors=True)
-    for where, evaluation in found.items():
-        short = {query: hits[:KEPT] for query, hits in evaluation.run.items()}
-        write_evaluation(target / where, dataclasses.replace(evaluation, run=short), tag=cell.system)
-    content = {**dataclasses.asdict(cell), **record, "definition": definition(experiment, cell)}
-    (target / CELL).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def adopt(experiment: Experiment, folder: Path, other: Path) -> int:
-    """Copy cells of the same definition from another experiment's folder, and return their number.
-
-    Raises
-    ------
-    InputError
-        No folder, or one whose teacher is not this one's, byte by byte: its cells mean something else.
-    """
-    if not other.is_dir():
-        raise InputError(f"reuse: {other} is no folder")
-    if experiment.student and not is_late_interaction(experiment.student):
-        raise InputError(f"reuse: student: {experiment.student} is fitted anew on each recipe's own text")
-    ours, theirs = folder / "teacher", other / "teacher"
-    files = sorted({f.relative_to(d) for d in (ours, theirs) for f in d.rglob("*.safetensors")})
-    for name in files:
-        pair = ours / name, theirs / name
-        if not all(f.exists() for f in pair) or not filecmp.cmp(*pair, shallow=False):
-            raise InputError(f"reuse: {theirs / name} is not {ours / name}: another teacher")
-    known = {}
-    for file in sorted(other.glob(f"cells/*/*/{CELL}")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            known[record["definition"], record["language"], record["seed"]] = file.parent
-        except (ValueError, KeyError):
-            continue  # half written
-    taken = 0
-    for group in cells(experiment):
-        for cell in group:
-            source = known.get((definition(experiment, cell), cell.language, cell.seed))
-            if source is None or is_done(experiment, folder, cell):
-                continue
-            target = folder / cell.path
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(CELL))
-            record = json.loads((source / CELL).read_text(encoding="utf-8"))
-            content = {**record, **dataclasses.asdict(cell)}
-            (target / CELL).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            taken += 1
-    return taken
-
-
 def run(
-    experiment: Experiment,
+    recipe: Recipe,
     folder: Path,
     *,
-    say: Callable[[str], None] = print,
+    keep: str = "none",
+    overwrite: bool = False,
     report_only: bool = False,
+    dry_run: bool = False,
     reuse: Path | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Make the cells that are missing, unless ``report_only``, then the report.
+    """Make the cells that are missing, then the report.
 
-    ``reuse`` is another experiment's folder, of which cells of the same definition are taken over.
+    A cell is a system in one language with one seed. Its folder holds its results, and its student if that is kept. What
+    is there already is known by the content that made it: models, text, options. A collection that was added is asked
+    without training anew where students were kept.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : path
+        The output folder; one run at a time has it.
+    keep : {"all", "best", "none"}
+    overwrite : bool
+        Make cells again that were made of other settings or text; otherwise they are an error.
+    report_only : bool
+        Make nothing, report what is there.
+    dry_run : bool
+        Say what would be made.
+    reuse : path, optional
+        Another run's folder, of which cells of the same content are taken over.
+    cache : path, optional
+        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+    say : callable
+        For a line about what goes on.
 
     Returns
     -------
@@ -119,131 +88,227 @@ def run(
         What ``report.json`` says.
     failures : list of str
         A line for each group of cells that failed; the others are made all the same.
+
+    Raises
+    ------
+    InputError
+        A folder that another process writes to, or that holds something else; a recipe that cannot be run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # One seed of everything before the next, so that a run that is cut short can be compared all the same;
-    # fusions after what they are made of.
-    fused = {name for name, options in experiment.systems.items() if options.get("method") == "fusion"}
-    groups = sorted(cells(experiment), key=lambda group: (group[0].seed, group[0].system in fused))
+    if keep not in KEEP:
+        raise InputError(f"keep: expected one of {', '.join(KEEP)}, got {keep!r}")
+    state = PartialState(cpu=bool(recipe.training.get("use_cpu", not torch.cuda.is_available())))
+    if not state.is_main_process:
+        say = _silent
+    bench = Workbench(recipe, folder, cache=cache, say=say)
+    plan = Plan(bench, keep)
+    # What is wrong with text or models is found before anything is written.
+    plan.load()
+    if dry_run:
+        return _told(plan, say)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise InputError(f"output: another process writes to {folder}") from None
+    try:
+        state.wait_for_everyone()
+        return _locked(plan, reuse, overwrite, report_only, say)
+    finally:
+        if state.is_main_process:
+            lock.release()
+            (folder / ".lock").unlink(missing_ok=True)
 
-    def find_missing() -> list[list[Cell]]:
-        return [group for group in groups if not all(is_done(experiment, folder, cell) for cell in group)]
 
-    missing = find_missing()
-    total = sum(map(len, groups))
-    say(f"{total} cells, {total - sum(map(len, missing))} of them done")
+def _told(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
+    """Say what would be made, and make nothing."""
+    known = plan.bench.teacher_state() == "made"
+    done = [known and all(plan.is_done(cell) for cell in group) for group in plan.groups]
+    for group, is_done in zip(plan.groups, done, strict=True):
+        say(f"{'done' if is_done else 'to do':6} {'; '.join(map(str, group))}")
+    return {}, []
+
+
+def _silent(line: str) -> None:
+    """Ranks other than the first say nothing."""
+
+
+def _locked(
+    plan: Plan,
+    reuse: Path | None,
+    overwrite: bool,
+    report_only: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], list[str]]:
+    bench, recipe, folder = plan.bench, plan.bench.recipe, plan.bench.folder
+    state = PartialState()
+    refuse_foreign(plan)
+    resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
+    resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
+    if (
+        not overwrite
+        and bench.teacher_state() == "other"
+        and any(plan.record(c) for g in plan.groups for c in g)
+    ):
+        raise InputError(other_settings(folder, resolved))
+    with state.main_process_first():
+        bench.prints  # noqa: B018 - models are made by one process, and loaded by the others
+    stale = plan.stale()
+    if stale and not (overwrite or report_only):
+        raise InputError(other_settings(folder, resolved))
+    state.wait_for_everyone()
+    if reuse is not None and not report_only and state.is_main_process:
+        say(f"{adopt(plan, reuse)} cells taken from {reuse}")
+    state.wait_for_everyone()
+    every = [cell for group in plan.groups for cell in group]
+    todo = [group for group in plan.groups if not all(plan.is_done(cell) for cell in group)]
+    say(f"{len(every)} cells, {sum(plan.is_done(cell) for cell in every)} of them done")
     failures: list[str] = []
-    if report_only:
-        missing = []
-    bench = Workbench(experiment, folder) if missing else None
-    if reuse is not None and missing:
-        say(f"{adopt(experiment, folder, reuse)} cells taken from {reuse}")
-        missing = find_missing()
-    with progress_bar("cells", "cell") as progress:
-        done = 0
-        for group in missing:
-            assert bench is not None
-            try:
-                if experiment.systems[group[0].system].get("loss"):
-                    for cell, found, record in train_cells(bench, group):
-                        write_cell(experiment, folder, cell, found, record)
-                        say(_line(cell, found, record))
-                else:
-                    for cell in group:
-                        began = time.perf_counter()
-                        found = untrained(bench, cell)
-                        record = {"cell_seconds": time.perf_counter() - began}
-                        write_cell(experiment, folder, cell, found, record)
-                        say(_line(cell, found, record))
-            except KeyboardInterrupt:
-                raise
-            except Exception as error:  # noqa: BLE001 - one cell's failure must not lose the others' hours
-                reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                first = group[0]
-                failures.append(f"{first.system}, {first.language}, seed {first.seed}: {reason}")
-                say(f"failed: {failures[-1]}")
-                if not isinstance(error, InputError):
-                    with (folder / "failures.log").open("a", encoding="utf-8") as log:
-                        log.write(traceback.format_exc())
-            gc.collect()
-            done += len(group)
-            progress(done, sum(map(len, missing)))
-    available = [cell for group in groups for cell in group if is_done(experiment, folder, cell)]
+    if not report_only:
+        if state.is_main_process:
+            for cell in stale:
+                shutil.rmtree(folder / cell.path)
+            write_json(folder / CONFIG, resolved)
+        state.wait_for_everyone()
+        failures = _make(plan, todo, say)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return {}, failures
+    if plan.keep == "best" and not report_only:
+        keep_best(plan, say)
+    available = [cell for cell in every if plan.is_made(cell) and len(plan.missing(cell)) == 0]
     report = write_report(
         folder,
-        [dataclasses.asdict(cell) | {"path": cell.path} for cell in available],
-        groups=experiment.languages,
-        baseline=experiment.baseline,
-        start=next((n for n, o in experiment.systems.items() if o.get("method") == "zero-shot"), None),
-        translation=experiment.translation,
-        question=experiment.question,
-        about={"versions": versions(), "failures": failures, "systems": experiment.systems},
+        [{**dataclasses.asdict(cell), "path": cell.path} for cell in available],
+        recipe=recipe,
+        about={"versions": versions(), "failures": failures, "config": resolved},
     )
     return report, failures
 
 
-def _line(cell: Cell, found: Mapping[str, Evaluation], record: Mapping[str, Any]) -> str:
-    scores = ", ".join(f"{where} MAP {e.result.mean['map']:.3f}" for where, e in found.items())
-    return f"{cell.system:24} {cell.language:6} seed {cell.seed}: {scores} ({record['cell_seconds']:.0f} s)"
+def _make(plan: Plan, todo: Sequence[list[Cell]], say: Callable[[str], None]) -> list[str]:
+    """Make groups of cells; a line for each that failed."""
+    bench, failures, done = plan.bench, [], 0
+    with progress_bar("cells", "cell") as progress:
+        for group in todo:
+            try:
+                for made in _made(plan, group):
+                    write_cell(plan, made)
+                    say(_line(made))
+            except KeyboardInterrupt:
+                raise
+            except Exception as error:
+                if PartialState().num_processes > 1:
+                    raise  # the other processes are in the middle of it
+                reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                failures.append(f"{group[0]}: {reason}")
+                say(f"failed: {failures[-1]}")
+                if not isinstance(error, InputError):
+                    with (bench.folder / "failures.log").open("a", encoding="utf-8") as log:
+                        log.write(traceback.format_exc())
+            PartialState().wait_for_everyone()
+            gc.collect()
+            done += len(group)
+            progress(done, sum(map(len, todo)))
+    return failures
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs experiment``."""
-    parser = argparse.ArgumentParser(prog="optical-rs experiment", description=DESCRIPTION)
-    parser.add_argument("recipe", type=Path, help="a file of recipes/")
-    parser.add_argument("--output_dir", type=Path, help="default: runs/RECIPE")
-    parser.add_argument("--systems", nargs="+", help="only these")
-    parser.add_argument("--languages", nargs="+", help="only these")
-    parser.add_argument("--seeds", type=int, help="number of seeds, for all languages")
-    parser.add_argument(
-        "--reuse",
-        type=Path,
-        metavar="DIR",
-        help="another experiment's output_dir, of which cells of the same definition are taken over",
-    )
-    parser.add_argument("--report_only", action="store_true", help="report what is there, make nothing")
-    parser.add_argument("--dry_run", action="store_true", help="say what would be done")
-    options = parser.parse_args(arguments)
-    experiment = read_experiment(options.recipe)
-    _restrict(experiment, options)
-    folder = options.output_dir or Path("runs") / options.recipe.stem
-    if options.dry_run:
-        for group in cells(experiment):
-            state = "done" if all(is_done(experiment, folder, cell) for cell in group) else "to do"
-            print(f"{state:6} {', '.join(f'{c.system} {c.language} {c.seed}' for c in group)}")
+def _made(plan: Plan, group: Sequence[Cell]):
+    """The cells of a group that are not done, one at a time."""
+    bench = plan.bench
+    if not bench.recipe.systems[group[0].system].get("loss"):
+        if PartialState().is_main_process:
+            for cell in group:
+                began = time.perf_counter()
+                found = {place: ask(bench, cell, place) for place in bench.collections(cell.language)}
+                yield Made(cell, found, {"cell_seconds": time.perf_counter() - began})
         return
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    _, failures = run(experiment, folder, report_only=options.report_only, reuse=options.reuse)
-    print("\n" + (folder / "report.md").read_text(encoding="utf-8"))
-    print(f"report, runs and measures per query: {folder}")
-    if failures:
-        raise CellsFailed(f"{len(failures)} of the cells failed:\n  " + "\n  ".join(failures))
+    needed = [cell for cell in group if not plan.is_done(cell)]
+    left = []
+    for cell in needed:
+        student = kept_student(bench.folder / cell.path) if plan.is_made(cell) else None
+        if student is None:
+            left.append(cell)
+        elif PartialState().is_main_process:
+            found = evaluate_cell(bench, cell, student, plan.missing(cell))
+            yield Made(cell, found, plan.record(cell))
+    if left:
+        places = {cell: list(bench.collections(cell.language)) for cell in left}
+        yield from train_cells(bench, left, places, dev=plan.keep == "best")
 
 
-def _restrict(experiment: Experiment, options: argparse.Namespace) -> None:
-    if options.systems:
-        for name in options.systems:
-            if name not in experiment.systems:
-                raise InputError(
-                    f"systems: the recipe has no system '{name}'{closest(name, experiment.systems)}"
-                )
-        kept = {*options.systems, experiment.baseline}
-        experiment.systems = {name: o for name, o in experiment.systems.items() if name in kept}
-        experiment.translation = [name for name in experiment.translation if name in kept]
-    if options.languages:
-        for name in options.languages:
-            if name not in experiment.every_language:
-                raise InputError(
-                    f"languages: the recipe has no '{name}'{closest(name, experiment.every_language)}"
-                )
-        experiment.languages = {
-            group: chosen
-            for group, names in experiment.languages.items()
-            if (chosen := [name for name in names if name in options.languages])
-        }
-        outside = experiment.out_of_domain.items()
-        experiment.out_of_domain = {k: v for k, v in outside if k in experiment.every_language}
-    if options.seeds is not None:
-        experiment.seeds = options.seeds
+def write_cell(plan: Plan, made: Made) -> None:
+    """A cell's results and student; its record, which says that it is finished, is written last."""
+    bench, cell = plan.bench, made.cell
+    target = bench.folder / cell.path
+    for place, evaluation in made.found.items():
+        short = {query: hits[:KEPT] for query, hits in evaluation.run.items()}
+        write_evaluation(
+            target / "evaluation" / place, dataclasses.replace(evaluation, run=short), tag=cell.system
+        )
+    options = bench.recipe.systems[cell.system]
+    content: dict[str, Any] = {
+        **made.record,
+        **dataclasses.asdict(cell),
+        "options": options,
+        "side": bench.recipe.side,
+        "teacher": bench.teacher_from(target),
+        "teacher_fingerprint": bench.prints[0],
+        "made_of": plan.identity(cell),
+        "collections": bench.content(cell.language),
+        "sizes": {
+            place: {"queries": len(found.queries), "documents": len(found.documents)}
+            for place, found in bench.collections(cell.language).items()
+        },
+        "build": build_info(),
+        "versions": versions(),
+    }
+    if made.student is not None and plan.keep != "none" and not (target / "modules.json").exists():
+        made.student.save_pretrained(str(target))
+        content["fingerprint"] = fingerprint.of_model(made.student)
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / RECORD, content)
+    for file in target.glob("checkpoint-*"):
+        shutil.rmtree(file)
+    (target / MARK).unlink(missing_ok=True)
+
+
+def keep_best(plan: Plan, say: Callable[[str], None]) -> None:
+    """Leave the student with the highest dev MAP in each language; its siblings' weights are removed."""
+    by_language: dict[str, list[tuple[float, Cell]]] = {}
+    for cell in (cell for group in plan.groups for cell in group):
+        record = plan.record(cell)
+        if (plan.bench.folder / cell.path / "modules.json").exists() and "dev_map" in record:
+            by_language.setdefault(cell.language, []).append((record["dev_map"], cell))
+    for found in by_language.values():
+        best = max(found, key=lambda pair: pair[0])
+        for _, cell in found:
+            if cell != best[1]:
+                drop_student(plan.bench.folder / cell.path)
+        say(f"kept: {plan.bench.folder / best[1].path} (dev MAP {best[0]:.3f})")
+
+
+def drop_student(folder: Path) -> None:
+    """Remove a checkpoint from a cell's folder; results and record stay."""
+    for file in list(folder.iterdir()):
+        if file.name == "evaluation" or file.name == RECORD:
+            continue
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def _line(made: Made) -> str:
+    scores = ", ".join(f"{place} MAP {e.result.mean['map']:.3f}" for place, e in made.found.items())
+    dev = f"dev MAP {made.record['dev_map']:.3f}, " if "dev_map" in made.record else ""
+    return f"{made.cell!s:32} {dev}{scores} ({made.record.get('cell_seconds', 0.0):.0f} s)"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "sentence_transformers": sentence_transformers.__version__,
+        "numpy": np.__version__,
+    }

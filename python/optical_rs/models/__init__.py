@@ -1,7 +1,8 @@
 """Teachers and students: late-interaction models made from any encoder."""
 
+from ..record import RECORD, record_of
 from .late_interaction import late_interaction
-from .loading import RECORD, check_path, is_late_interaction, load_model, record_of
+from .loading import check_path, is_late_interaction, load_model
 from .packaged import NAME as PACKAGED
 from .weights import (
     add_adapters,

@@ -12,26 +12,6 @@ from torch import nn
 from ..errors import InputError, closest
 from .packaged import NAME as PACKAGED
 
-#: The file next to a checkpoint that says how it was made.
-RECORD = "optical.json"
-
-
-def record_of(path: str | os.PathLike) -> dict[str, Any]:
-    """What made a student's checkpoint, or an empty dict where nothing says it.
-
-    Returns
-    -------
-    dict
-        ``teacher`` (path relative to the checkpoint, or hub id), ``teacher_fingerprint``, ``fingerprint`` (see
-        :mod:`optical_rs.fingerprint`), ``side`` and more.
-    """
-    try:
-        return json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise InputError(f"model: {Path(path) / RECORD} is damaged ({error})") from None
-
 
 def zero_pooler(module: nn.Module) -> Any:
     """Zeros for weights that late interaction does not use.

@@ -4,14 +4,11 @@ import dataclasses
 import itertools
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError, closest, require
-from ..files import rows
 from .evaluation import DEFAULT_MEASURES, EvaluationResult, evaluate, some
-from .languages import language_gap, means_by_language
 from .significance import CORRECTIONS, TESTS, adjust, bootstrap, equivalence, p_value
 from .tables import latex, markdown
 
@@ -57,6 +54,14 @@ class Difference:
         Of two one-sided t-tests against the margin: small where the means differ by less than it.
     significant, equivalent : bool
         ``p_adjusted < alpha``; ``p_equivalent < alpha``.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import compare
+    >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
+    >>> one = {f"q{i}": {"d": 1.0, "x": 2.0 if i % 3 else 0.5} for i in range(30)}
+    >>> compare(qrels, {"one": one, "two": one}, ["map"]).rows[0]
+    Difference(map: one − two = +0.0000 [+0.0000, +0.0000], p adj. 1)
     """
 
     measure: str
@@ -77,6 +82,12 @@ class Difference:
     p_equivalent: float | None
     significant: bool
     equivalent: bool
+
+    def __repr__(self) -> str:
+        return (
+            f"Difference({self.measure}: {self.first} − {self.second} = {self.difference:+.4f} "
+            f"[{self.low:+.4f}, {self.high:+.4f}], p adj. {_p(self.p_adjusted)}{'*' if self.significant else ''})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +117,20 @@ class Comparison:
     alpha: float
     margin: float | None
     notes: list[str]
+
+    def __repr__(self) -> str:
+        n = self.rows[0].n if self.rows else 0
+        significant = sum(row.significant for row in self.rows)
+        return (
+            f"Comparison({', '.join(self.results)}; {n} topics; "
+            f"{significant} of {len(self.rows)} differences significant)"
+        )
+
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        notes = [[note] for note in [self.caption, *self.notes]]
+        return table(*self._table()) + table(["notes"], notes)
 
     @property
     def caption(self) -> str:
@@ -402,7 +427,15 @@ def compare_results(
     )
 
 
-def _check(runs, baseline, test, correction, margin, alpha, resamples) -> None:
+def _check(
+    runs: Any,
+    baseline: str | None,
+    test: str,
+    correction: str,
+    margin: float | None,
+    alpha: float,
+    resamples: int,
+) -> None:
     if not isinstance(runs, Mapping) or len(runs) < 2:
         raise InputError("runs: expected a dict of at least two runs by name")
     if baseline is not None and baseline not in runs:
@@ -443,89 +476,3 @@ def _notes(
     if test == "wilcoxon":
         notes.append("the Wilcoxon test is about the ranks of differences, not about the means shown.")
     return notes
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``optical-rs compare qrels run run …``."""
-    import argparse
-    import json
-    from pathlib import Path
-
-    parser = argparse.ArgumentParser(prog="optical-rs compare", description=__doc__)
-    parser.add_argument("qrels", help="TREC judgments (.gz too)")
-    parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs, each a path or name=path")
-    parser.add_argument("-m", "--measure", action="append", dest="measures", help="may be repeated")
-    parser.add_argument("-l", "--relevance_level", type=int, default=1)
-    parser.add_argument("-c", "--complete", action="store_true", help="topics that a run lacks count as 0")
-    parser.add_argument("--baseline", help="compare all others with this run")
-    parser.add_argument("--test", choices=TESTS, default="t")
-    parser.add_argument("--correction", choices=CORRECTIONS, default="holm")
-    parser.add_argument("--margin", type=float, help="also test for equivalence within this")
-    parser.add_argument("--alpha", type=float, default=0.05)
-    parser.add_argument("--resamples", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--format", choices=("markdown", "latex", "json"), default="markdown")
-    parser.add_argument("--languages", type=Path, help="a file of topics and their languages, a line each")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="also write charts there (extra plot)")
-    options = parser.parse_args(arguments)
-    runs: dict[str, str] = {}
-    for spec in options.runs:
-        name, given, path = spec.partition("=")
-        if not given:
-            name, path = Path(spec).name.removesuffix(".gz").rsplit(".", 1)[0], spec
-        if name in runs:
-            raise InputError(f"runs: two runs are called '{name}'; give names as name=path")
-        runs[name] = path
-    result = compare(
-        options.qrels,
-        runs,
-        options.measures or DEFAULT_MEASURES,
-        baseline=options.baseline,
-        test=options.test,
-        correction=options.correction,
-        margin=options.margin,
-        alpha=options.alpha,
-        resamples=options.resamples,
-        seed=options.seed,
-        relevance_level=options.relevance_level,
-        complete=options.complete,
-    )
-    languages: dict[str, dict[str, dict[str, float]]] = {}
-    if options.languages:
-        of_topics = {parts[0]: parts[1] for _, parts in rows(options.languages, 2, "topic language")}
-        for name, one in result.results.items():
-            for measure, means in means_by_language(one, of_topics).items():
-                languages.setdefault(measure, {})[name] = means
-    if options.format == "json":
-        print(json.dumps({**result.to_dict(), **({"languages": languages} if languages else {})}, indent=1))
-    else:
-        as_text, table = (
-            (result.to_markdown(), markdown) if options.format == "markdown" else (result.to_latex(), latex)
-        )
-        print("\n\n".join([as_text, *(table(*_by_language(m, of)) for m, of in languages.items())]))
-    if options.plot:
-        from .plots import write_plots
-
-        written = write_plots(
-            options.plot,
-            result,
-            options.qrels,
-            runs,
-            languages=languages,
-            relevance_level=options.relevance_level,
-            complete=options.complete,
-        )
-        print(f"\n{len(written)} charts: {options.plot}", file=sys.stderr)
-
-
-def _by_language(
-    measure: str, values: Mapping[str, Mapping[str, float]]
-) -> tuple[list[str], list[list[str]]]:
-    """A table's head and rows: a measure of each system by language, with the mean and the largest gap."""
-    names = list(next(iter(values.values())))
-    body = []
-    for system, means in values.items():
-        gap = language_gap(means)
-        cells = [*(means[name] for name in names), gap.mean, max(gap.gaps.values())]
-        body.append([system, *(f"{value:.4f}" for value in cells)])
-    return [measure, *names, "mean", "largest gap"], body

@@ -40,6 +40,12 @@ class EvaluationResult:
         Which topics the run has.
     missing : list of str or of int
         Judged topics that the run does not have: left out of ``topics``, or counted as 0.
+
+    Examples
+    --------
+    >>> from optical_rs.ranking import evaluate
+    >>> evaluate({"q": {"d1": 1, "d2": 0}}, {"q": {"d2": 0.9, "d1": 0.8}}, ["map", "P_1"])
+    EvaluationResult(1 topic: map 0.5000, P_1 0.0000)
     """
 
     measures: list[Any]
@@ -49,6 +55,17 @@ class EvaluationResult:
     _values: bytes = dataclasses.field(repr=False)
     missing: list[Any] = dataclasses.field(default_factory=list)
     _summaries: list[str] = dataclasses.field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        n = len(self.topics)
+        means = ", ".join(f"{name} {value}" for name, value in self._means_as_text())
+        return f"EvaluationResult({n} topic{'' if n == 1 else 's'}: {means})"
+
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        caption = "; ".join([f"{len(self.topics)} topics", *self.notes])
+        return table(["measure", "mean"], self._means_as_text(), caption)
 
     @classmethod
     def of(cls, measures: Sequence[Any], topics: Sequence[Any], values: Any) -> EvaluationResult:
@@ -128,7 +145,9 @@ class EvaluationResult:
             _values=b"".join(row.tobytes() for row in rows),
         )
 
-    def interval(self, measure: Any, level: float = 0.95, resamples: int = 10_000, seed: int = 0):
+    def interval(
+        self, measure: Any, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    ) -> tuple[float, float]:
         """Bootstrap interval of a measure's mean over topics (percentile method).
 
         Returns
@@ -141,9 +160,13 @@ class EvaluationResult:
         values = np.array(list(self.per_topic(measure).values()))
         if not len(values):
             raise InputError("topics: an interval needs at least one topic")
-        picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+        draw, means = np.random.default_rng(seed), np.empty(resamples)
+        size = max(1, (1 << 22) // len(values))
+        for first in range(0, resamples, size):
+            picks = draw.integers(len(values), size=(min(size, resamples - first), len(values)))
+            means[first : first + len(picks)] = values[picks].mean(axis=1)
         tail = 50 * (1 - level)
-        low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
+        low, high = np.percentile(means, [tail, 100 - tail])
         return float(low), float(high)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """``fuse``: one run out of several."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
 from ..files import rank_key
-from .runs import as_dict, write_run
+from .runs import as_dict
 
 METHODS = ("rrf", "score")
 
@@ -89,20 +88,3 @@ def _sorted(hits: Mapping[str, float] | Sequence[tuple[str, float]]) -> list[tup
 def _scaled(score: float, hits: Sequence[tuple[str, float]]) -> float:
     high, low = hits[0][1], hits[-1][1]
     return (score - low) / (high - low) if high > low else 1.0
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs fuse``."""
-    parser = argparse.ArgumentParser(prog="optical-rs fuse", description="One TREC run out of several.")
-    parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs (.gz too)")
-    parser.add_argument("--output", required=True, help="the fused run")
-    parser.add_argument("--method", choices=METHODS, default="rrf")
-    parser.add_argument("--weights", nargs="+", type=float, help="one for each run")
-    parser.add_argument("--k", type=int, default=60, help="of rrf")
-    parser.add_argument("--depth", type=int, default=1000, help="documents per query")
-    options = parser.parse_args(arguments)
-    fused = fuse(
-        options.runs, method=options.method, weights=options.weights, k=options.k, depth=options.depth
-    )
-    write_run(options.output, fused, options.method)
-    print(f"{options.output}: {len(fused)} queries")

@@ -7,7 +7,7 @@ languages in one ranking: :func:`rank_distance`, :func:`max_rank`, :func:`peer` 
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -361,7 +361,8 @@ def _language(document: str, languages: Mapping[str, str]) -> str:
 
 
 def _loaded(x: Any, read: Any) -> Mapping[str, Mapping[str, Any]]:
-    return read(x) if isinstance(x, (str, os.PathLike)) else x
+    found: Mapping[str, Mapping[str, Any]] = read(x) if isinstance(x, (str, os.PathLike)) else x
+    return found
 
 
 def _ranking(documents: Mapping[str, float]) -> list[str]:
@@ -369,7 +370,7 @@ def _ranking(documents: Mapping[str, float]) -> list[str]:
     return sorted(documents, key=lambda d: (np.float32(documents[d]), d.encode()), reverse=True)
 
 
-def _judged_rankings(qrels: Any, run: Any):
+def _judged_rankings(qrels: Any, run: Any) -> Iterator[tuple[str, Mapping[str, Any], list[str]]]:
     qrels, run = _loaded(qrels, read_qrels), _loaded(run, read_run)
     for query in sorted(qrels, key=str.encode):
         if query in run:

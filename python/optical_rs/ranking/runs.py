@@ -45,7 +45,7 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
     return found
 
 
-def write_run(path: str | os.PathLike, run: Any, tag: str) -> None:
+def write_run(path: str | os.PathLike[str], run: Any, tag: str) -> None:
     """Write a run as a TREC file; ranks follow the order given (descending scores for dicts).
 
     Parameters

@@ -113,4 +113,5 @@ def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
         out[order] = np.minimum.accumulate(steps[::-1])[::-1]
     elif correction != "none":
         raise InputError(f"correction: expected one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    return np.minimum(out, 1.0).tolist()
+    adjusted: list[float] = np.minimum(out, 1.0).tolist()
+    return adjusted

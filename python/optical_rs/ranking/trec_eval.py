@@ -1,19 +1,15 @@
-"""``optical-rs trec-eval``: trec_eval's command, with its options and its output."""
+"""trec_eval's names of measures and its output, for the command ``optical-rs trec-eval``."""
 
-import argparse
 import math
-import os
 import re
-import sys
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import InputError, closest
 from ..files import byte_lines
-from ..progress import progress_bar
-from .evaluation import check_topics, some, source
+from .evaluation import check_topics
 
 _CUTS = ("5", "10", "15", "20", "30", "100", "200", "500", "1000")
 _FIFTHS = tuple(f"{i / 5:.1f}" for i in range(1, 11))
@@ -255,39 +251,64 @@ class Table(NamedTuple):
     strings: list[str]
 
 
-def _table(
-    judgments: Any, run: Any, lines: Sequence[Line], options: argparse.Namespace, progress: Any
+def measure(
+    judgments: Any,
+    run: Any,
+    lines: Sequence[Line],
+    *,
+    relevance_level: int = 1,
+    complete: bool = False,
+    judged_only: bool = False,
+    max_documents: int | None = None,
+    collection_size: int = 0,
+    format: str = "qrels",
+    compat: str = "9",
+    rows: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Table, _core.Measured]:
     """The values of one run, and what the core found besides.
+
+    Parameters
+    ----------
+    judgments, run
+        As from :func:`~optical_rs.ranking.evaluation.source`.
+    lines : sequence of Line
+        What is to be printed.
+    relevance_level, complete, judged_only, max_documents, collection_size, compat, progress
+        As for :func:`~optical_rs.ranking.evaluate`.
+    format : str
+        Of the judgments, one of ``FORMATS``.
+    rows : bool
+        Whether topics are to be printed, rather than all of them together alone.
 
     Raises
     ------
     InputError
         As :func:`~optical_rs.ranking.evaluate`; a measure of other judgments than those given.
     """
-    kind = FORMATS[options.format]
+    kind = FORMATS[format]
     foreign = [line.family for line in lines if MEASURES[line.family].judgments not in (None, kind)]
     wanted = [line.core for line in lines if line.family in _COMPUTED and line.family not in foreign]
     # With -c, trec_eval's summary of num_rel counts all grades above 0.
-    above_0 = options.complete and "num_rel" in wanted
+    above_0 = complete and "num_rel" in wanted
     lengths = [_number(line.core.partition("_")[2] or "10") for line in lines if line.family == "relstring"]
     found = _core.evaluate(
         judgments,
         run,
         [*wanted, *(["NumRel(rel=1)"] if above_0 else [])],
-        relevance_level=options.level,
-        complete=options.complete,
-        judged_only=options.judged_only,
-        max_documents=options.most,
-        collection_size=options.collection,
-        compat=int(options.compat),
-        format=options.format,
+        relevance_level=relevance_level,
+        complete=complete,
+        judged_only=judged_only,
+        max_documents=max_documents,
+        collection_size=collection_size,
+        compat=int(compat),
+        format=format,
         strings=max(0, int(lengths[0])) if lengths else None,
         progress=progress,
     )
     check_topics(found, (judgments, run))
     if foreign:
-        raise MeasureError(f"-m: '{foreign[0]}' cannot be computed from '{options.format}'")
+        raise MeasureError(f"-m: '{foreign[0]}' cannot be computed from '{format}'")
     n = len(found.topics)
     values = array("d", found.values)
     columns = {name: values[i * n : (i + 1) * n] for i, name in enumerate(wanted)}
@@ -295,11 +316,9 @@ def _table(
     if above_0:
         means["num_rel"] = found.means[-1]
     columns["num_q"], means["num_q"] = array("d", [1.0] * n), float(n)
-    nothing = array("d", [0.0] * n)
-    strings = found.strings or [""] * n
-    needed = options.per_topic or options.zscores is not None
+    nothing, strings = array("d", [0.0] * n), found.strings or [""] * n
     # With -c, version 9 averages over topics without results, but does not print them.
-    shown = [i for i in range(n) if needed and (found.retrieved[i] or options.compat == "10")]
+    shown = [i for i in range(n) if rows and (found.retrieved[i] or compat == "10")]
     table = Table(
         [found.topics[i] for i in shown],
         [[columns.get(line.core, nothing)[i] for line in lines] for i in shown],
@@ -309,7 +328,7 @@ def _table(
     return table, found
 
 
-def _zscores(lines: Sequence[Line], table: Table, path: str, complete: bool, topics: int) -> Table:
+def zscores(lines: Sequence[Line], table: Table, path: str, complete: bool, topics: int) -> Table:
     """The same in standard deviations from the means of reference runs."""
     reference = read_zscores(path)
 
@@ -341,135 +360,23 @@ def report(
 ) -> Iterator[str]:
     """The lines that trec_eval prints."""
 
-    def line(measure: Line, topic: str, value: float) -> str:
-        count = measure.family in _COUNTS and not scored
+    def text(line: Line, topic: str, value: float) -> str:
+        count = line.family in _COUNTS and not scored
         shown = str(int(value)) if count else f"{value:6.4f}"
         if math.isnan(value) and math.copysign(1, value) < 0:
             shown = "  -nan"
-        return f"{'Z' if scored else ''}{measure.name:<22}\t{topic}\t{shown}\n"
+        return f"{'Z' if scored else ''}{line.name:<22}\t{topic}\t{shown}\n"
 
     if per_topic:
         for topic, row, string in zip(table.topics, table.rows, table.strings, strict=True):
-            for measure, value in zip(lines, row, strict=True):
-                if measure.family == "relstring":
-                    yield f"{measure.name:<22}\t{topic}\t'{string}'\n"
-                elif measure.family not in _SUMMARIES:
-                    yield line(measure, topic, value)
+            for line, value in zip(lines, row, strict=True):
+                if line.family == "relstring":
+                    yield f"{line.name:<22}\t{topic}\t'{string}'\n"
+                elif line.family not in _SUMMARIES:
+                    yield text(line, topic, value)
     if summary:
-        for measure, value in zip(lines, table.all, strict=True):
-            if measure.family == "runid":
+        for line, value in zip(lines, table.all, strict=True):
+            if line.family == "runid":
                 yield f"{'runid':<22}\tall\t{runid}\n"
-            elif measure.family != "relstring":
-                yield line(measure, "all", value)
-
-
-def _source(what: str, path: str) -> str | tuple[str, bytes]:
-    found = (path, sys.stdin.buffer.read()) if path == "-" else source(what, path)
-    if not (found[1] if isinstance(found, tuple) else os.path.getsize(found)):
-        raise InputError(f"{path}: an empty file")
-    return found
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} ({self.format_usage().strip()})")
-
-
-class _Version(argparse.Action):
-    def __call__(self, *_: object) -> NoReturn:
-        print(f"optical-rs trec-eval {_core.build_info()['version']}, as trec_eval 9.0.8", file=sys.stderr)
-        sys.exit(0)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``optical-rs trec-eval [options] qrels run …``."""
-    parser = _Parser(
-        prog="optical-rs trec-eval",
-        description="trec_eval's measures, as it prints them, with its exit status.",
-    )
-    add = parser.add_argument
-    add("-q", "--query_eval_wanted", action="store_true", dest="per_topic", help="also for each topic")
-    add("-n", "--nosummary", action="store_false", dest="summary", help="no summary over topics")
-    add(
-        "-c", "--complete_rel_info_wanted", action="store_true", dest="complete",
-        help="topics without results count as 0",
-    )  # fmt: skip
-    add(
-        "-l", "--level_for_rel", type=int, default=1, dest="level", metavar="N",
-        help="relevant from this grade on",
-    )  # fmt: skip
-    add(
-        "-M",
-        "--Max_retrieved_per_topic",
-        type=int,
-        dest="most",
-        metavar="N",
-        help="documents per topic at most",
-    )
-    add(
-        "-J", "--Judged_docs_only", action="store_true", dest="judged_only",
-        help="take documents without a judgment out first",
-    )  # fmt: skip
-    add(
-        "-N", "--Number_docs_in_coll", type=int, default=0, dest="collection", metavar="N",
-        help="documents of the collection, for utility",
-    )  # fmt: skip
-    add(
-        "-R", "--Rel_info_format", default="qrels", dest="format", metavar="FORMAT",
-        help=f"of the judgments: {', '.join(FORMATS)}",
-    )  # fmt: skip
-    add(
-        "-T", "--Results_format", default="trec_results", dest="results", metavar="FORMAT",
-        help="of the run: trec_results",
-    )  # fmt: skip
-    add(
-        "-Z", "--Zscore", dest="zscores", metavar="FILE",
-        help="print standard deviations from the means in this file (topic measure mean deviation)",
-    )  # fmt: skip
-    add(
-        "-m", "--measure", action="append", dest="measures", metavar="MEASURE",
-        help="a measure, as map or ndcg_cut.5,10, or several: official (the default), all_trec, set, prefs, "
-        "all_prefs, qrels_jg; may be repeated",
-    )  # fmt: skip
-    add("-o", action="store_true", dest="old", help="ignored")
-    add("-v", "--version", nargs=0, action=_Version, help="print the version")
-    add("--compat", choices=("9", "10"), default="9", help="follow trec_eval 9.0.8 (the default) or 10")
-    add("qrels", help="judgments (.gz too)")
-    add("runs", nargs="+", metavar="run", help="results (.gz too); - is standard input")
-    options = parser.parse_args(arguments)
-    evaluate_runs(options)
-
-
-def evaluate_runs(options: argparse.Namespace) -> None:
-    """Print what the command's options ask for."""
-    lines = expand(options.measures or [])
-    if options.format not in FORMATS:
-        raise InputError(f"-R: expected {', '.join(FORMATS)}, got '{options.format}'")
-    if options.results != "trec_results":
-        raise InputError(f"-T: expected trec_results, got '{options.results}'")
-    if options.most is not None and options.most < 0:
-        raise UsageError(f"-M: expected a number of documents, got {options.most}")
-    judgments = _source("qrels", options.qrels)
-    for path in options.runs:
-        run = _source("run", path)
-        with progress_bar(path, "topic") as progress:
-            table, found = _table(judgments, run, lines, options, progress)
-        if options.zscores is not None:
-            table = _zscores(lines, table, options.zscores, options.complete, len(found.topics))
-        runid = _core.run_tag(run).decode("utf-8", "surrogateescape")
-        printed = report(
-            lines,
-            table,
-            runid,
-            per_topic=options.per_topic,
-            summary=options.summary,
-            scored=options.zscores is not None,
-        )
-        sys.stdout.flush()
-        # Ids are bytes, and come out as they went in.
-        sys.stdout.buffer.write("".join(printed).encode("utf-8", "surrogateescape"))
-        sys.stdout.buffer.flush()
-        if found.missing and not options.complete:
-            n, them = len(found.missing), "it" if len(found.missing) == 1 else "them"
-            what = f"lacks {n} judged topic{'s' * (n > 1)} ({some(found.missing)})"
-            print(f"note: {path} {what}; -c counts {them} as 0", file=sys.stderr)
+            elif line.family != "relstring":
+                yield text(line, "all", value)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from .store import TokenStore
 
 def pool(
     store: TokenStore,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     factor: int = 4,
     *,
     dtype: str = "int8",
@@ -75,7 +76,7 @@ def pool(
     return made
 
 
-def _grouped(tokens: np.ndarray, factor: int, hierarchy) -> np.ndarray:
+def _grouped(tokens: np.ndarray, factor: int, hierarchy: Any) -> np.ndarray:
     wanted = -(-len(tokens) // factor)
     if len(tokens) <= 1 or wanted == len(tokens):
         return tokens

@@ -55,7 +55,7 @@ class TokenStore:
     ['b']
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         """Open an existing store.
 
         Raises
@@ -70,7 +70,7 @@ class TokenStore:
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         dim: int,
         metadata: dict[str, Any] | None = None,
         *,
@@ -228,7 +228,8 @@ class TokenStore:
         i %= len(self)
         rows = slice(self.offsets[i], self.offsets[i + 1])
         if self.scales is not None:
-            return self.values[rows].astype(np.float32) * self.scales[rows, None]
+            scaled: np.ndarray = self.values[rows].astype(np.float32) * self.scales[rows, None]
+            return scaled
         if self.dtype == "bfloat16":
             return (self.values[rows].astype("<u4") << 16).view("<f4")
         return self.values[rows].astype(np.float32, copy=False)
@@ -238,6 +239,15 @@ class TokenStore:
             f"TokenStore({str(self.path)!r}, texts={len(self)}, tokens={len(self.values)}, dim={self.dim}, "
             f"dtype={self.dtype!r})"
         )
+
+    def _repr_html_(self) -> str:
+        from ..display import table
+
+        shown = self.inspect()
+        rows = [
+            [key, shown[key]] for key in ("texts", "deleted", "tokens", "dim", "dtype", "bytes", "metadata")
+        ]
+        return table(["", ""], rows, str(self.path))
 
     def verify(self) -> None:
         """Read everything and compare checksums.
@@ -275,8 +285,8 @@ class TokenStore:
     # Writing
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Stay the only writer for several changes.
+    def writing(self, timeout: float = 0.0) -> Iterator[None]:
+        """Stay the only writer for several changes, after waiting up to ``timeout`` seconds for another one.
 
         Raises
         ------
@@ -373,7 +383,7 @@ class TokenStore:
             self._rewrite()
             self._load()
 
-    def convert(self, path: str | os.PathLike, dtype: str) -> TokenStore:
+    def convert(self, path: str | os.PathLike[str], dtype: str) -> TokenStore:
         """Write the store to another directory with another ``dtype``, without deleted texts.
 
         Raises
@@ -545,24 +555,3 @@ def _commit(path: Path, state: dict[str, Any]) -> None:
 def _flush(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``optical-rs inspect``."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="optical-rs inspect", description="What a token store holds.")
-    parser.add_argument("store", help="its directory")
-    parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
-    parser.add_argument("--compact", action="store_true", help="write it anew without deleted texts")
-    parser.add_argument("--convert", metavar="DIR", help="write it to another directory, as --dtype says")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="int8")
-    options = parser.parse_args(arguments)
-    store = TokenStore(options.store)
-    if options.verify:
-        store.verify()
-    if options.compact:
-        store.compact()
-    if options.convert:
-        store = store.convert(options.convert, options.dtype)
-    print(json.dumps(store.inspect(), indent=1, ensure_ascii=False))

@@ -1,5 +1,8 @@
 """MaxSim with gradients, for training with sentence-transformers' losses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,7 +20,7 @@ _library.define(
 )
 
 
-def _native(function, *tensors: Tensor):
+def _native(function: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, function(*(t.detach().contiguous().numpy() for t in tensors))))
 
 
@@ -26,7 +29,7 @@ _library.impl("maxsim_gradient", lambda *tensors: _native(_core.maxsim_gradient,
 
 
 @torch.library.register_fake("optical_rs::maxsim")
-def _(queries, query_offsets, documents, document_offsets):
+def _(queries: Any, query_offsets: Any, documents: Any, document_offsets: Any) -> tuple[Tensor, Tensor]:
     texts = document_offsets.shape[0] - 1
     return (
         queries.new_empty(query_offsets.shape[0] - 1, texts),
@@ -35,16 +38,18 @@ def _(queries, query_offsets, documents, document_offsets):
 
 
 @torch.library.register_fake("optical_rs::maxsim_gradient")
-def _(queries, query_offsets, documents, document_offsets, matched, weights):
+def _(
+    queries: Any, query_offsets: Any, documents: Any, document_offsets: Any, matched: Any, weights: Any
+) -> Any:
     return queries.new_empty(queries.shape), documents.new_empty(documents.shape)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, weights, _):
+def _backward(ctx: Any, weights: Tensor, _: Any) -> tuple[Tensor, None, Tensor, None]:
     of_queries, of_documents = torch.ops.optical_rs.maxsim_gradient(*ctx.saved_tensors, weights)
     return of_queries, None, of_documents, None
 

@@ -1,51 +1,64 @@
-"""Retrieval on a development set, for sentence-transformers' trainer."""
+"""Development queries: which they are, and their MAP during training."""
 
-import numpy as np
-from sentence_transformers import MultiVectorEncoder
+import os
+
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from ..data import Collection
-from ..retrieval import encode, evaluate_tokens
+from ..data import Bitext, Collection, load_collection
+from ..data.split import hold_out
+from ..retrieval import TokenCache, evaluate_pair
+
+#: Dev queries and documents at most: they are searched after every epoch.
+DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 
 
 class RetrievalEvaluator(BaseEvaluator):
-    """Dev-set retrieval during training: the side that the teacher encodes is encoded once.
+    """MAP of development queries during training; the English side comes from the teacher's cache.
 
     Parameters
     ----------
     collection : Collection
         Dev queries and their documents.
-    teacher : MultiVectorEncoder
-        Encodes the English side.
+    english : TokenCache
+        Of the teacher.
     side : {"query", "document"}
         The side that the student encodes.
-    fixed : list of (tokens, dim) arrays, optional
-        The teacher's tokens of the other side, if they are known already.
     """
 
-    def __init__(
-        self,
-        collection: Collection,
-        teacher: MultiVectorEncoder,
-        side: str = "query",
-        *,
-        fixed: list[np.ndarray] | None = None,
-    ):
+    def __init__(self, collection: Collection, english: TokenCache, side: str = "query"):
         super().__init__()
-        self.collection, self.side = collection, side
-        other = "document" if side == "query" else "query"
-        self.fixed = fixed if fixed is not None else encode(teacher, self._texts(other), other)
+        self.collection, self.english, self.side = collection, english, side
         self.primary_metric = "dev_map"
-
-    def _texts(self, role: str) -> list[str]:
-        return list((self.collection.queries if role == "query" else self.collection.documents).values())
 
     def __call__(self, model, output_path=None, epoch=-1, steps=-1) -> dict[str, float]:
         training = model.training
-        moving = encode(model, self._texts(self.side), self.side)
+        found = evaluate_pair(
+            model, self.english, self.collection, self.side, measures=("map", "ndcg_cut_10")
+        )
         model.train(training)
-        pair = (moving, self.fixed) if self.side == "query" else (self.fixed, moving)
-        mean = evaluate_tokens(*pair, self.collection, ("map", "ndcg_cut_10")).result.mean
-        metrics = {f"dev_{name}": value for name, value in mean.items()}
+        metrics = {f"dev_{name}": value for name, value in found.result.mean.items()}
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
+
+
+def dev_of(
+    dev: str | os.PathLike | Collection | bool, bitext: Bitext, side: str
+) -> tuple[Bitext, Collection | None]:
+    """The pairs to train on and the dev queries: a collection's own, or pairs held out of the bitext."""
+    if dev is False:
+        return bitext, None
+    if isinstance(dev, Collection):
+        return bitext, dev.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
+    if dev is not True:
+        found = load_collection(str(dev), split="dev", side=side)
+        return bitext, found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
+    count = min(200, len(bitext) // 10)
+    if count < 8:
+        return bitext, None
+    if side == "query":
+        kept, held = hold_out(bitext, dev=count, test=0)
+    else:
+        # English queries, foreign documents.
+        turned, held = hold_out(Bitext(bitext.name, bitext.english, bitext.foreign), dev=count, test=0)
+        kept = Bitext(bitext.name, turned.english, turned.foreign)
+    return kept, held["dev"].sample(documents=DEV_DOCUMENTS)

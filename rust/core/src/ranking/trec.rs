@@ -183,10 +183,13 @@ fn segments(text: &[u8], start: usize, version: Version) -> Vec<(&[u8], Range<us
     found
 }
 
-/// The text in pieces of about `size` bytes that end with a line.
+/// What some editors write at the head of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The text in pieces of about `size` bytes that end with a line, without a byte order mark.
 fn whole_lines(text: &[u8], size: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
-    let mut start = 0;
+    let mut start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     while start < text.len() {
         let least = (start + size).min(text.len());
         let end = memchr(b'\n', &text[least..]).map_or(text.len(), |at| least + at + 1);
@@ -445,6 +448,12 @@ mod tests {
         assert_eq!(read_run("r", text, Version::Nine), Ok(wanted));
         let twice = read_run("r", b"2 Q0 b 1 1 t\n2 Q0 b 1 1 t\n", Version::Nine);
         assert!(twice.err().is_some_and(|e| e.to_string().starts_with("r:2: topic '2', document 'b'")));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_topic() {
+        let run = parse_run("r", b"\xef\xbb\xbf1 Q0 a 1 1 t\n", Version::Nine);
+        assert_eq!(run.into_keys().collect::<Vec<_>>(), [b"1"]);
     }
 
     #[test]

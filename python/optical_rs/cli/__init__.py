@@ -1,16 +1,22 @@
-"""The command ``optical-rs``."""
+"""The command ``optical-rs``: a module for each command, read when the command is called.
+
+Every module has ``build_parser()``, which needs neither torch nor numpy nor an extra, and ``main(arguments)``. Commands
+import the library; nothing in the library imports them.
+"""
 
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
-from .errors import InputError, closest
+from ..errors import InputError, closest
 
 COMMANDS = {
     "train": "distil students by a recipe, and evaluate them",
     "experiment": "compare systems over languages and seeds, by a recipe",
     "evaluate": "evaluate a student on a collection",
+    "split": "hold pairs of a bitext out as a test collection",
     "trec-eval": "trec_eval's measures of TREC runs, as it prints them",
     "compare": "compare TREC runs, with corrected tests and intervals",
     "fuse": "one TREC run out of several",
@@ -21,28 +27,27 @@ COMMANDS = {
     "inspect": "look into a store: size, checksums, conversion",
     "info": "how the native core was built",
 }
-#: Where a command's ``main`` lives, and the package that it cannot do without, with the extra that has it.
-MODULES: dict[str, tuple[str, tuple[str, str] | None]] = {
-    "train": ("optical_rs.train", ("sentence_transformers", "train")),
-    "experiment": ("optical_rs.experiment", ("sentence_transformers", "train")),
-    "evaluate": ("optical_rs.retrieval", None),
-    "trec-eval": ("optical_rs.ranking.trec_eval", None),
-    "compare": ("optical_rs.ranking.comparison", None),
-    "fuse": ("optical_rs.ranking.fusion", None),
-    "export": ("optical_rs.edge.export", ("torch", "train")),
-    "index": ("optical_rs.edge.index", ("onnxruntime", "edge")),
-    "search": ("optical_rs.edge.search", ("onnxruntime", "edge")),
-    "serve": ("optical_rs.edge.serve", ("onnxruntime", "edge")),
-    "inspect": ("optical_rs.similarity.store", None),
-}
 
 
-def run_command(
-    command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None = None
-) -> NoReturn:
+def respell(arguments: Sequence[str]) -> list[str]:
+    """Long options as the parsers have them, with underscores; values and what follows ``--`` stay as they are.
+
+    >>> respell(["--max-queries=a-b", "x-y", "-m", "map", "--", "--dry-run"])
+    ['--max_queries=a-b', 'x-y', '-m', 'map', '--', '--dry-run']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    spelled = []
+    for argument in arguments[:end]:
+        name, equals, value = argument.partition("=")
+        spelled.append("--" + name[2:].replace("-", "_") + equals + value if name[:2] == "--" else argument)
+    return [*spelled, *arguments[end:]]
+
+
+def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0, the error's status with one line for a bad input, 130 when interrupted."""
     try:
-        command(arguments)
+        command(respell(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
@@ -56,37 +61,24 @@ def run_command(
     sys.exit(0)
 
 
-def _dispatch(arguments: Sequence[str] | None) -> None:
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+def _dispatch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: optical-rs COMMAND [options]\n")
         for name, what in COMMANDS.items():
             print(f"  {name:12}{what}")
-        print("\noptical-rs COMMAND --help tells a command's options")
+        print("\noptical-rs COMMAND --help lists the options of a command; optical-rs --version")
         return
     name, rest = arguments[0], arguments[1:]
+    if name == "--version":
+        from .. import __version__
+
+        print(f"optical-rs {__version__}")
+        return
     if name not in COMMANDS:
         raise InputError(f"no command '{name}'{closest(name, COMMANDS)}")
-    if name == "info":
-        from . import build_info
-
-        for key, value in build_info().items():
-            print(f"{key:16}{', '.join(value) if isinstance(value, list) else value}")
-        return
-    from importlib import import_module
-
-    from .errors import require
-
-    module, needed = MODULES[name]
-    if needed:
-        require(*needed)
-    import_module(module).main(rest)
+    import_module(f".{name.replace('-', '_')}", __name__).main(rest)
 
 
 def main() -> None:
     """Entry point of the console script."""
     run_command(_dispatch)
-
-
-if __name__ == "__main__":
-    main()

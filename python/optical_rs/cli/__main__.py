@@ -1,0 +1,5 @@
+"""``python -m optical_rs.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,77 @@
+"""``optical-rs index``: documents as a store of tokens, ready to be searched."""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import require
+from ..progress import progress_bar, say
+from .inspect import DTYPES
+from .options import Parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = Parser(
+        "index",
+        "Encode documents into a store, or add those that a store does not have yet.",
+        {"--out": "--output", "--output_dir": "--output"},
+    )
+    parser.add_argument("--model", required=True, help="an exported model, of the documents' side")
+    parser.add_argument(
+        "--documents", required=True, help="a file of lines 'id<TAB>text' or of JSON, or a collection"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="STORE", help="a new store, or one to add to"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="how tokens are kept")
+    parser.add_argument("--window", type=int, help="cut documents into pieces of so many tokens")
+    parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
+    parser.add_argument(
+        "--pool",
+        type=int,
+        metavar="FACTOR",
+        help="also make a coarse store with a token in so many, STORE.coarse, which searches then score first",
+    )
+    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
+    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command ``optical-rs index``."""
+    options = build_parser().parse_args(arguments)
+    require("onnxruntime", "edge")
+    from ..data import stream_documents
+    from ..edge import Encoder
+    from ..edge.index import coarse_of, index
+    from ..similarity import TokenStore, pool
+
+    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
+    documents = stream_documents(options.documents)
+    where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
+    say(f"encoding {len(documents)} documents of {options.documents} by {options.model}, {where}")
+    with progress_bar("encoding", "document") as progress:
+        store = index(
+            encoder,
+            documents,
+            options.output,
+            dtype=options.dtype,
+            window=options.window,
+            overlap=options.overlap,
+            progress=progress,
+        )
+    coarse = coarse_of(options.output)
+    factor = options.pool or (TokenStore(coarse).metadata["pool"] if coarse.exists() else None)
+    if factor:
+        shutil.rmtree(coarse, ignore_errors=True)
+        say(f"pooling tokens into {coarse}")
+        with progress_bar("pooling", "text") as progress:
+            pool(store, coarse, factor, progress=progress)
+        print(f"{coarse}: a token in {factor}")
+    found = store.inspect()
+    print(
+        f"{options.output}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "
+        f"({found['bytes_per_token']:.0f} bytes a token)"
+    )

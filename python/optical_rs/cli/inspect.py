@@ -1,0 +1,47 @@
+"""``optical-rs inspect``: what a token store holds."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from ..progress import say
+from .options import Parser, add_json
+
+DTYPES = ("float32", "float16", "bfloat16", "int8")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = Parser("inspect", "What a token store holds.", {"--convert": "--output"})
+    parser.add_argument("store", help="its directory")
+    parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
+    parser.add_argument("--compact", action="store_true", help="write it anew without deleted texts")
+    parser.add_argument("--output", metavar="DIR", help="write it to another directory, as --dtype says")
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="how tokens are kept there")
+    add_json(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command ``optical-rs inspect``."""
+    options = build_parser().parse_args(arguments)
+    from ..similarity import TokenStore
+
+    store = TokenStore(options.store)
+    if options.verify:
+        say(f"reading all of {options.store}")
+        store.verify()
+    if options.compact:
+        say(f"writing {options.store} without deleted texts")
+        store.compact()
+    if options.output:
+        say(f"writing {options.output} as {options.dtype}")
+        store = store.convert(options.output, options.dtype)
+    found = store.inspect()
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        print(f"{key:16}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+    if options.verify:
+        print("all checksums match")

@@ -1,0 +1,36 @@
+"""``optical-rs serve``: a search page for one index, on this machine."""
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import require
+from ..progress import say
+from .options import Parser
+from .search import OLD, add_model_options, opened
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = Parser("serve", "A search page for one index, on this machine.", OLD)
+    parser.add_argument("index", help="a store made by optical-rs index")
+    add_model_options(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others can then reach it")
+    parser.add_argument("--port", type=int, default=8080)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command ``optical-rs serve``."""
+    options = build_parser().parse_args(arguments)
+    uvicorn = require("uvicorn", "serve")
+    say(f"opening {options.index} and {options.model}")
+    encoder, other, store, coarse = opened(options)
+    from ..edge.search import search_texts
+    from ..edge.serve import application
+
+    search_texts(
+        encoder, store, ["test"], 1, coarse=coarse
+    )  # what does not fit is reported before anybody waits
+    page = application(encoder, store, other, coarse)
+    print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)
+    uvicorn.run(page, host=options.host, port=options.port, log_level="warning")

@@ -1,0 +1,150 @@
+"""AfriQA: questions asked in ten African languages, their human translations, and gold passages of Wikipedia.
+
+``afriqa:hau`` asks in Hausa, ``afriqa:hau/translated`` the same in the pivot language (English, or French for
+fon and wol), as people translated them. ``afriqa:hau+ibo`` pools questions and passages of several languages;
+``afriqa:hau@hau+ibo`` asks one language's questions over the passages of all.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import InputError
+from ...files import json_lines
+from .known_item import normal
+from .source import Found, Part, Repository, Source, choose_language, id_of, text_of
+
+_GITHUB = Repository("afriqa", "masakhane-io/afriqa", "5c29933753692c28773c34ac1f68482007f1d2bb")
+_QUESTIONS = {"": "question_lang", "translated": "question_translated"}
+_PARTS = ("train", "dev", "test")
+
+
+@functools.lru_cache(maxsize=1)
+def files() -> dict[str, dict[str, str]]:
+    """Language → split → path, of the pinned revision; not every language has all splits."""
+    found: dict[str, dict[str, str]] = {}
+    for path in _GITHUB.pinned():
+        *_, language, _pivot, split, _json = Path(path).name.split(".")
+        found.setdefault(language, {})[split] = path
+    return {language: {s: splits[s] for s in _PARTS if s in splits} for language, splits in found.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    """What follows ``afriqa:``."""
+
+    asked: list[str]
+    pool: list[str]
+    field: str
+
+    @classmethod
+    def parse(cls, rest: str) -> "_Spec":
+        names, _, queries = rest.partition("/")
+        asked, _, pool = names.partition("@")
+        if queries not in _QUESTIONS:
+            raise InputError(
+                f"afriqa: expected afriqa:LANGUAGE or afriqa:LANGUAGE/translated, got 'afriqa:{rest}'"
+            )
+        spec = cls(asked.split("+"), (pool or asked).split("+"), _QUESTIONS[queries])
+        for language in spec.asked + spec.pool:
+            choose_language("afriqa", language, files())
+        if missing := [name for name in spec.asked if name not in spec.pool]:
+            raise InputError(f"afriqa: the passages of {', '.join(missing)} are not in the pool '{pool}'")
+        pivots = {_pivot(name) for name in spec.pool}
+        if len(pivots) > 1:
+            raise InputError(f"afriqa: expected passages in one language, got {' and '.join(sorted(pivots))}")
+        return spec
+
+
+def _pivot(language: str) -> str:
+    return next(iter(files()[language].values())).split(".")[-3]
+
+
+def splits(rest: str) -> tuple[str, ...]:
+    """The splits that every language that asks has."""
+    asked = _Spec.parse(rest).asked
+    return tuple(s for s in _PARTS if all(s in files()[language] for language in asked))
+
+
+def _rows(language: str, split: str) -> Iterator[tuple[str, dict, str]]:
+    """(where, row, passage); the passage is empty where the publisher has none."""
+    for where, row in json_lines(_GITHUB.file(files()[language][split])):
+        passage = row.get("context")
+        if passage is not None:
+            passage = text_of(where, row, "context").strip()
+        yield where, row, passage or ""
+
+
+def _collection(rest: str, splits: tuple[str, ...], side: str | None) -> Found:
+    spec = _Spec.parse(rest)
+    pooled = len(spec.pool) > 1
+    queries: dict[str, str] = {}
+    numbers: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    skipped = 0
+    for language in spec.pool:
+        prefix = f"{language}/" if pooled else ""
+        count = 0
+        # Questions of one split look among the passages of all.
+        for part in files()[language]:
+            for where, row, passage in _rows(language, part):
+                asked = language in spec.asked and part in splits
+                if not passage:
+                    skipped += asked
+                    continue
+                if passage not in numbers:
+                    numbers[passage] = f"{prefix}p{count}"
+                    count += 1
+                if asked:
+                    query = f"{prefix}{part}-{id_of(where, row, 'id')}"
+                    queries[query] = text_of(where, row, spec.field)
+                    qrels.setdefault(query, {})[numbers[passage]] = 1
+    return Found(queries, {number: text for text, number in numbers.items()}, qrels, skipped)
+
+
+def _sides(rest: str) -> tuple[str, ...]:
+    # Translated questions are in the passages' language: no side is foreign.
+    return () if _Spec.parse(rest).field == _QUESTIONS["translated"] else ("query",)
+
+
+def digest(passage: str) -> str:
+    """The start of the SHA-256 of a passage's normalised text, as ``afriqa_test.txt`` has it."""
+    return hashlib.sha256(normal(passage).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1)
+def passages_of_tests() -> frozenset[str]:
+    """:func:`digest` of every passage of a test question, in any language of the pinned revision."""
+    return frozenset(Path(__file__).with_name("afriqa_test.txt").read_text(encoding="ascii").split())
+
+
+def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
+    spec = _Spec.parse(rest)
+    for language in spec.asked:
+        for split in splits:
+            for where, row, passage in _rows(language, split):
+                if passage and digest(passage) not in passages_of_tests():
+                    yield where, text_of(where, row, _QUESTIONS["translated"]), passage, ()
+
+
+def _pair_splits(rest: str) -> tuple[str, ...]:
+    if _Spec.parse(rest).pool != _Spec.parse(rest).asked:
+        raise InputError(f"afriqa:{rest}: expected languages without a pool of passages")
+    return tuple(split for split in splits(rest) if split != "test")
+
+
+SOURCE = Source(
+    name="afriqa",
+    spelling="afriqa:hau",
+    title=(
+        "questions in bem, fon, hau, ibo, kin, swa, twi, wol, yor, zul over English (fon, wol: French) passages; "
+        "`/translated`: their human translations; `afriqa:hau+ibo`, `afriqa:hau@hau+ibo`: pools"
+    ),
+    size="hau, ibo, swa, twi, yor, zul: 300 · 409 · 295 · 486 · 253 · 325 test questions, 3,997 passages",
+    licence="CC BY 4.0",
+    repositories=(_GITHUB,),
+    collection=Part(_collection, splits, _sides),
+    pairs=Part(_pairs, _pair_splits),
+)

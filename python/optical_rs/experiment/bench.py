@@ -1,0 +1,271 @@
+"""What the cells of a run share: models, the teacher's tokens, bitexts and collections, and their identities."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import MultiVectorEncoder
+
+from .. import fingerprint
+from ..data import Bitext, Collection, load_bitext, load_collection
+from ..data.collection import splits_of
+from ..errors import InputError
+from ..models import RECORD, is_late_interaction
+from ..retrieval import (
+    Evaluation,
+    TokenCache,
+    content_of,
+    encode,
+    evaluate_pair,
+    evaluate_tokens,
+    other_side,
+    texts_of,
+)
+from ..training import Distillation
+from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of
+from ..training.mixture import mix
+from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
+from .recipe import DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, Recipe
+
+
+class Workbench:
+    """Everything is loaded when it is first asked for, and once.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : path
+        The output folder.
+    cache : path, optional
+        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+    say : callable
+        For what the user should know of.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, cache: Path | None = None, say: Callable[[str], None] = print
+    ):
+        self.recipe, self.folder, self.cache, self.say = recipe, folder, cache, say
+        #: The role of the foreign side where systems are evaluated, and that of the English one.
+        self.side = recipe.search_side
+        self.other = other_side(self.side)
+        self._bitexts: dict[str, Bitext] = {}
+        self._collections: dict[str, Collection] = {}
+        self._dev: dict[str, tuple[Collection | None, frozenset[str]]] = {}
+
+    # Models
+
+    def check_models(self) -> None:
+        """Raise for models that cannot be had or do not fit each other."""
+        check_models(self.recipe.teacher, self.recipe.student, self.recipe.dim)
+
+    @functools.cached_property
+    def _head_texts(self) -> list[str]:
+        """English of the recipe's own bitexts, which a head is fitted on.
+
+        Of all its languages, also where a run is restricted to some: a later run goes on with the same teacher.
+        """
+        recipe = self.recipe
+        texts: dict[str, None] = {}
+        for language in recipe.head_languages:
+            pairs = self.bitext(recipe.bitext.format(language=language)).head(recipe.max_pairs)
+            texts |= dict.fromkeys(pairs.english)
+        return list(texts)
+
+    @functools.cached_property
+    def _prepared(self) -> tuple[MultiVectorEncoder, str]:
+        recipe = self.recipe
+        self.say(f"teacher: {recipe.teacher}")
+        return prepare_teacher(recipe.teacher, recipe.dim, self._head_texts, self.folder / "teacher")
+
+    @property
+    def teacher(self) -> MultiVectorEncoder:
+        """The model of the English side."""
+        return self._prepared[0]
+
+    @property
+    def teacher_path(self) -> str:
+        """Where the teacher can be loaded from."""
+        return self._prepared[1]
+
+    def teacher_from(self, folder: Path) -> str:
+        """Where the teacher can be loaded from, as a record in a folder says it."""
+        path = self.teacher_path
+        return os.path.relpath(Path(path).resolve(), folder.resolve()) if os.path.isdir(path) else path
+
+    @functools.cached_property
+    def start(self) -> MultiVectorEncoder:
+        """What students start from: the teacher, or another encoder in its space."""
+        return prepare_start(self.recipe.student, self.teacher, self._head_texts, self.folder / "start")
+
+    @functools.cached_property
+    def english(self) -> TokenCache:
+        """The teacher's tokens."""
+        return TokenCache(self.teacher, self.cache, dtype=self.recipe.token_dtype)  # type: ignore[arg-type]
+
+    def teacher_state(self) -> str:
+        """``"made"`` if the teacher is a checkpoint or lies in the folder, ``"other"`` if one of other texts, another
+        encoder or dimension lies there, ``"missing"`` otherwise."""
+        if is_late_interaction(self.recipe.teacher):
+            return "made"
+        file = self.folder / "teacher" / RECORD
+        if not file.exists():
+            return "missing"
+        made_of = json.loads(file.read_text(encoding="utf-8")).get("made_of")
+        wanted = teacher_identity(self.recipe.teacher, self.recipe.dim, self._head_texts)
+        return "made" if made_of == wanted else "other"
+
+    @functools.cached_property
+    def prints(self) -> tuple[str, str]:
+        """Fingerprints of the teacher and of the start."""
+        teacher = self.english.fingerprint
+        return teacher, teacher if self.start is self.teacher else fingerprint.of_model(self.start)
+
+    # Texts
+
+    def bitext(self, spec: str) -> Bitext:
+        """A bitext, read once."""
+        if spec not in self._bitexts:
+            columns = (self.recipe.foreign_column, self.recipe.english_column)
+            self._bitexts[spec] = load_bitext(spec, columns=columns)
+        return self._bitexts[spec]
+
+    def training_pairs(
+        self, options: Mapping[str, Any], languages: Sequence[str]
+    ) -> tuple[Bitext, list[str]]:
+        """The sentence pairs of a system, and the group of each: its language, or its bitext if several."""
+        parts, groups = [], []
+        for language in languages:
+            given = options.get("bitext") or self.recipe.bitext
+            specs = [s.format(language=language) for s in (given if isinstance(given, list) else [given])]
+            pairs, names = mix(
+                [self.bitext(spec) for spec in specs],
+                max_pairs=options.get("max_pairs", self.recipe.max_pairs),
+                proportions=options.get("proportions"),
+                group=(language or "pairs") if len(specs) == 1 else None,
+            )
+            parts.append(pairs)
+            groups += names
+        return mix(parts)[0], groups
+
+    def collections(self, language: str) -> dict[str, Collection]:
+        """The test collections of a language, by place."""
+        found = {}
+        for place, options in self.recipe.places(language).items():
+            key = json.dumps(options, sort_keys=True)
+            if key not in self._collections:
+                sample = dict(options)
+                spec, split = sample.pop("collection"), sample.pop("split", "test")
+                loaded = load_collection(spec, split=split, side=self.side)
+                self._collections[key] = loaded.sample(**sample)
+            found[place] = self._collections[key]
+        return found
+
+    def dev(self, language: str) -> tuple[Collection | None, frozenset[str]]:
+        """Dev queries of a language, and English sentences that training must leave out for them.
+
+        Those of ``dev_collection``, else the dev split of the collection, else pairs held out of the bitext. Never the
+        queries that a system is tested on.
+        """
+        if language not in self._dev:
+            self._dev[language] = self._find_dev(language)
+        return self._dev[language]
+
+    def _find_dev(self, language: str) -> tuple[Collection | None, frozenset[str]]:
+        recipe = self.recipe
+        spec = (recipe.dev_collection or recipe.collection).format(language=language)
+        name = f" of {language}" if language else ""
+        reason = "there is no collection"
+        if spec:
+            have = splits_of(spec)
+            own = recipe.dev_collection not in ("", recipe.collection)
+            # A collection that is named for it serves with whatever queries it has.
+            split = next((name for name in ("dev", "test") if name in have and (own or name == "dev")), None)
+            if split is None:
+                reason = f"{spec} has no dev queries"
+            else:
+                found = load_collection(spec, split=split, side=self.side)
+                if not self._is_tested(found, language):
+                    return found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS), frozenset()
+                reason = f"{spec} has queries that systems are tested on"
+            if recipe.dev_collection:
+                raise InputError(f"dev_collection: {reason}; name another")
+        pairs, _ = self.training_pairs({}, [language])
+        kept, held = dev_of(True, pairs, self.side)
+        if held is None:
+            self.say(
+                f"dev{name}: no dev queries, and too few pairs to hold any out: the last checkpoint is taken"
+            )
+            return None, frozenset()
+        left = frozenset(pairs.english) - frozenset(kept.english)
+        self.say(f"dev{name}: {len(pairs) - len(kept)} pairs are held out of the bitext ({reason})")
+        return held, left
+
+    def _is_tested(self, dev: Collection, language: str) -> bool:
+        test = self.collections(language).get(IN_DOMAIN)
+        return test is not None and bool(set(dev.queries.values()) & set(test.queries.values()))
+
+    # Systems
+
+    def distillation(
+        self, options: Mapping[str, Any], languages: Sequence[str], seed: int
+    ) -> tuple[Distillation, Bitext, list[str], Collection | None]:
+        """How a system's student is made, and of what: pairs, their groups, and dev queries."""
+        recipe = self.recipe
+        own = {k: v for k, v in options.items() if k in DISTILLATION}
+        training = {
+            "logging_strategy": "no",
+            **recipe.training,
+            **(own.pop("training", None) or {}),
+        }
+        mlm, mine = own.pop("mlm", None), own.pop("mine", None)
+        if mlm:
+            own["mlm"] = [t for name in languages for t in self.bitext(mlm.format(language=name)).foreign]
+        if mine:
+            own["mine"] = [self.bitext(mine.format(language=name)) for name in languages]
+        made = Distillation(
+            loss=options["loss"],
+            loss_options={k: v for k, v in options.items() if k not in (*DISTILLATION, *PAIRS, "loss")},
+            side=recipe.side,
+            order=own.pop("order", "pure" if options.get("joint") else "mixed"),
+            freeze_embeddings=recipe.freeze_embeddings,
+            dropout=recipe.dropout,
+            training=training,
+            seed=seed + int(training.get("seed") or 0),
+            **own,
+        )
+        pairs, groups = self.training_pairs(options, languages)
+        dev = None
+        # A student of several languages takes its last checkpoint.
+        if made.chooses and len(languages) == 1:
+            dev, left = self.dev(languages[0])
+            if left:
+                kept = [i for i, text in enumerate(pairs.english) if text not in left]
+                pairs = Bitext(pairs.name, [pairs.foreign[i] for i in kept], [pairs.english[i] for i in kept])
+                groups = [groups[i] for i in kept]
+        return made, pairs, groups, dev
+
+    def evaluate(
+        self, model: MultiVectorEncoder, collection: Collection, options: Mapping[str, Any] | None = None
+    ) -> Evaluation:
+        """Search a collection with a model on the foreign side, and score; the English side is the teacher's."""
+        if options is not None and options.get("loss") == RETRIEVAL:
+            # Both sides were trained.
+            queries, documents = (
+                encode(model, texts_of(collection, role), role) for role in ("query", "document")
+            )
+            return evaluate_tokens(queries, documents, collection)
+        return evaluate_pair(model, self.english, collection, self.side)
+
+    def content(self, language: str) -> dict[str, str]:
+        """The content hash of each place's collection."""
+        return {place: self._content(found) for place, found in self.collections(language).items()}
+
+    def _content(self, collection: Collection) -> str:
+        known: dict[int, tuple[Collection, str]] = self.__dict__.setdefault("_contents", {})
+        if id(collection) not in known:
+            known[id(collection)] = (collection, content_of(collection))
+        return known[id(collection)][1]

@@ -1,0 +1,124 @@
+"""``distil``: a student in one call."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import MultiVectorEncoder
+
+from ..data import Bitext, Collection, load_bitext
+from ..models import PACKAGED
+from ..retrieval import TokenCache
+from .dev import dev_of
+from .distillation import DEFAULT, Distillation, name_of
+from .teacher import check_models, prepare_start, prepare_teacher
+from .trained import save_student
+
+
+def distil(
+    bitext: str | os.PathLike | Bitext,
+    teacher: Any = PACKAGED,
+    *,
+    student: str = "",
+    loss: Any = DEFAULT["loss"],
+    interpolate: float = DEFAULT["interpolate"],
+    side: str = "query",
+    dim: int = 128,
+    dev: str | os.PathLike | Collection | bool = True,
+    max_pairs: int | None = None,
+    columns: tuple[str, str] = ("foreign", "english"),
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    output: str | os.PathLike | None = None,
+    cache: str | os.PathLike | None = None,
+    **options: Any,
+) -> MultiVectorEncoder:
+    """Distil a student from a teacher and sentence pairs: ``optical-rs train`` with one system.
+
+    Parameters
+    ----------
+    bitext : str, path or Bitext
+        As for :func:`optical_rs.load_bitext`.
+    teacher : str, path or MultiVectorEncoder
+        A late-interaction checkpoint, or any encoder, which gets a closed-form head of dimension ``dim``.
+    student : str
+        A checkpoint or encoder to start from; the teacher by default.
+    loss : str or class
+        As in :class:`Distillation`; its options are keyword arguments of this function.
+    interpolate : float
+        How far the student goes from its start: 1 is as trained, and less forgets less of what it could do before.
+    side : {"query", "document", "both"}
+        The role of the foreign texts.
+    dev : str, path, Collection or bool
+        Whose dev queries choose the best checkpoint. True holds pairs out of the bitext for that; False takes the
+        last checkpoint.
+    max_pairs : int, optional
+        Use only the first pairs.
+    columns : pair of str
+        Names of the foreign and the English column of a file.
+    training : dict, optional
+        Training arguments of transformers, such as ``{"num_train_epochs": 3, "learning_rate": 1e-4}``.
+    seed : int
+    output : path, optional
+        Where the student is saved, with checkpoints from which an interrupted call goes on.
+    cache : path, optional
+        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+    **options
+        Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`.
+
+    Returns
+    -------
+    MultiVectorEncoder
+        An ordinary model of sentence-transformers, which knows its teacher: see
+        :func:`optical_rs.evaluate_student`.
+
+    Raises
+    ------
+    InputError
+        Bad bitext, models that cannot be had or do not fit, unknown options.
+
+    Examples
+    --------
+    >>> import optical_rs
+    >>> student = optical_rs.distil("kolibri:ny", max_pairs=64, training={"max_steps": 2})  # doctest: +SKIP
+    """
+    fields = {f.name for f in dataclasses.fields(Distillation)}
+    own = {key: options.pop(key) for key in list(options) if key in fields}
+    recipe = Distillation(
+        loss=loss,
+        loss_options=options,
+        side=side,
+        interpolate=interpolate,
+        training={"disable_tqdm": True, "logging_strategy": "no", **(training or {})},
+        seed=seed,
+        **own,
+    )
+    pairs = bitext if isinstance(bitext, Bitext) else load_bitext(str(bitext), columns=columns)
+    pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
+    folder = None if output is None else Path(output)
+    if isinstance(teacher, MultiVectorEncoder):
+        model, path = teacher, ""
+        begin = prepare_start(student, model, pairs.english, None)
+    else:
+        check_models(str(teacher), student, dim)
+        where = None if folder is None else folder / "teacher"
+        model, path = prepare_teacher(str(teacher), dim, pairs.english, where)
+        begin = prepare_start(student, model, pairs.english, None if folder is None else folder / "start")
+    trained = recipe.train(
+        pairs,
+        model,
+        begin,
+        dev=held,
+        english=TokenCache(model, cache),
+        folder=None if folder is None else folder / "checkpoints",
+    )
+    made = trained.at(interpolate)
+    if folder is not None:
+        save_student(
+            made, folder, trained, path, {"loss": name_of(loss), **options, "interpolate": interpolate}
+        )
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return made

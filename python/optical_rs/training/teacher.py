@@ -1,0 +1,120 @@
+"""The teacher, and what students start from: checkpoints as they are, or made of an encoder once and kept."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sentence_transformers import MultiVectorEncoder
+
+from .. import fingerprint
+from ..errors import InputError
+from ..models import PACKAGED, RECORD, check_path, is_late_interaction, late_interaction, load_model
+from ..models.packaged import packaged_model
+
+#: Raise when the way models are made changes.
+_REVISION = 1
+
+
+def check_models(teacher: str, student: str, dim: int) -> None:
+    """Raise for models that cannot be had or do not fit each other, before anything is written."""
+    dims: dict[str, int | None] = {}
+    for argument, spec in (("teacher", teacher), ("student", student)):
+        if not spec or spec == PACKAGED:
+            continue
+        if is_late_interaction(check_path(spec, argument), argument):
+            dims[argument] = load_model(spec, argument=argument).get_embedding_dimension()
+    if "student" in dims and dims["student"] != dims.get("teacher", dim):
+        raise InputError(
+            f"student: has dimension {dims['student']}, but the teacher has {dims.get('teacher', dim)}"
+        )
+
+
+def prepare_teacher(
+    spec: str, dim: int, texts: Sequence[str], folder: Path | None
+) -> tuple[MultiVectorEncoder, str]:
+    """A teacher, and where it can be loaded from.
+
+    Parameters
+    ----------
+    spec : str
+        A late-interaction checkpoint, which is taken as it is, or any encoder, which gets a closed-form head.
+    dim : int
+        Of a head.
+    texts : sequence of str
+        English sentences that a head is fitted on.
+    folder : path, optional
+        Where a teacher that had to be made is kept: one of the same content is loaded, any other replaced.
+
+    Returns
+    -------
+    teacher : MultiVectorEncoder
+    path : str
+        A folder or hub id; empty for one that was made and not kept.
+    """
+    if is_late_interaction(spec):
+        path = str(Path(spec).resolve()) if os.path.isdir(spec) else spec
+        return load_model(spec, argument="teacher"), path
+    if folder is None:
+        return late_interaction(spec, dim, fit_on=texts), ""
+    made_of = teacher_identity(spec, dim, texts)
+    return _kept(folder, made_of, lambda: late_interaction(spec, dim, fit_on=texts), "teacher"), str(folder)
+
+
+def teacher_identity(spec: str, dim: int, texts: Sequence[str]) -> str:
+    """The content hash of what a teacher is made of."""
+    encoder = _content(spec)
+    return fingerprint.of_settings([_REVISION, encoder, dim, fingerprint.of_texts(texts)])
+
+
+def prepare_start(
+    spec: str, teacher: MultiVectorEncoder, texts: Sequence[str], folder: Path | None
+) -> MultiVectorEncoder:
+    """What students start from: the teacher itself, a checkpoint, or an encoder that is matched to the teacher."""
+    if not spec:
+        return teacher
+    if is_late_interaction(spec, "student"):
+        return load_model(spec, argument="student")
+    if folder is None:
+        return late_interaction(spec, fit_on=texts, match=teacher)
+    made_of = fingerprint.of_settings(
+        [_REVISION, _content(spec), fingerprint.of_model(teacher), fingerprint.of_texts(texts)]
+    )
+    return _kept(folder, made_of, lambda: late_interaction(spec, fit_on=texts, match=teacher), "student")
+
+
+def _content(spec: str) -> str:
+    """The content hash of an encoder."""
+    if spec == PACKAGED:
+        return fingerprint.of_files(packaged_model())
+    if os.path.isdir(spec):
+        return fingerprint.of_files(check_path(spec, "teacher"))
+    # From a hub: of what was loaded, as its name says nothing.
+    model = late_interaction(spec, 1)
+    model[1].linear.weight.data.zero_()
+    model[1].linear.bias.data.zero_()
+    return fingerprint.of_model(model)
+
+
+def _kept(
+    folder: Path, made_of: str, make: Callable[[], MultiVectorEncoder], argument: str
+) -> MultiVectorEncoder:
+    """A model that was made of this, or is made now and written whole."""
+    record = folder / RECORD
+    try:
+        known = json.loads(record.read_text(encoding="utf-8")).get("made_of")
+    except (OSError, ValueError):
+        known = None
+    if known != made_of:
+        unfinished = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model = make()
+        model.save_pretrained(str(unfinished))
+        content = {"made_of": made_of, "fingerprint": fingerprint.of_model(model)}
+        (unfinished / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+    # Loaded even when just made: a fresh and a continued run then start from the same bits.
+    return load_model(folder, argument=argument)

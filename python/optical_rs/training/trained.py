@@ -1,0 +1,84 @@
+"""A student after training, and what is written of it."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+
+from .. import fingerprint
+from ..models import RECORD, interpolate
+
+
+@dataclasses.dataclass
+class Trained:
+    """A student after training, at any share of the way from its start.
+
+    Attributes
+    ----------
+    student : MultiVectorEncoder
+    start : MultiVectorEncoder
+        What it was before.
+    record : dict
+        ``pairs``, ``steps``, ``train_seconds``, ``pairs_per_second``, and ``dev_map`` where dev queries chose.
+    teacher : MultiVectorEncoder
+    teacher_fingerprint : str
+    side : str
+    """
+
+    student: MultiVectorEncoder
+    start: MultiVectorEncoder
+    record: dict[str, Any]
+    teacher: MultiVectorEncoder
+    teacher_fingerprint: str
+    side: str
+
+    def __post_init__(self) -> None:
+        before = dict(self.start.named_parameters())
+        self._after = {
+            name: p.detach().clone()
+            for name, p in self.student.named_parameters()
+            if not torch.equal(p, before[name].to(p))
+        }
+
+    def at(self, share: float) -> MultiVectorEncoder:
+        """The student with weights at a share of the way (1: as trained); the same object each time."""
+        with torch.no_grad():
+            for name, parameter in self.student.named_parameters():
+                if name in self._after:
+                    parameter.copy_(self._after[name])
+        interpolate(self.student, self.start, share)
+        self.student.optical_record = {
+            **self.record,
+            "teacher": self.teacher,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            "side": self.side,
+        }
+        return self.student
+
+
+def save_student(
+    student: MultiVectorEncoder, folder: Path, trained: Trained, teacher: str, about: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint and, last, the record of what made it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    student.save_pretrained(str(folder))
+    if not teacher:
+        teacher = str(folder / "teacher")
+        trained.teacher.save_pretrained(teacher)
+    local = os.path.isdir(teacher)
+    content = {
+        "teacher": os.path.relpath(Path(teacher).resolve(), folder.resolve()) if local else teacher,
+        "teacher_fingerprint": trained.teacher_fingerprint,
+        "fingerprint": fingerprint.of_model(student),
+        "side": trained.side,
+        "system": dict(about),
+        **trained.record,
+    }
+    temporary = folder / (RECORD + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / RECORD)

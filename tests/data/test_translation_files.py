@@ -1,0 +1,88 @@
+"""Bitext in translators' files: TMX, PO, XLIFF, and archives of OPUS."""
+
+import gzip
+import zipfile
+
+import pytest
+from optical_rs import InputError
+from optical_rs.data import load_bitext
+
+TMX = """<?xml version="1.0"?><tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="en"><seg>Good  <b>day</b></seg></tuv><tuv xml:lang="sw-KE"><seg>Habari</seg></tuv></tu>
+<tu><tuv xml:lang="en"><seg/></tuv><tuv xml:lang="sw"><seg>tupu</seg></tuv></tu>
+<tu><tuv xml:lang="fr"><seg>Eau</seg></tuv><tuv xml:lang="en"><seg>Water</seg></tuv><tuv xml:lang="sw"><seg>Maji</seg></tuv></tu>
+</body></tmx>"""
+
+
+def test_tmx(tmp_path):
+    file = tmp_path / "x.tmx"
+    file.write_text(TMX, encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"1 row was skipped, as a side is empty: unit 2 \(english\)"):
+        found = load_bitext(str(file), columns=("sw", "en"))
+    assert (found.foreign, found.english) == (["Habari", "Maji"], ["Good day", "Water"])
+    assert found.skipped == 1
+    with gzip.open(tmp_path / "x.tmx.gz", "wb") as packed:
+        packed.write(TMX.encode())
+    with zipfile.ZipFile(tmp_path / "x.tmx.zip", "w") as packed:
+        packed.writestr("x.tmx", TMX)
+    for name in ("x.tmx.gz", "x.tmx.zip"):
+        with pytest.warns(UserWarning, match="1 row was skipped"):
+            assert load_bitext(tmp_path / name).foreign == ["Habari", "Eau"]
+    with pytest.raises(InputError, match="expected units in English and ha, got en, fr, sw"):
+        load_bitext(str(file), columns=("ha", "en"))
+    file.write_text(TMX[:80])
+    with pytest.raises(InputError, match="not valid XML"):
+        load_bitext(str(file))
+
+
+PO = """msgid ""
+msgstr "Content-Type: text/plain; charset=UTF-8\\n"
+
+msgid "Good day"
+msgstr "Habari"
+
+#, fuzzy
+msgid "Water"
+msgstr "Moto"
+
+msgid "Fire"
+msgstr ""
+"""
+XLIFF = """<?xml version="1.0"?><xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2"><file
+original="x" source-language="en" target-language="sw" datatype="plaintext"><body>
+<trans-unit id="1" approved="yes"><source>Good day</source><target>Habari</target></trans-unit>
+<trans-unit id="2"><source>Fire</source></trans-unit></body></file></xliff>"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.po", PO), ("x.xlf", XLIFF), ("x.xliff", XLIFF)])
+def test_translation_files(tmp_path, name, text):
+    pytest.importorskip("translate")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = load_bitext(str(tmp_path / name))
+    assert (found.foreign, found.english) == (["Habari"], ["Good day"])
+    (tmp_path / name).write_text("<not>", encoding="utf-8")
+    with pytest.raises(InputError, match=name):
+        load_bitext(str(tmp_path / name))
+
+
+def test_archives_of_opus(tmp_path):
+    file = tmp_path / "sw-en.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("GNOME.en-sw.en", "Good day\nWater\n")
+        archive.writestr("GNOME.en-sw.sw", "Habari\nMaji\n")
+        archive.writestr("README", "about")
+    found = load_bitext(str(file))
+    assert (found.foreign, found.english) == (["Habari", "Maji"], ["Good day", "Water"])
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("README", "about")
+    with pytest.raises(InputError, match=r"expected two files NAME.en and NAME.xx, got README"):
+        load_bitext(str(file))
+    file.write_text("no archive")
+    with pytest.raises(InputError, match="not a zip archive"):
+        load_bitext(str(file))
+
+
+def test_missing_files(tmp_path):
+    for name in ("x.tmx", "x.po", "x.zip"):
+        with pytest.raises(InputError, match="no such file"):
+            load_bitext(str(tmp_path / name))

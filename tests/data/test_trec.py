@@ -1,0 +1,95 @@
+"""SGML of TREC and CLEF: documents, topics, and hostile text."""
+
+import gzip
+
+import pytest
+from optical_rs import InputError
+from optical_rs.data import load_collection, stream_documents
+from optical_rs.data.sources import trec
+from optical_rs.data.sources.trec import read_sgml_documents, read_sgml_topics
+
+CLEF = """<DOC>
+<DOCNO> SF-1 </DOCNO><DOCID>SF-1</DOCID>
+<DATE>940101</DATE>
+<TITLE>Fire &amp; rain</TITLE>
+<TEXT>It <B>burns</B>.
+And rains.</TEXT>
+</DOC>
+<doc><docno>SF-2</docno><p>No text tag</p></doc>
+"""
+CLOSED = "<top lang='sw'><num> C041 </num><SW-title> Moto </SW-title><SW-desc> Tafuta moto. </SW-desc></top>"
+OPEN = "<top>\n<num> Number: 301\n<title> Topic: Fire \n<desc> Description:\nFind fires.\n<narr> Narrative:\nAny.\n</top>"
+
+
+def test_sgml_of_trec(tmp_path):
+    (tmp_path / "documents").mkdir()
+    with gzip.open(tmp_path / "documents" / "sf.sgml.gz", "wb") as file:
+        file.write(CLEF.replace("burns", "brûle").encode("latin-1"))
+    (tmp_path / "topics.txt").write_text(CLOSED, encoding="utf-8")
+    (tmp_path / "qrels.txt").write_text("C041 0 SF-1 1\n")
+    found = load_collection(f"trec:{tmp_path}")
+    assert found.documents == {"SF-1": "Fire & rain It brûle . And rains.", "SF-2": "No text tag"}
+    assert (found.queries, found.qrels) == ({"C041": "Moto"}, {"C041": {"SF-1": 1}})
+    documents = stream_documents(f"trec:{tmp_path}")
+    assert dict(documents) == dict(documents) == found.documents
+    (tmp_path / "documents" / "again").write_text(CLEF)
+    with pytest.raises(InputError, match="document 'SF-1' is repeated"):
+        list(stream_documents(f"trec:{tmp_path}"))
+    with pytest.raises(InputError, match="to have a folder 'documents'"):
+        stream_documents(f"trec:{tmp_path}/documents")
+    (tmp_path / "open").write_text(OPEN)
+    assert read_sgml_topics(tmp_path / "open") == {"301": "Fire"}
+    assert read_sgml_topics(tmp_path / "open", ("title", "desc", "narr")) == {"301": "Fire Find fires. Any."}
+
+
+def test_bad_sgml(tmp_path):
+    file = tmp_path / "x"
+    for text, read, message in (
+        ("<DOC><TEXT>a</TEXT></DOC>", lambda: list(read_sgml_documents(file)), "document 1 has no <DOCNO>"),
+        ("nothing", lambda: read_sgml_topics(file), "no <top>"),
+        ("<top><title>a</title></top>", lambda: read_sgml_topics(file), "topic 1 has no number"),
+        ("<top><num>1</num></top>", lambda: read_sgml_topics(file), "topic 1 has no title"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read()
+    with pytest.raises(InputError, match=r"trec: expected .* to have one file 'topics…'"):
+        load_collection(f"trec:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<DOC><DOCNO>d</DOCNO>" + "<TEXT>" * 200_000 + "</DOC>",
+        "<DOC><DOCNO>d</DOCNO>" + "<" * 500_000 + "</DOC>",
+        "<DOC><DOCNO>d</DOCNO><TEXT>" + "<a" * 300_000 + "</TEXT></DOC>",
+        "<DOC><DOCNO>d</DOCNO><TEXT><" + "a" * 500_000 + "</TEXT></DOC>",
+        "<DOC><DOCNO>d</DOCNO><TEXT>" + "<" + " " * 500_000 + "</TEXT></DOC>",
+        "<DOC" * 300_000,
+    ],
+)
+def test_hostile_sgml_takes_linear_time(tmp_path, text):
+    import time
+
+    (tmp_path / "x").write_text(text)
+    start = time.perf_counter()
+    assert len(list(trec.read_sgml_documents(tmp_path / "x"))) <= 1
+    assert time.perf_counter() - start < 5
+
+
+def test_a_document_without_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(trec, "LARGEST", 1 << 20)
+    (tmp_path / "x").write_text("<DOC><DOCNO>d</DOCNO>" + "water " * (1 << 19))
+    with pytest.raises(InputError, match=r"x: <DOC> 1 has no </DOC> within 1 MiB"):
+        list(trec.read_sgml_documents(tmp_path / "x"))
+
+
+def test_documents_across_pieces(tmp_path, monkeypatch):
+    text = "".join(f"<doc><DOCNO>d{i}</DOCNO><TEXT>wáter {i} <B>x</B></TEXT></DOC >\n" for i in range(50))
+    (tmp_path / "x").write_text(text.replace(" >", ">"), encoding="utf-8")
+    whole = list(trec.read_sgml_documents(tmp_path / "x"))
+    assert len(whole) == 50
+    assert whole[7] == ("d7", "wáter 7 x")
+    for size in (1, 2, 7, 64, 1000):
+        monkeypatch.setattr(trec, "_PIECE", size)
+        assert list(trec.read_sgml_documents(tmp_path / "x")) == whole

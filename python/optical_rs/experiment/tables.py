@@ -82,7 +82,9 @@ def options() -> list[str]:
     found = dict.fromkeys([*PAIRS, *DISTILLATION])
     for kind in LOSSES.values():
         # In the order of the signature.
-        found |= dict.fromkeys(name for name in inspect.signature(kind).parameters if name in options_of(kind))
+        found |= dict.fromkeys(
+            name for name in inspect.signature(kind).parameters if name in options_of(kind)
+        )
     found |= dict.fromkeys([*HYBRID, *(name for own in METHODS.values() for name in own)])
     return list(found)
 
@@ -115,5 +117,7 @@ def _shown(value: Any) -> str:
     """A default as a recipe spells it; nothing for what is empty."""
     if value is None or value == "" or not isinstance(value, bool | int | float | str):
         return ""
-    text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+    text = (
+        str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+    )
     return f"`{text}`"

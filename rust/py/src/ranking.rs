@@ -196,7 +196,7 @@ pub(crate) fn evaluate<'py>(
     let (mapped_qrels, mapped_run) = (map(&qrels).map_err(raise)?, map(&run).map_err(raise)?);
     let qrels = data(&qrels, &mapped_qrels).map_err(raise)?;
     let run = data(&run, &mapped_run).map_err(raise)?;
-    let found = watched(py, progress, |watch| {
+    let found = watched(py, f64::INFINITY, progress, |watch| {
         let done: &AtomicUsize = &watch.done;
         let cancel = Some(&watch.cancel);
         let options =

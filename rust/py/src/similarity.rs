@@ -107,12 +107,13 @@ pub(crate) fn search<'py>(
     k: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Found<'py>> {
+    let work = work(&queries, &documents);
     let (q_bits, d_bits) = (bits(&queries)?, bits(&documents)?);
     let queries = ragged("queries", &queries, q_bits, &query_offsets)?;
     let documents = ragged("documents", &documents, d_bits, &document_offsets)?;
     let places: Vec<Option<u32>> =
         places.as_slice().map_err(contiguous)?.iter().map(|p| u32::try_from(*p).ok()).collect();
-    let hits = watched(py, progress, |watch| {
+    let hits = watched(py, work, progress, |watch| {
         watch.set_total(documents.len());
         core::search(&queries, &documents, &places, k, Some(&watch.cancel), Some(&watch.done))
     })?;

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 pub use measure::{Measure, Summary};
 pub use ranked::{Fault, Id, Judgments, Ranked, Retrieved};
 use ranked::{Ranking, Scratch, all_or_first};
@@ -126,7 +126,7 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
     let values = |ranked: &Ranked| measures.iter().map(|m| m.of(ranked)).collect::<Vec<f64>>();
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let topics: Vec<(&T, &R)> = run.iter().collect();
-    let rows: Vec<std::result::Result<Option<Vec<f64>>, Fault>> = pool::run(|| {
+    let rows: Vec<std::result::Result<Option<Vec<f64>>, Fault>> = {
         let topics = topics.par_iter().with_min_len(4);
         let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
             if cancelled() {
@@ -139,7 +139,7 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
             Ok(qrels.get(*topic).map(|judged| values(&scratch.rank(judged, &how))))
         });
         measured.collect()
-    });
+    };
     if cancelled() {
         return Err(Error::Interrupted);
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::ranked::all_or_first;
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run, Version};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// Bytes in which one thread looks for topics at a time.
 const CHUNK: usize = 1 << 20;
@@ -134,9 +134,8 @@ fn is_comment(line: &[u8], version: Version) -> bool {
 /// Each topic's places in a file. Lines are not looked at beyond their first field.
 fn topics<'t>(file: &'t str, text: &'t [u8], version: Version) -> BTreeMap<&'t [u8], Places<'t>> {
     let chunks = whole_lines(text, CHUNK);
-    let found: Vec<Vec<(&[u8], Range<usize>)>> = pool::run(|| {
-        chunks.par_iter().map(|chunk| segments(&text[..chunk.end], chunk.start, version)).collect()
-    });
+    let found: Vec<Vec<(&[u8], Range<usize>)>> =
+        { chunks.par_iter().map(|chunk| segments(&text[..chunk.end], chunk.start, version)).collect() };
     let mut places: BTreeMap<&[u8], Places<'t>> = BTreeMap::new();
     for (topic, range) in found.into_iter().flatten() {
         let new = || Places { file, text, topic, ranges: Vec::new(), version };
@@ -194,7 +193,7 @@ fn whole_lines(text: &[u8], size: usize) -> Vec<Range<usize>> {
 /// twice.
 pub fn parse_qrels<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<Qrels<&'t [u8], &'t [u8]>> {
     let places: Vec<Places<'t>> = topics(file, text, version).into_values().collect();
-    let parsed: Vec<_> = pool::run(|| places.par_iter().with_min_len(4).map(judgments).collect());
+    let parsed: Vec<_> = places.par_iter().with_min_len(4).map(judgments).collect();
     match all_or_first(parsed) {
         Ok(judged) => Ok(places.iter().map(|of| of.topic).zip(judged).collect()),
         Err((topic, fault)) => Err(places[topic].line_error(fault.position, fault.reason)),

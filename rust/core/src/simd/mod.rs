@@ -116,6 +116,37 @@ fn answers_agree(answer: &[f32], contract: &[f32]) -> bool {
         && answer.iter().zip(contract).all(|(x, y)| (x - y).abs() <= 1e-5 * y.abs().max(1e-3))
 }
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+/// Ask for the cache line at an address, which need not be one that may be read.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which cannot fault; x86-64 has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The same for `count` elements, to be read some time later: they need not come nearer than the second cache.
+#[inline(always)]
+pub(crate) fn prefetch_row<T>(at: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for k in (0..count).step_by(LINE / size_of::<T>()) {
+        // SAFETY: as above.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(k).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, count);
+}
+
 /// A scalar that kernels compute with: `f32`, or `f64` where exactness matters more than speed.
 pub trait Float:
     Copy

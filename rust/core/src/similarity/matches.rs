@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::floats::{PANEL, Panels};
 use super::{Ragged, Values, cancelled, total};
 use crate::simd::{self, Level, ROWS, matmul::run_product};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 fn single<'a>(side: &str, texts: &Ragged<'a>) -> Result<&'a [f32]> {
     match texts.values {
@@ -55,7 +55,7 @@ pub fn maxsim_matches(
         return Ok(());
     }
     let (panels, level) = (Panels::new(q, dim), simd::level());
-    let columns: Vec<Vec<f32>> = pool::run(|| {
+    let columns: Vec<Vec<f32>> = {
         matched
             .par_chunks_exact_mut(tokens)
             .enumerate()
@@ -69,7 +69,7 @@ pub fn maxsim_matches(
                 (0..queries.len()).map(|query| total(&scratch.best[queries.tokens(query)])).collect()
             })
             .collect()
-    });
+    };
     if cancelled(cancel) {
         return Err(Error::Interrupted);
     }
@@ -166,7 +166,7 @@ pub fn maxsim_gradient(
         (part, rest) = rest.split_at_mut(documents.tokens(document).len() * dim);
         parts.push(part);
     }
-    pool::run(|| {
+    {
         of_queries.par_chunks_exact_mut(dim).enumerate().for_each(|(t, out)| {
             for document in 0..width {
                 if let Ok(row) = usize::try_from(matched[document * tokens + t]) {
@@ -183,7 +183,7 @@ pub fn maxsim_gradient(
                 }
             }
         });
-    });
+    };
     Ok(())
 }
 

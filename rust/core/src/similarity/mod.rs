@@ -53,7 +53,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::simd::{self, Level, ROWS};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 pub use bytes::quantise;
 pub use matches::{maxsim_gradient, maxsim_matches};
 pub use search::{Hit, search};
@@ -203,14 +203,14 @@ pub fn maxsim(
         return Ok(());
     }
     let blocks = documents.blocks();
-    let found: Vec<Vec<f32>> = pool::run(|| {
+    let found: Vec<Vec<f32>> = {
         blocks
             .par_iter()
             .map_init(Scratch::default, |scratch, block| {
                 if cancelled(cancel) { Vec::new() } else { scorer.score(block.clone(), scratch).to_vec() }
             })
             .collect()
-    });
+    };
     if cancelled(cancel) {
         return Err(Error::Interrupted);
     }

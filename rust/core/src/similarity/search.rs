@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
 use rayon::prelude::*;
 
 use super::{Ragged, Scorer, Scratch, cancelled};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// A document and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub fn search(
         )));
     }
     let none = || vec![Best { k, ..Best::default() }; queries.len()];
-    let all = pool::run(|| {
+    let all = {
         let blocks = documents.blocks();
         let kept = blocks.par_iter().fold(
             || (none(), Scratch::default()),
@@ -69,7 +69,7 @@ pub fn search(
             }
             best
         })
-    });
+    };
     if cancelled(cancel) {
         return Err(Error::Interrupted);
     }

@@ -91,17 +91,36 @@ def align_batch(
     want_x: bool,
     want_y: bool,
 ) -> Aligned: ...
-def maxsim(
-    queries: _Tokens,
-    query_offsets: NDArray[np.int64],
-    documents: _Tokens,
-    document_offsets: NDArray[np.int64],
-) -> NDArray[np.float32]: ...
+
+@final
+class Texts:
+    def __new__(
+        cls, name: str, tokens: _Tokens | list[NDArray[np.float32]], offsets: NDArray[np.int64] | None
+    ) -> Texts: ...
+    def __len__(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+
+@final
+class Places:
+    def __new__(cls, places: NDArray[np.int64]) -> Places: ...
+    def __len__(self) -> int: ...
+
+def maxsim(queries: Texts, documents: Texts) -> NDArray[np.float32]: ...
+def search(
+    queries: Texts,
+    documents: Texts,
+    places: Places,
+    k: int,
+    numbers: list[int] | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def maxsim_matches(
     queries: NDArray[np.float32],
     query_offsets: NDArray[np.int64],
     documents: NDArray[np.float32],
     document_offsets: NDArray[np.int64],
+    own: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]: ...
 def maxsim_gradient(
     queries: NDArray[np.float32],
@@ -110,16 +129,8 @@ def maxsim_gradient(
     document_offsets: NDArray[np.int64],
     matched: NDArray[np.int32],
     weights: NDArray[np.float32],
+    own: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
-def search(
-    queries: _Tokens,
-    query_offsets: NDArray[np.int64],
-    documents: _Tokens,
-    document_offsets: NDArray[np.int64],
-    places: NDArray[np.int64],
-    k: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def evaluate(
     qrels: Any,

@@ -39,7 +39,9 @@ def test_what_ipot_calls_converged_is_near_the_exact_value(beta, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = solve_batch(cost, beta, method="ipot", max_iter=20_000, tol=1e-4)
-        plain = solve_batch(torch.from_numpy(cost.astype(np.float64)), beta, method="ipot", max_iter=200, tol=0)
+        plain = solve_batch(
+            torch.from_numpy(cost.astype(np.float64)), beta, method="ipot", max_iter=200, tol=0
+        )
         short = solve_batch(cost, beta, method="ipot", max_iter=200, tol=0)
     assert result.converged.any()
     np.testing.assert_allclose(result.value_linear[result.converged], best[result.converged], rtol=2e-3)
@@ -104,7 +106,9 @@ def test_unbalanced_marginals_take_few_iterations():
     for reg_m in ((10.0, None), (None, 3.0)):
         one_sided = {**options, "reg_m": reg_m}
         mass = a if reg_m[1] is None else None
-        fast = solve_batch(cost, 0.05, mass, None if mass is None else np.full((8, 40), 0.6 / 40), **one_sided)
+        fast = solve_batch(
+            cost, 0.05, mass, None if mass is None else np.full((8, 40), 0.6 / 40), **one_sided
+        )
         assert fast.converged.all()
         assert (fast.n_iter < 200).all()
 
@@ -137,7 +141,9 @@ def test_the_plan_is_differentiable_through_the_implicit_gradient():
     weights = torch.rand(2, 4, 5, dtype=torch.float64, generator=torch.manual_seed(3))
 
     def moved(c, reg_m=None):
-        return (solve_batch(c, 0.3, reg_m=reg_m, grad="implicit", max_iter=20_000, tol=1e-13).plan * weights).sum()
+        return (
+            solve_batch(c, 0.3, reg_m=reg_m, grad="implicit", max_iter=20_000, tol=1e-13).plan * weights
+        ).sum()
 
     assert torch.autograd.gradcheck(moved, (cost,))
     assert torch.autograd.gradcheck(lambda c: moved(c, 0.5), (cost,))
@@ -161,7 +167,9 @@ def test_any_byte_of_a_mask_that_is_not_zero_is_true():
 def test_numbers_may_lie_anywhere_and_have_any_byte_order():
     cost = np.random.default_rng(7).random((2, 4, 5))
     want = solve_batch(cost, 0.1)
-    misaligned = np.frombuffer(b"\0" + cost.tobytes(), np.uint8, offset=1).view(np.float64).reshape(cost.shape)
+    misaligned = (
+        np.frombuffer(b"\0" + cost.tobytes(), np.uint8, offset=1).view(np.float64).reshape(cost.shape)
+    )
     assert not misaligned.flags.aligned
     assert (solve_batch(misaligned, 0.1).plan == want.plan).all()
     swapped = solve_batch(cost.astype(">f8"), 0.1)
@@ -275,16 +283,15 @@ def test_the_value_in_pots_convention():
 
 
 def test_ctrl_c_stops_a_long_gradient():
-    plan = np.full((64, 380, 380), 1 / 380**2)
     from optical_rs import _core
 
+    plan = np.full((256, 380, 380), 1 / 380**2, np.float32)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            while True:
-                _core.implicit_gradient(plan, plan, [0.1], (np.inf, np.inf))
-        assert time.monotonic() - began < 5
+            _core.implicit_gradient(plan, plan, [0.1], (np.inf, np.inf))
+        assert time.monotonic() - began < 1.5
     finally:
         signal.signal(signal.SIGINT, before)

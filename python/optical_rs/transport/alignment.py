@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from .. import _core
 from ..errors import InputError
 from . import arguments

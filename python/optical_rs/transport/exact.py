@@ -74,7 +74,13 @@ def solve_exact(
     a = arguments.marginal("a", a, batch, n, np.float64)
     b = arguments.marginal("b", b, batch, m, np.float64)
     plan, f, g = np.zeros_like(cost), np.zeros((batch, n)), np.zeros((batch, m))
-    value, gap, error, converged, status = np.zeros(batch), np.zeros(batch), np.zeros(batch), np.ones(batch, bool), []
+    value, gap, error, converged, status = (
+        np.zeros(batch),
+        np.zeros(batch),
+        np.zeros(batch),
+        np.ones(batch, bool),
+        [],
+    )
     for i in range(batch):
         r, c = rows[i], cols[i]
         status.append("exact" if r.any() and c.any() else "empty")
@@ -84,8 +90,7 @@ def solve_exact(
         if np.isnan(inner).any() or (inner == -np.inf).any():
             raise InputError(f"cost: problem {i} has NaN or -inf; expected numbers or +inf")
         weights_a, weights_b = (
-            np.full(keep.sum(), 1 / keep.sum()) if x is None else x[i][keep]
-            for x, keep in ((a, r), (b, c))
+            np.full(keep.sum(), 1 / keep.sum()) if x is None else x[i][keep] for x, keep in ((a, r), (b, c))
         )
         mass_a, mass_b = weights_a.sum(), weights_b.sum()
         if abs(mass_a - mass_b) > 1e-6 * max(mass_a, mass_b):

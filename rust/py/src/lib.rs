@@ -57,7 +57,7 @@ mod _core {
     #[pymodule_export]
     use super::ranking::{evaluate, run_tag};
     #[pymodule_export]
-    use super::similarity::{maxsim, maxsim_gradient, maxsim_matches, quantise, search};
+    use super::similarity::{Places, Texts, maxsim, maxsim_gradient, maxsim_matches, quantise, search};
     #[pymodule_export]
     use super::transport::{Aligned, Reports, Solved, align_batch, implicit_gradient, solve_batch};
     #[pymodule_export]

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use peak::multiply_adds_per_second;
 pub use portable::Lanes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::F32x8, avx512::F32x16};
 
 /// Rows that a kernel handles at a time; [`Vector::sum8`] reduces that many accumulators at once.
 pub const ROWS: usize = 8;

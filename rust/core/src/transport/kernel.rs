@@ -56,10 +56,9 @@ unsafe fn admit<V: Vector>(
             for c in whole..m {
                 let raw = *from.add(c);
                 *to.add(c) = raw;
-                if !(raw < V::Elem::INFINITY) {
-                    infinite = infinite.max(one.keep_ge(V::splat(raw), infinity));
-                    numbers = numbers.min(one.keep_ge(V::splat(raw), V::splat(raw)));
-                }
+                let all = V::splat(raw);
+                numbers = numbers.min(one.keep_ge(all, all));
+                infinite = infinite.max(one.keep_ge(all, infinity));
                 low = raw.min(low);
             }
             for c in m..stride {

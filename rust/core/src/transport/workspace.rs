@@ -323,7 +323,9 @@ impl<T: Float> Workspace<T> {
     ) -> Result<Report> {
         let mut double = self.double.take().unwrap_or_default();
         let d = &mut *double;
-        (d.rows.clone_from(&self.rows), d.cols.clone_from(&self.cols), d.parallel = self.parallel);
+        d.rows.clone_from(&self.rows);
+        d.cols.clone_from(&self.cols);
+        d.parallel = self.parallel;
         d.reserve();
         let (n, m) = (self.n(), self.m());
         let copy = |to: &mut [f64], from: &[T]| to.iter_mut().zip(from).for_each(|(to, x)| *to = x.double());

@@ -6,10 +6,12 @@ use super::{ROWS, Vector};
 
 /// Sixteen `f32`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F32x16(__m512);
 
 /// Eight `f64`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F64x8(__m512d);
 
 // SAFETY: every method needs AVX-512 F, DQ, BW and VL, which the trait asks of its callers.

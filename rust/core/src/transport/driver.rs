@@ -221,10 +221,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
                 let rule = self.rule();
                 match self.scale(rule) {
                     Some(step) => (step, !matches!(rule, Rule::Relaxed(_))),
-                    None => {
-                        self.widen();
-                        self.step()
-                    }
+                    None => self.step(),
                 }
             }
         }
@@ -242,35 +239,34 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         }
     }
 
-    /// One sweep by scalings; `None`, with the scalings as before it, where they left their range.
+    /// One sweep by scalings; `None` where they left their range, and went so far beyond it that they are no
+    /// numbers to go on with.
     fn scale(&mut self, rule: Rule<T>) -> Option<Step<T>> {
         // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
         let large = match self.domain {
             Domain::Linear => T::LARGE,
             _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
         };
-        self.w.old_rows.copy_from_slice(&self.w.u);
-        self.w.old_cols.copy_from_slice(&self.w.v);
         let Sweep { error, largest, mass } = self.sweep(rule);
         // NaN does not compare, and must end the domain too.
         if matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
             self.swept += 1;
             return Some(Step { error, mass });
         }
-        self.w.u.copy_from_slice(&self.w.old_rows);
-        self.w.v.copy_from_slice(&self.w.old_cols);
-        None
-    }
-
-    /// Scalings left their range: what they were before is absorbed, and log sweeps make way for a kernel
-    /// that is nearer to the solution.
-    fn widen(&mut self) {
-        if self.swept == 0 {
+        // Up to here no divisor was cut off at the least.
+        let sound = T::of(1e-4 / T::TINY.double());
+        let sound = matches!(largest.partial_cmp(&sound), Some(Less | Equal));
+        if sound {
+            self.absorb();
+        } else {
+            // Sweeps since the kernel was built are lost, and made again by log sweeps and on a nearer kernel.
+            self.built = false;
+            self.n_iter -= self.swept;
             self.wait = (2 * self.wait).min(LONGEST_WAIT);
         }
-        self.absorb();
         (self.domain, self.pending) = (Domain::Stabilised, self.wait);
         self.pace.restart();
+        sound.then_some(Step { error, mass })
     }
 
     /// `f += reg log u`, `g += reg log v`: the scalings become part of the potentials.

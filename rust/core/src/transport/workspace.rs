@@ -45,7 +45,7 @@ pub(crate) struct Workspace<T> {
     pub(super) u: Buffer<T>,
     pub(super) v: Buffer<T>,
     pub(super) t: Buffer<T>,
-    /// Scalings (for proximal steps: potentials) of the iteration before.
+    /// Potentials of the iteration before, for proximal steps.
     pub(super) old_rows: Buffer<T>,
     pub(super) old_cols: Buffer<T>,
     pub(super) row_offset: Buffer<T>,

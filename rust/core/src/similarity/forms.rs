@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Values;
-use super::form::{Form, Job, padded, panel};
+use super::form::{Form, Job, convert, panel};
 use super::scorer::Scratch;
 use crate::simd::{Float, Lanes, Vector};
 
@@ -24,6 +24,16 @@ pub(super) unsafe trait Shell: Vector<Elem = f32> + Send + Sync + 'static {
     fn widen(from: &[f16], to: &mut [f32]) {
         from.convert_to_f32_slice(to);
     }
+    /// bfloat16 made single.
+    fn widen_upper(from: &[bf16], to: &mut [f32]) {
+        uppers(from, to);
+    }
+}
+
+/// A plain loop, which the compiler turns into the vectors that it may use.
+#[inline(always)]
+fn uppers(from: &[bf16], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
 }
 
 macro_rules! shell {
@@ -72,16 +82,10 @@ unsafe impl<V: Shell> Form for Floats<V> {
             _ => None,
         }
     }
-    fn append(values: Values<'_>, _dim: usize, _stride: usize, to: &mut Vec<f32>) {
+    fn make(values: Values<'_>, _dim: usize, _stride: usize, to: &mut [f32]) {
         match values {
-            Values::F16(halves) => {
-                let before = to.len();
-                to.resize(before + halves.len(), 0.0);
-                V::widen(halves, &mut to[before..]);
-            }
-            Values::Bf16(upper) => {
-                to.extend(upper.iter().map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
-            }
+            Values::F16(x) => V::widen(x, to),
+            Values::Bf16(x) => V::widen_upper(x, to),
             _ => {}
         }
     }
@@ -133,9 +137,9 @@ macro_rules! bytes {
         fn direct<'v>(_: Values<'v>) -> Option<&'v [i16]> {
             None
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<i16>) {
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i16]) {
             if let Values::Int8 { codes, .. } = values {
-                padded(codes, dim, stride, to, i16::from);
+                convert(codes, dim, stride, to, i16::from);
             }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<i16> {
@@ -158,9 +162,9 @@ macro_rules! bytes {
                 _ => None,
             }
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<i8>) {
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i8]) {
             if let Values::Int8 { codes, .. } = values {
-                padded(codes, dim, stride, to, |code| code);
+                convert(codes, dim, stride, to, |code| code);
             }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<i8> {
@@ -228,7 +232,7 @@ mod x86 {
     use half::slice::HalfFloatSliceExt;
     use half::{bf16, f16};
 
-    use super::{Form, Job, Lanes, PLAIN, Scratch, Shell, Values, padded, panel};
+    use super::{Form, Job, Lanes, PLAIN, Scratch, Shell, Values, convert, panel, uppers};
     use crate::simd::{F32x8, F32x16};
 
     shell! { F32x8, 6, ["avx2,fma"],
@@ -251,11 +255,23 @@ mod x86 {
                 from.convert_to_f32_slice(to);
             }
         }
+        fn widen_upper(from: &[bf16], to: &mut [f32]) {
+            #[target_feature(enable = "avx2")]
+            fn shell(from: &[bf16], to: &mut [f32]) {
+                uppers(from, to);
+            }
+            assert!(is_x86_feature_detected!("avx2"));
+            // SAFETY: as asserted.
+            unsafe { shell(from, to) }
+        }
     }
     shell! { F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"],
         fn widen(from: &[f16], to: &mut [f32]) {
             // Twice as many at a time are no faster: memory and the store are what is waited for.
             F32x8::widen(from, to);
+        }
+        fn widen_upper(from: &[bf16], to: &mut [f32]) {
+            F32x8::widen_upper(from, to);
         }
     }
 
@@ -421,9 +437,9 @@ mod x86 {
                 _ => None,
             }
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<bf16>) {
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [bf16]) {
             if let Values::Bf16(x) = values {
-                padded(x, dim, stride, to, |x| x);
+                convert(x, dim, stride, to, |x| x);
             }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<bf16> {

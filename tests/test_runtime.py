@@ -1,7 +1,6 @@
 """The native core as a citizen of a process: import, threads, signals, forks."""
 
 import os
-import re
 import signal
 import subprocess
 import sys

@@ -115,14 +115,14 @@ def test_arrays_are_scored_where_they_lie():
         for t in texts
     ]
     want = maxsim(texts, texts)
-    for form in (
+    for other in (
         read_only,
         misaligned,
         [t.astype(">f4") for t in texts],
         [np.asfortranarray(t) for t in texts],
         [t.tolist() if len(t) else t for t in texts],
     ):
-        assert (maxsim(texts, form) == want).all()
+        assert (maxsim(texts, other) == want).all()
     documents = Documents(texts)
     # No copy: what is written to the array is what is scored.
     texts[0][:] = 0

@@ -192,8 +192,8 @@ def test_a_problem_without_mass_is_empty_and_leaves_the_others_alone():
     cost = np.random.default_rng(8).random((3, 4, 5))
     a, b = np.full((3, 4), 0.25), np.full((3, 5), 0.2)
     a[1], b[1] = 0, 0
-    for form in ((cost, a, b), tuple(map(torch.from_numpy, (cost, a, b)))):
-        result = solve_batch(form[0], 0.1, form[1], form[2])
+    for arrays in ((cost, a, b), tuple(map(torch.from_numpy, (cost, a, b)))):
+        result = solve_batch(arrays[0], 0.1, *arrays[1:])
         assert result.status == ["linear", "empty", "linear"]
         assert not np.asarray(result.plan[1]).any()
         assert (np.asarray(result.plan[0]) == solve_batch(cost[:1], 0.1).plan[0]).all()

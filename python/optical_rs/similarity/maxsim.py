@@ -127,23 +127,22 @@ def _texts(name: str, given: Any, lengths: Any = None) -> Any:
         if sizes.shape != (len(given),) or (sizes < 0).any() or (sizes > given.shape[1]).any():
             raise InputError(f"{name}: expected {len(given)} lengths in 0..{given.shape[1]}, got {lengths}")
         given = [text[:size] for text, size in zip(given, sizes, strict=True)]
-    arrays = [_single(text) for text in given]
+    # As they are, if they are ready; the native core names what does not fit.
+    arrays = [
+        text if type(text) is np.ndarray and text.dtype is _F32 and text.flags.carray else _single(text)
+        for text in given
+    ]
     if not arrays:
         raise InputError(f"{name}: expected at least one text")
-    dims = {t.shape[1:] for t in arrays if t.ndim == 2}
-    if any(t.ndim != 2 for t in arrays) or len(dims) != 1:
-        shapes = sorted({t.shape for t in arrays})[:4]
-        raise InputError(f"{name}: expected arrays (tokens, dim) of one dim, got shapes {shapes}")
     return _core.Texts(name, arrays, None)
 
 
+_F32 = np.dtype(np.float32)
+
+
 def _single(text: Any) -> np.ndarray:
-    """A text in single precision, as it is if it lies in one piece."""
-    if type(text) is np.ndarray and text.dtype == np.float32 and text.flags.carray:
-        return text
-    return np.require(
-        text.detach().cpu().float() if hasattr(text, "detach") else text, np.float32, ["C", "A"]
-    )
+    """A text in single precision, contiguous and aligned."""
+    return np.require(text.detach().cpu().float() if hasattr(text, "detach") else text, _F32, ["C", "A"])
 
 
 def _queries(given: Any, lengths: Any = None) -> Any:

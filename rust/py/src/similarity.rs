@@ -69,7 +69,11 @@ fn list_of(
     let (mut texts, mut dim) = (Vec::with_capacity(list.len()), 0);
     for (i, item) in list.iter().enumerate() {
         let array = item.cast::<PyArray2<f32>>().map_err(|_| {
-            InputError::new_err(format!("{name}: expected a float32 array (tokens, dim) as text {i}"))
+            let shape =
+                item.getattr("shape").map_or_else(|_| String::new(), |shape| format!(", got shape {shape}"));
+            InputError::new_err(format!(
+                "{name}: expected arrays (tokens, dim) of float32{shape} in text {i}"
+            ))
         })?;
         let needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS;
         // SAFETY: the array is alive, and its header is read with the interpreter attached.

@@ -83,6 +83,11 @@ unsafe impl Vector for F32x16 {
         }
     }
     #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_scalef_ps(self.0, n.0)) }
+    }
+    #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
         // SAFETY: as above.
         unsafe {
@@ -240,6 +245,11 @@ unsafe impl Vector for F64x8 {
             let e = _mm512_add_epi64(_mm512_cvtpd_epi64(self.0), _mm512_set1_epi64(1023));
             F64x8(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(e)))
         }
+    }
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_scalef_pd(self.0, n.0)) }
     }
     #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {

@@ -309,6 +309,12 @@ pub unsafe trait Vector: Copy {
     unsafe fn round(self) -> Self;
     /// 2 to the power of an integral `self` inside the normal exponent range.
     unsafe fn pow2(self) -> Self;
+    /// `self · 2ⁿ` for an integral `n` inside the normal exponent range.
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: the caller upholds the trait's contract.
+        unsafe { self.mul(n.pow2()) }
+    }
     /// Exponent and mantissa in [1, 2) of positive normal lanes, both as floats.
     unsafe fn split(self) -> (Self, Self);
     /// Lanes of `self` where `x >= bound`, 0 elsewhere (also where x is NaN).
@@ -344,7 +350,7 @@ pub unsafe trait Vector: Copy {
                 k -= 1;
                 p = p.fma(r, f(INVERSE_FACTORIAL[k]));
             }
-            p.mul(n.pow2()).keep_ge(self, f(low))
+            p.scale(n).keep_ge(self, f(low))
         }
     }
 

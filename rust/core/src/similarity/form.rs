@@ -54,9 +54,9 @@ pub(super) unsafe trait Form: Send + Sync + Sized + 'static {
     fn query(x: f32) -> Self::Query;
     /// Tokens as they lie, if that is in this form.
     fn direct<'v>(values: Values<'v>) -> Option<&'v [Self::Token]>;
-    /// Tokens of `dim` numbers made this form, with zeros up to `stride`.
-    fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<Self::Token>);
-    /// Where they are appended to.
+    /// Tokens of `dim` numbers made this form; what is between `dim` and `stride` is 0 already.
+    fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [Self::Token]);
+    /// Memory for them.
     fn buffer(scratch: &mut Scratch) -> &mut Vec<Self::Token>;
 
     /// Sums to begin with, given the sums of the query tokens' numbers, one for each lane.
@@ -214,22 +214,20 @@ unsafe fn rows<F: Form, const R: usize, const C: usize>(
     }
 }
 
-/// Tokens of `values`, each with zeros up to `stride`.
-pub(super) fn padded<'t, T: Copy + Default + 't, S: Copy>(
+/// Tokens of `values` made another type, one every `stride` numbers.
+pub(super) fn convert<T, S: Copy>(
     values: &[S],
     dim: usize,
     stride: usize,
-    to: &mut Vec<T>,
-    convert: impl Fn(S) -> T,
+    to: &mut [T],
+    of: impl Fn(S) -> T,
 ) {
-    to.reserve(values.len().checked_div(dim).unwrap_or(0) * stride);
     if dim == stride {
-        to.extend(values.iter().map(|x| convert(*x)));
+        to.iter_mut().zip(values).for_each(|(to, x)| *to = of(*x));
         return;
     }
-    for token in values.chunks_exact(dim.max(1)) {
-        to.extend(token.iter().map(|x| convert(*x)));
-        to.resize(to.len() + stride - dim, T::default());
+    for (to, token) in to.chunks_exact_mut(stride).zip(values.chunks_exact(dim)) {
+        to.iter_mut().zip(token).for_each(|(to, x)| *to = of(*x));
     }
 }
 

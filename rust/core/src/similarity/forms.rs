@@ -2,15 +2,15 @@
 //!
 //! | documents | portable | AVX2 | AVX-512 |
 //! |---|---|---|---|
-//! | f32, f16 (made f32, a block at a time) | [`Floats`] | [`Floats`] | [`Floats`] |
-//! | bf16 | [`Halves`]: two halves of a word are two numbers | [`Halves`] | `Pairs` with BF16, else [`Halves`] |
-//! | int8 | [`Words`]: 16-bit products, 32-bit sums | `Quads256` with AVX-VNNI, else `Words256` | `Quads512` with VNNI, else `Words512` |
+//! | f32; f16, made f32 a block at a time | [`Floats`] | [`Floats`] | [`Floats`] |
+//! | bf16 | [`Floats`], so made | [`Floats`] | `Pairs` with BF16, else [`Floats`] |
+//! | int8 | [`Words`] (`Words128` on x86-64): 16-bit products, 32-bit sums | `Quads256` with AVX-VNNI, else `Words256` | `Quads512` with VNNI, else `Words512` |
 
-use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use super::Values;
-use super::form::{Form, Job, padded, panel};
+use super::form::{Form, Job, convert, panel};
 use super::scorer::Scratch;
 use crate::simd::{Float, Lanes, Vector};
 
@@ -20,10 +20,24 @@ pub(super) unsafe trait Shell: Vector<Elem = f32> + Send + Sync + 'static {
     const ROWS: usize;
     /// [`panel`] with the vector's instructions enabled.
     unsafe fn run<F: Form>(job: &mut Job<'_, F>) -> bool;
+    /// Half precision made single. Nothing is asked of the processor but what the vector needs.
+    fn widen(from: &[f16], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+    /// bfloat16 made single.
+    fn widen_upper(from: &[bf16], to: &mut [f32]) {
+        uppers(from, to);
+    }
+}
+
+/// A plain loop, which the compiler turns into the vectors that it may use.
+#[inline(always)]
+fn uppers(from: &[bf16], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
 }
 
 macro_rules! shell {
-    ($vector:ty, $rows:expr $(, $features:literal)?) => {
+    ($vector:ty, $rows:expr, [$($features:literal)?], $($rest:item)*) => {
         // SAFETY: the features are those of the vector.
         unsafe impl Shell for $vector {
             const ROWS: usize = $rows;
@@ -36,14 +50,12 @@ macro_rules! shell {
                 // SAFETY: the caller has the instructions.
                 unsafe { shell::<F>(job) }
             }
+            $($rest)*
         }
     };
 }
-shell!(<f32 as Float>::Portable, 4);
-#[cfg(target_arch = "x86_64")]
-shell!(<f32 as Float>::Avx2, 6, "avx2,fma");
-#[cfg(target_arch = "x86_64")]
-shell!(<f32 as Float>::Avx512, 8, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma");
+shell! { <f32 as Float>::Portable, 2, [],
+}
 
 /// Single precision.
 pub(super) struct Floats<V>(std::marker::PhantomData<V>);
@@ -70,11 +82,12 @@ unsafe impl<V: Shell> Form for Floats<V> {
             _ => None,
         }
     }
-    fn append(values: Values<'_>, _dim: usize, _stride: usize, to: &mut Vec<f32>) {
-        let Values::F16(halves) = values else { return };
-        let before = to.len();
-        to.resize(before + halves.len(), 0.0);
-        halves.convert_to_f32_slice(&mut to[before..]);
+    fn make(values: Values<'_>, _dim: usize, _stride: usize, to: &mut [f32]) {
+        match values {
+            Values::F16(x) => V::widen(x, to),
+            Values::Bf16(x) => V::widen_upper(x, to),
+            _ => {}
+        }
     }
     fn buffer(scratch: &mut Scratch) -> &mut Vec<f32> {
         &mut scratch.floats
@@ -109,82 +122,6 @@ unsafe impl<V: Shell> Form for Floats<V> {
     }
 }
 
-/// bfloat16 as pairs: the halves of a 32-bit word, each of which is a float with its lower bits 0.
-pub(super) struct Halves<V>(std::marker::PhantomData<V>);
-
-// SAFETY: as for Floats; two numbers are read where a group is.
-unsafe impl<V: Shell> Form for Halves<V> {
-    type Query = f32;
-    type Token = bf16;
-    type V = V;
-    type Lanes = [V; 2];
-    type Group = [V; 2];
-    type Sums = V;
-    const GROUP: usize = 2;
-    const TOGETHER: usize = 1;
-    const ROWS: usize = if V::ROWS == 8 { 8 } else { 4 };
-    const SCALED: bool = false;
-
-    fn query(x: f32) -> f32 {
-        bf16::from_f32(x).to_f32()
-    }
-    fn direct<'v>(values: Values<'v>) -> Option<&'v [bf16]> {
-        match values {
-            Values::Bf16(x) => Some(x),
-            _ => None,
-        }
-    }
-    fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<bf16>) {
-        if let Values::Bf16(x) = values {
-            padded(x, dim, stride, to, |x| x);
-        }
-    }
-    fn buffer(scratch: &mut Scratch) -> &mut Vec<bf16> {
-        &mut scratch.bfloats
-    }
-    #[inline(always)]
-    unsafe fn start(_: *const i32) -> V {
-        // SAFETY: by the trait's contract; so below.
-        unsafe { V::splat(0.0) }
-    }
-    #[inline(always)]
-    unsafe fn lanes(at: *const f32, width: usize) -> [V; 2] {
-        // SAFETY: as above; the second number of each token is a whole panel's width further.
-        unsafe { [V::load(at), V::load(at.add(width))] }
-    }
-    #[inline(always)]
-    unsafe fn group(at: *const bf16) -> [V; 2] {
-        // SAFETY: as above.
-        unsafe { [V::splat((*at).to_f32_bits()), V::splat((*at.add(1)).to_f32_bits())] }
-    }
-    #[inline(always)]
-    unsafe fn add(sums: V, lanes: [V; 2], group: [V; 2]) -> V {
-        // SAFETY: as above.
-        unsafe { lanes[1].fma(group[1], lanes[0].fma(group[0], sums)) }
-    }
-    #[inline(always)]
-    unsafe fn floats(sums: V) -> V {
-        sums
-    }
-    unsafe fn run(job: &mut Job<'_, Self>) -> bool {
-        // SAFETY: as above.
-        unsafe { V::run(job) }
-    }
-}
-
-/// A bfloat16 as the float that it is.
-trait Upper {
-    fn to_f32_bits(self) -> f32;
-}
-
-impl Upper for bf16 {
-    /// Without the special cases of `to_f32`, which quiets NaN: it stays one here.
-    #[inline(always)]
-    fn to_f32_bits(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-}
-
 /// The parts of a byte form that do not depend on instructions.
 macro_rules! bytes {
     (words) => {
@@ -200,9 +137,9 @@ macro_rules! bytes {
         fn direct<'v>(_: Values<'v>) -> Option<&'v [i16]> {
             None
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<i16>) {
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i16]) {
             if let Values::Int8 { codes, .. } = values {
-                padded(codes, dim, stride, to, i16::from);
+                convert(codes, dim, stride, to, i16::from);
             }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<i16> {
@@ -225,9 +162,9 @@ macro_rules! bytes {
                 _ => None,
             }
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<i8>) {
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i8]) {
             if let Values::Int8 { codes, .. } = values {
-                padded(codes, dim, stride, to, |code| code);
+                convert(codes, dim, stride, to, |code| code);
             }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<i8> {
@@ -249,7 +186,7 @@ unsafe impl Form for Words {
     type Lanes = [[i16; 2]; PLAIN];
     type Group = [i16; 2];
     type Sums = [i32; PLAIN];
-    const ROWS: usize = 4;
+    const ROWS: usize = 2;
 
     #[inline(always)]
     unsafe fn start(_: *const i32) -> [i32; PLAIN] {
@@ -285,17 +222,58 @@ unsafe impl Form for Words {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Pairs, Quads256, Quads512, Words256, Words512};
+pub(super) use x86::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use half::bf16;
+    use half::slice::HalfFloatSliceExt;
+    use half::{bf16, f16};
 
-    use super::{Form, Halves, Job, Scratch, Values, padded, panel};
+    use super::{Form, Job, Lanes, PLAIN, Scratch, Shell, Values, convert, panel, uppers};
     use crate::simd::{F32x8, F32x16};
+
+    shell! { F32x8, 6, ["avx2,fma"],
+        fn widen(from: &[f16], to: &mut [f32]) {
+            #[target_feature(enable = "avx,f16c")]
+            fn eight(from: &[f16], to: &mut [f32]) {
+                let (halves, rest) = from.as_chunks::<8>();
+                let (floats, last) = to.as_chunks_mut::<8>();
+                for (x, y) in halves.iter().zip(floats) {
+                    // SAFETY: eight elements on both sides.
+                    unsafe { _mm256_storeu_ps(y.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()))) }
+                }
+                rest.convert_to_f32_slice(last);
+            }
+            assert_eq!(from.len(), to.len());
+            if is_x86_feature_detected!("f16c") {
+                // SAFETY: the instructions are there.
+                unsafe { eight(from, to) }
+            } else {
+                from.convert_to_f32_slice(to);
+            }
+        }
+        fn widen_upper(from: &[bf16], to: &mut [f32]) {
+            #[target_feature(enable = "avx2")]
+            fn shell(from: &[bf16], to: &mut [f32]) {
+                uppers(from, to);
+            }
+            assert!(is_x86_feature_detected!("avx2"));
+            // SAFETY: as asserted.
+            unsafe { shell(from, to) }
+        }
+    }
+    shell! { F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"],
+        fn widen(from: &[f16], to: &mut [f32]) {
+            // Twice as many at a time are no faster: memory and the store are what is waited for.
+            F32x8::widen(from, to);
+        }
+        fn widen_upper(from: &[bf16], to: &mut [f32]) {
+            F32x8::widen_upper(from, to);
+        }
+    }
 
     /// What is added to bytes to make them positive, by flipping the highest bit: the instructions for four
     /// products want one side so. Sums begin with what that adds taken off.
@@ -355,6 +333,51 @@ mod x86 {
         };
     }
 
+    /// Eight lanes of two products each, in two registers of SSE2, which every x86-64 processor has.
+    pub(in super::super) struct Words128;
+
+    // SAFETY: SSE2; two registers are read where lanes are, and two numbers where a group is.
+    unsafe impl Form for Words128 {
+        bytes!(words);
+        type V = Lanes<f32, PLAIN>;
+        type Lanes = [__m128i; 2];
+        type Group = __m128i;
+        type Sums = [__m128i; 2];
+        const ROWS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn start(_: *const i32) -> [__m128i; 2] {
+            // SAFETY: x86-64 has SSE2; so below.
+            unsafe { [_mm_setzero_si128(); 2] }
+        }
+        #[inline(always)]
+        unsafe fn lanes(at: *const i16, _width: usize) -> [__m128i; 2] {
+            // SAFETY: by the trait's contract; so below.
+            unsafe { [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(8).cast())] }
+        }
+        #[inline(always)]
+        unsafe fn group(at: *const i16) -> __m128i {
+            // SAFETY: as above.
+            unsafe { _mm_set1_epi32(at.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn add(sums: [__m128i; 2], lanes: [__m128i; 2], group: __m128i) -> [__m128i; 2] {
+            // SAFETY: as above.
+            std::array::from_fn(|i| unsafe { _mm_add_epi32(sums[i], _mm_madd_epi16(lanes[i], group)) })
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: [__m128i; 2]) -> Self::V {
+            // SAFETY: as above.
+            let floats = sums.map(|four| unsafe { _mm_cvtepi32_ps(four) });
+            // SAFETY: eight floats.
+            unsafe { <Self::V as crate::simd::Vector>::load(floats.as_ptr().cast()) }
+        }
+        unsafe fn run(job: &mut Job<'_, Self>) -> bool {
+            // SAFETY: no more instructions needed.
+            unsafe { <Self::V as Shell>::run(job) }
+        }
+    }
+
     integer_form! {
         /// Eight lanes of two products each, by AVX2.
         Words256: words, F32x8, __m256i, 4, "avx2,fma",
@@ -409,10 +432,15 @@ mod x86 {
             bf16::from_f32(x)
         }
         fn direct<'v>(values: Values<'v>) -> Option<&'v [bf16]> {
-            Halves::<F32x16>::direct(values)
+            match values {
+                Values::Bf16(x) => Some(x),
+                _ => None,
+            }
         }
-        fn append(values: Values<'_>, dim: usize, stride: usize, to: &mut Vec<bf16>) {
-            Halves::<F32x16>::append(values, dim, stride, to);
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [bf16]) {
+            if let Values::Bf16(x) = values {
+                convert(x, dim, stride, to, |x| x);
+            }
         }
         fn buffer(scratch: &mut Scratch) -> &mut Vec<bf16> {
             &mut scratch.bfloats

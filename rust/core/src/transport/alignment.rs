@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::kernel::run_turn;
-use super::{Extent, Options, Report, Target, Workspace, buffer::Buffer, gradient};
+use super::{Extent, Options, Report, Workspace, buffer::Buffer, gradient};
 use crate::simd::{self, Float, Level, ROWS, Vector, matmul::run_product, shells};
 use crate::{Error, Result};
 
@@ -92,7 +92,7 @@ pub fn align_batch<T: Float>(
             || Pair::new(few),
             |pair, (i, (grad_x, grad_y))| {
                 pair.load(pairs, &options.solver, i, level)?;
-                let report = pair.solve(options, level, grad_x.is_some() || grad_y.is_some())?;
+                let report = pair.solve(options, level)?;
                 pair.differentiate(options, level, &report, grad_x.as_mut(), grad_y.as_mut());
                 Ok(report)
             },
@@ -323,12 +323,11 @@ impl<T: Float> Pair<T> {
         p.admit(&[], 0, pairs.a, pairs.b, solver, level, i)
     }
 
-    fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level, plan: bool) -> Result<Report> {
+    fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level) -> Result<Report> {
         let unit = if options.relative { self.spread.max(LEAST_SPREAD) } else { 1.0 };
         self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         let solver = Options { reg_m: self.reg_m, ..options.solver };
-        let target = if plan { Target::Own } else { Target::Nowhere };
-        self.problem.solve(options.reg * unit, &solver, level, target)
+        self.problem.solve(options.reg * unit, &solver, level)
     }
 
     fn differentiate(
@@ -361,7 +360,7 @@ impl<T: Float> Pair<T> {
             self.product.resize(rows * width, T::ZERO);
             // SAFETY: as in `load`; the plan's padding is 0.
             unsafe {
-                run_product(level, rows, m, p.stride, width, &p.plan, &self.y.unit, &mut self.product);
+                run_product(level, rows, m, p.stride, width, &p.kernel, &self.y.unit, &mut self.product);
             }
             self.x.backward(level, &mut self.product, width, &p.rows, out.view_mut());
         }
@@ -371,7 +370,7 @@ impl<T: Float> Pair<T> {
             self.product.resize(rows * width, T::ZERO);
             // SAFETY: as above.
             unsafe {
-                run_turn(level, p.height, p.stride, &p.plan, &mut self.transposed);
+                run_turn(level, p.height, p.stride, &p.kernel, &mut self.transposed);
                 run_product(
                     level,
                     rows,
@@ -394,11 +393,11 @@ impl<T: Float> Pair<T> {
             let row = |i: usize| from[i * p.stride..][..m].iter().map(move |x| x.double() + shift(i));
             (0..n).flat_map(row).collect()
         };
-        let plan = dense(&p.plan, &|_| 0.0);
+        let plan = dense(&p.kernel, &|_| 0.0);
         let mut cost = dense(&p.cost, &|i| p.shift[i].double());
         gradient::one(n, m, &plan, &mut cost, reg, self.reg_m);
         for i in 0..n {
-            let row = &mut p.plan[i * p.stride..][..m];
+            let row = &mut p.kernel[i * p.stride..][..m];
             row.iter_mut().zip(&cost[i * m..]).for_each(|(k, g)| *k = T::of(*g));
         }
     }

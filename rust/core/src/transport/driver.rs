@@ -35,7 +35,7 @@ use super::pace::Pace;
 use super::residual::Kept;
 use super::schedule::Schedule;
 use super::sweep::{self, Operands, Rule, Sweep};
-use super::workspace::{Target, Workspace};
+use super::workspace::Workspace;
 use super::{Method, Options, Report, Status};
 use crate::simd::{Float, Level};
 use crate::{Error, Result};
@@ -112,8 +112,8 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         driver
     }
 
-    /// Iterate from the column potentials in g until done; the plan goes to `target`.
-    pub(super) fn solve(mut self, mut target: Target<'_, T>) -> Result<Report> {
+    /// Iterate from the column potentials in g until done; the plan is left in `kernel`.
+    pub(super) fn solve(mut self) -> Result<Report> {
         let warm = self.options.method != Method::Ipot && self.w.g.iter().any(|g| *g != T::ZERO);
         if warm {
             self.set_minima();
@@ -133,7 +133,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         }
         loop {
             self.iterate()?;
-            let report = self.measure(&mut target);
+            let report = self.measure();
             if self.n_iter >= self.options.max_iter || self.accepts(&report) {
                 return Ok(report);
             }
@@ -221,10 +221,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
                 let rule = self.rule();
                 match self.scale(rule) {
                     Some(step) => (step, !matches!(rule, Rule::Relaxed(_))),
-                    None => {
-                        self.widen();
-                        self.step()
-                    }
+                    None => self.step(),
                 }
             }
         }
@@ -242,35 +239,34 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         }
     }
 
-    /// One sweep by scalings; `None`, with the scalings as before it, where they left their range.
+    /// One sweep by scalings; `None` where they left their range, and went so far beyond it that they are no
+    /// numbers to go on with.
     fn scale(&mut self, rule: Rule<T>) -> Option<Step<T>> {
         // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
         let large = match self.domain {
             Domain::Linear => T::LARGE,
             _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
         };
-        self.w.old_rows.copy_from_slice(&self.w.u);
-        self.w.old_cols.copy_from_slice(&self.w.v);
         let Sweep { error, largest, mass } = self.sweep(rule);
         // NaN does not compare, and must end the domain too.
         if matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
             self.swept += 1;
             return Some(Step { error, mass });
         }
-        self.w.u.copy_from_slice(&self.w.old_rows);
-        self.w.v.copy_from_slice(&self.w.old_cols);
-        None
-    }
-
-    /// Scalings left their range: what they were before is absorbed, and log sweeps make way for a kernel
-    /// that is nearer to the solution.
-    fn widen(&mut self) {
-        if self.swept == 0 {
+        // Up to here no divisor was cut off at the least.
+        let sound = T::of(1e-4 / T::TINY.double());
+        let sound = matches!(largest.partial_cmp(&sound), Some(Less | Equal));
+        if sound {
+            self.absorb();
+        } else {
+            // Sweeps since the kernel was built are lost, and made again by log sweeps and on a nearer kernel.
+            self.built = false;
+            self.n_iter -= self.swept;
             self.wait = (2 * self.wait).min(LONGEST_WAIT);
         }
-        self.absorb();
         (self.domain, self.pending) = (Domain::Stabilised, self.wait);
         self.pace.restart();
+        sound.then_some(Step { error, mass })
     }
 
     /// `f += reg log u`, `g += reg log v`: the scalings become part of the potentials.
@@ -455,39 +451,31 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         });
     }
 
-    /// The plan, and all that is told of it.
-    fn measure(&mut self, target: &mut Target<'_, T>) -> Report {
+    /// The plan, in the place of the kernel, and all that is told of it.
+    fn measure(&mut self) -> Report {
         if !self.built {
             self.build();
         }
         self.absorb();
         let reg_m = self.options.reg_m;
         let (level, w) = (self.level, &mut *self.w);
-        let (n, m, stride, block, grain) = (w.n(), w.m(), w.stride, w.block(), w.grain());
-        let (width, out, out_stride): (usize, &mut [T], usize) = match target {
-            Target::Nowhere => (m, &mut [], stride),
-            Target::Own => (stride, &mut w.plan, stride),
-            Target::Rows(rows, stride) => (m, rows, *stride),
-        };
+        let (n, stride, block, grain) = (w.n(), w.stride, w.block(), w.grain());
         let v = &w.v[..];
         // `u` receives row sums, `parts` and then `t` column sums.
-        let one = |kernel: &[T], cost: &[T], u: &mut [T], t: &mut [T], out: &mut [T]| {
+        let one = |kernel: &mut [T], cost: &[T], u: &mut [T], t: &mut [T]| {
             // SAFETY: as in `Workspace::admit`.
-            unsafe { kernel::run_plan(level, width, stride, cost, kernel, u, v, t, out, out_stride) }
+            unsafe { kernel::run_plan(level, stride, cost, kernel, u, v, t) }
         };
         let mut value_linear: f64 = if n <= block {
-            one(&w.kernel, &w.cost, &mut w.u[..n], &mut w.t, out)
+            one(&mut w.kernel, &w.cost, &mut w.u[..n], &mut w.t)
         } else {
-            let mut outs: Vec<&mut [T]> = out.chunks_mut(block * out_stride).collect();
-            outs.resize_with(n.div_ceil(block), Default::default);
             let blocks = w.kernel[..n * stride]
-                .par_chunks(block * stride)
+                .par_chunks_mut(block * stride)
                 .zip(w.cost[..n * stride].par_chunks(block * stride))
                 .zip(w.u[..n].par_chunks_mut(block))
                 .zip(w.parts.par_chunks_mut(stride))
-                .zip(outs)
                 .with_min_len(grain);
-            let each: Vec<f64> = blocks.map(|((((k, c), u), t), out)| one(k, c, u, t, out)).collect();
+            let each: Vec<f64> = blocks.map(|(((k, c), u), t)| one(k, c, u, t)).collect();
             w.add_parts();
             each.into_iter().sum()
         };

@@ -5,7 +5,6 @@
 //! padding has kernel 0, cost +∞ and marginal 0. Row vectors have the padded row count, column
 //! vectors `stride` elements.
 
-use super::sweep::WIDEST;
 use crate::simd::{Float, ROWS, Vector, shells};
 
 /// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding. Whether a
@@ -375,66 +374,44 @@ unsafe fn turn<V: Vector>(height: usize, stride: usize, matrix: &[V::Elem], turn
 }
 shells! { pub(super) fn run_turn(height: usize, stride: usize, matrix: &[T], turned: &mut [T]) = turn }
 
-/// The plan `diag(u) kernel diag(v)`, of which the first `m` columns go to the rows of `out` (unless that is
-/// empty); `u ←` its row sums, `t ←` its column sums. Returns <plan, cost>, where 0 · ∞ is 0.
+/// `kernel ← diag(u) kernel diag(v)`, the plan; `u ←` its row sums, `t ←` its column sums. Returns
+/// <plan, cost>, where 0 · ∞ is 0.
 #[inline(always)]
 unsafe fn plan<V: Vector>(
-    m: usize,
     stride: usize,
     cost: &[V::Elem],
-    kernel: &[V::Elem],
+    kernel: &mut [V::Elem],
     u: &mut [V::Elem],
     v: &[V::Elem],
     t: &mut [V::Elem],
-    out: &mut [V::Elem],
-    out_stride: usize,
 ) -> f64 {
-    let n = u.len();
-    assert!(out.is_empty() || n == 0 || out.len() >= (n - 1) * out_stride + m);
-    // SAFETY: the module's contract; of a row of `out` whole vectors before `m` are stored, and the rest
-    // as single numbers.
+    // SAFETY: the module's contract.
     unsafe {
         t[..stride].fill(V::Elem::ZERO);
         let zero = V::splat(V::Elem::ZERO);
         let least = V::splat(V::Elem::TINY);
-        let whole = m - m % V::LANES;
         let mut value = 0.0;
-        let mut row = 0;
-        while row < n {
-            let count = ROWS.min(n - row);
+        for first in (0..u.len()).step_by(ROWS) {
+            let count = ROWS.min(u.len() - first);
             let (mut sums, mut paid) = ([zero; ROWS], zero);
-            for r in 0..count {
-                let i = row + r;
-                let ui = V::splat(u[i]);
+            for (r, sum) in sums.iter_mut().enumerate().take(count) {
+                let ui = V::splat(u[first + r]);
                 for c in (0..stride).step_by(V::LANES) {
-                    let at = i * stride + c;
+                    let at = (first + r) * stride + c;
                     let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
-                    sums[r] = sums[r].add(x);
+                    x.store(kernel.as_mut_ptr().add(at));
+                    *sum = sum.add(x);
                     paid = paid.add(x.mul(V::load(cost.as_ptr().add(at))).keep_ge(x, least));
                     V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
-                    if out.is_empty() {
-                        continue;
-                    }
-                    let to = out.as_mut_ptr().add(i * out_stride);
-                    if c < whole {
-                        x.store(to.add(c));
-                    } else if c < m {
-                        let mut last = [V::Elem::ZERO; WIDEST];
-                        x.store(last.as_mut_ptr());
-                        for (k, x) in last[..m - c].iter().enumerate() {
-                            *to.add(c + k) = *x;
-                        }
-                    }
                 }
             }
-            u[row..row + count].copy_from_slice(&V::sum8(sums)[..count]);
+            u[first..first + count].copy_from_slice(&V::sum8(sums)[..count]);
             value += paid.sum().double();
-            row += ROWS;
         }
         value
     }
 }
-shells! { pub(super) fn run_plan(m: usize, stride: usize, cost: &[T], kernel: &[T], u: &mut [T], v: &[T], t: &mut [T], out: &mut [T], out_stride: usize) -> f64 = plan }
+shells! { pub(super) fn run_plan(stride: usize, cost: &[T], kernel: &mut [T], u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
 
 /// How a plan's sums over one side compare with a hard marginal: Σ |sums − wanted|, Σ sums · potential,
 /// Σ sums, Σ (sums − wanted) · potential. Terms without mass count 0.

@@ -41,7 +41,7 @@ use rayon::prelude::*;
 
 use crate::simd::{self, Float, Level};
 use crate::{Error, Result};
-use workspace::{Target, Workspace};
+use workspace::Workspace;
 
 pub use alignment::{Alignment, AlignmentOptions, AlignmentOutput, align_batch};
 pub use gradient::implicit_gradient;
@@ -346,18 +346,10 @@ pub fn solve_batch<T: Float>(
     let few = count < rayon::current_num_threads();
     let one = |w: &mut Workspace<T>, i: usize, plan: &mut Option<ArrayViewMut2<'_, T>>, f, g| {
         w.load(batch, options, level, i)?;
-        let direct = w.is_direct(options);
-        let (target, written) = match plan.as_mut() {
-            None => (Target::Nowhere, true),
-            Some(plan) => match plan.as_slice_mut() {
-                Some(rows) if direct => (Target::Rows(rows, m), true),
-                _ => (Target::Own, false),
-            },
-        };
-        let report = w.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level, target)?;
+        let report = w.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level)?;
         w.write_potentials(f, g);
         if let Some(plan) = plan {
-            w.write_plan(plan.view_mut(), written);
+            w.write_plan(plan.view_mut());
         }
         Ok(report)
     };
@@ -380,9 +372,8 @@ pub(crate) fn self_check(level: Level) -> Vec<f32> {
     w.reserve();
     let costs: Vec<f32> = (0..n * m).map(|k| ((7 * (k / m) + 3 * (k % m) + k) % 23) as f32 / 23.0).collect();
     let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
-    let mut plan = vec![0.0; n * m];
     match w.admit(&costs, m, None, None, &options, level, 0) {
-        Ok(()) if w.solve(0.1, &options, level, Target::Rows(&mut plan, m)).is_ok() => plan,
+        Ok(()) if w.solve(0.1, &options, level).is_ok() => w.kernel.to_vec(),
         _ => Vec::new(),
     }
 }

@@ -33,11 +33,10 @@ pub(crate) struct Workspace<T> {
     pub(super) shift: Buffer<T>,
     /// Zeros: what `shift` is for columns.
     pub(super) level_cols: Buffer<T>,
+    /// In the end, the plan.
     pub(super) kernel: Buffer<T>,
     /// The kernel's transpose, where both fit the innermost cache.
     pub(super) turned: Buffer<T>,
-    /// The plan, where it is not written straight to the caller's memory.
-    pub(super) plan: Buffer<T>,
     pub(super) a: Buffer<T>,
     pub(super) b: Buffer<T>,
     pub(super) f: Buffer<T>,
@@ -45,7 +44,7 @@ pub(crate) struct Workspace<T> {
     pub(super) u: Buffer<T>,
     pub(super) v: Buffer<T>,
     pub(super) t: Buffer<T>,
-    /// Scalings (for proximal steps: potentials) of the iteration before.
+    /// Potentials of the iteration before, for proximal steps.
     pub(super) old_rows: Buffer<T>,
     pub(super) old_cols: Buffer<T>,
     pub(super) row_offset: Buffer<T>,
@@ -60,16 +59,6 @@ pub(crate) struct Workspace<T> {
     unmatched: f64,
     /// For proximal steps of a problem in single precision.
     double: Option<Box<Workspace<f64>>>,
-}
-
-/// Where a plan goes.
-pub(super) enum Target<'p, T> {
-    /// Nowhere: only its sums are wanted.
-    Nowhere,
-    /// To [`Workspace::plan`].
-    Own,
-    /// To memory of the caller with so many elements to a row.
-    Rows(&'p mut [T], usize),
 }
 
 impl<T: Float> Workspace<T> {
@@ -287,40 +276,23 @@ impl<T: Float> Workspace<T> {
         Ok(())
     }
 
-    /// Solve the loaded problem; afterwards `f` (with `shift`) and `g` are its potentials, and the plan is
-    /// where `target` says, or in `plan` where [`Workspace::is_direct`] forbids that.
-    pub(super) fn solve(
-        &mut self,
-        reg: f64,
-        options: &Options<'_>,
-        level: Level,
-        target: Target<'_, T>,
-    ) -> Result<Report> {
+    /// Solve the loaded problem; afterwards `kernel` holds the plan, and `f` (with `shift`) and `g` its
+    /// potentials.
+    pub(super) fn solve(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
         if self.rows.is_empty() || self.cols.is_empty() {
             return Ok(Report { value: self.unmatched, ..Report::EMPTY });
         }
         if options.cancelled() {
             return Err(Error::Interrupted);
         }
-        if let Target::Own = target {
-            let (end, all) = (self.n() * self.stride, self.height * self.stride);
-            self.plan.resize(all, T::ZERO);
-            self.plan[end..].fill(T::ZERO);
-        }
         if options.method == Method::Ipot && size_of::<T>() == 4 {
-            return self.solve_in_double(reg, options, level, !matches!(target, Target::Nowhere));
+            return self.solve_in_double(reg, options, level);
         }
-        Driver::new(self, reg, options, level).solve(target)
+        Driver::new(self, reg, options, level).solve()
     }
 
     /// Proximal steps have no least regularisation, and single precision has one.
-    fn solve_in_double(
-        &mut self,
-        reg: f64,
-        options: &Options<'_>,
-        level: Level,
-        plan: bool,
-    ) -> Result<Report> {
+    fn solve_in_double(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
         let mut double = self.double.take().unwrap_or_default();
         let d = &mut *double;
         d.rows.clone_from(&self.rows);
@@ -339,23 +311,15 @@ impl<T: Float> Workspace<T> {
         // Masses are equal to single precision so far.
         let ratio = d.a.iter().sum::<f64>() / d.b.iter().sum::<f64>();
         d.b.iter_mut().for_each(|b| *b *= ratio);
-        let report = d.solve(reg, options, level, if plan { Target::Own } else { Target::Nowhere });
+        let report = d.solve(reg, options, level);
         let back = |to: &mut [T], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, x)| *to = T::of(*x));
-        if plan && report.is_ok() {
-            for i in 0..n {
-                back(&mut self.plan[i * self.stride..][..self.stride], &d.plan[i * d.stride..][..m]);
-            }
+        for i in 0..n {
+            back(&mut self.kernel[i * self.stride..][..self.stride], &d.kernel[i * d.stride..][..m]);
         }
         back(&mut self.f[..n], &d.f);
         back(&mut self.g[..m], &d.g);
         self.double = Some(double);
         report
-    }
-
-    /// Whether the plan of the loaded problem can be written straight to rows of another matrix.
-    pub(super) fn is_direct(&self, options: &Options<'_>) -> bool {
-        let in_double = options.method == Method::Ipot && size_of::<T>() == 4;
-        !in_double && is_prefix(&self.rows) && is_prefix(&self.cols)
     }
 
     /// `t` ← the sum of the blocks' column sums, in order.
@@ -378,17 +342,28 @@ impl<T: Float> Workspace<T> {
         self.cols.iter().zip(&self.g[..]).for_each(|(&c, x)| g[c] = *x);
     }
 
-    /// Write 0 to the padding of a plan, and, unless that has been done, the plan.
-    pub(super) fn write_plan(&self, mut plan: ArrayViewMut2<'_, T>, done: bool) {
+    /// Write the plan, with 0 in padding. (Whole rows by `memcpy`, which spares memory the reading of what it
+    /// overwrites: direct stores of the plan are slower.)
+    pub(super) fn write_plan(&self, mut plan: ArrayViewMut2<'_, T>) {
         let (n, m) = (self.n(), self.m());
-        if !done {
+        let whole = (n, m) == plan.dim();
+        if whole
+            && self.stride == m
+            && let Some(all) = plan.as_slice_mut()
+        {
+            all.copy_from_slice(&self.kernel[..n * m]);
+            return;
+        }
+        if !whole {
             plan.fill(T::ZERO);
-            for (row, &r) in self.plan.chunks_exact(self.stride.max(1)).zip(&self.rows) {
-                self.cols.iter().zip(row).for_each(|(&c, x)| plan[[r, c]] = *x);
+        }
+        let prefix = is_prefix(&self.cols);
+        for (row, &r) in self.kernel.chunks_exact(self.stride.max(1)).zip(&self.rows) {
+            let mut to = plan.row_mut(r);
+            match to.as_slice_mut() {
+                Some(to) if prefix => to[..m].copy_from_slice(&row[..m]),
+                _ => self.cols.iter().zip(row).for_each(|(&c, x)| to[c] = *x),
             }
-        } else if (n, m) != plan.dim() {
-            plan.slice_mut(ndarray::s![n.., ..]).fill(T::ZERO);
-            plan.slice_mut(ndarray::s![..n, m..]).fill(T::ZERO);
         }
     }
 }

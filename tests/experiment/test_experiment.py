@@ -539,7 +539,7 @@ def test_bad_recipes(recipe, tmp_path, change, message):
 def test_a_report_of_nothing(recipe, tmp_path):
     with pytest.raises(InputError, match="nothing was made"):
         write_report(tmp_path, [], recipe=read(recipe, tmp_path))
-    with pytest.raises(InputError, match="report_only: .*out holds no results of this recipe"):
+    with pytest.raises(InputError, match=r"report_only: .*out holds no results of this recipe"):
         run(recipe, tmp_path, report_only=True)
     assert not (tmp_path / "out").exists()
 

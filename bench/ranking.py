@@ -3,10 +3,12 @@
 Every entry is a process of its own that imports what it needs, reads the files and prints the means, as
 the command of an evaluation does; "warm" repeats the work in a process that has done it before. "Arrays"
 leaves reading out: integer ids in memory, against ranx's compiled kernels on lists that it has made before.
-trec_eval itself takes part where it is found on the path.
+"Dicts" are what Python programs have in memory, against pytrec_eval, whose form that is. trec_eval itself
+takes part where the variable ``TREC_EVAL`` names it or it is found on the path.
 """
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -65,7 +67,7 @@ TREC_EVAL = """
 import subprocess
 def work():
     names = [part for name in ("map", "ndcg_cut.10", "P.10", "recall.100") for part in ("-m", name)]
-    out = subprocess.run(["trec_eval", *names, QRELS, RUN], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([BINARY, *names, QRELS, RUN], capture_output=True, text=True, check=True).stdout
     found = {line.split()[0]: float(line.split()[2]) for line in out.splitlines()}
     return [found[name] for name in ("map", "ndcg_cut_10", "P_10", "recall_100")]
 """
@@ -102,8 +104,9 @@ def work():
 """
 
 PEERS = {"optical_rs": OURS, "pytrec_eval": PYTREC, "ir_measures": IR_MEASURES, "ranx": RANX}
-if shutil.which("trec_eval"):
-    PEERS["trec_eval"] = TREC_EVAL
+BINARY = os.environ.get("TREC_EVAL") or shutil.which("trec_eval")
+if BINARY:
+    PEERS["trec_eval"] = f"BINARY = {BINARY!r}\n{TREC_EVAL}"
 ARRAY_PEERS = {"optical_rs": OUR_ARRAYS, "ranx": RANX_ARRAYS}
 
 COLD = "import json\nprint(json.dumps([float(x) for x in work()]))"
@@ -166,6 +169,54 @@ def arrays(folder: Path, topics: int, judged: int, depth: int = 1000) -> Path:
         grades=grades,
     )
     return file
+
+
+def dict_case(judged: int, topics: int = 300, depth: int = 1000) -> dict:
+    """A run of ``depth`` documents a topic, of which so many are judged, as dicts; both evaluate them."""
+    import pytrec_eval
+    from optical_rs.ranking import evaluate
+
+    families = {"map", "ndcg_cut.10", "P.10", "recall.100"}
+    names = [family.replace(".", "_") for family in sorted(families)]
+    rng = np.random.default_rng(0)
+    qrels, run = {}, {}
+    for topic in range(topics):
+        documents = [f"doc{d}" for d in rng.choice(8_000_000, depth, replace=False).tolist()]
+        run[f"q{topic}"] = dict(zip(documents, rng.random(depth).tolist(), strict=True))
+        grades = rng.integers(0, 4, judged).tolist()
+        qrels[f"q{topic}"] = dict(zip(documents[:judged], grades, strict=True))
+
+    def ours() -> dict:
+        return evaluate(qrels, run, names).mean
+
+    def theirs() -> dict:
+        rows = pytrec_eval.RelevanceEvaluator(qrels, families).evaluate(run).values()
+        return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+    off = max(abs(ours()[name] - value) for name, value in theirs().items())
+    seconds = {"optical_rs": median_seconds(ours), "pytrec_eval": median_seconds(theirs)}
+    ratio = seconds["pytrec_eval"] / seconds["optical_rs"]
+    print(
+        f"\n{topics} topics, {judged} of {depth} documents judged, dicts: optical_rs "
+        f"{seconds['optical_rs'] * 1e3:.1f} ms, pytrec_eval {seconds['pytrec_eval'] * 1e3:.1f} ms: x{ratio:.1f}"
+        f"   means differ by {off:.0e}"
+    )
+    return {
+        "topics": topics,
+        "documents": depth,
+        "judged": judged,
+        "seconds": seconds,
+        "ours_is_faster_by": ratio,
+        "largest_difference_of_means": off,
+    }
+
+
+def dicts(threads: int) -> list[dict]:
+    """Evaluation of dicts in memory, with few and with all documents judged."""
+    import optical_rs
+
+    optical_rs.set_num_threads(threads)
+    return [dict_case(judged) for judged in (10, 100, 1000)]
 
 
 def long_run(folder: Path, threads: int) -> dict:
@@ -268,13 +319,14 @@ def main() -> None:
             f"ranx {found['ranx']['seconds'] * 1e3:.1f} ms: x{ratio:.1f}"
         )
         array_rows.append({"what": label, "entries": found, "ours_is_faster_by": ratio})
+    dict_rows = dicts(options.threads)
     long = None
     if not options.quick:
         with tempfile.TemporaryDirectory() as folder:
             long = long_run(Path(folder), options.threads)
     packages = ["pytrec-eval-terrier", "ir-measures", "ranx", "numba", "numpy"]
     results = {"what": __doc__, "machine": machine(packages, options.threads), "cases": rows}
-    write(options.json, {**results, "arrays": array_rows, "long": long})
+    write(options.json, {**results, "arrays": array_rows, "dicts": dict_rows, "long": long})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The native core as a citizen of a process: import, threads, signals, forks."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,5 +126,5 @@ def test_the_stub_names_what_the_binary_has():
     import optical_rs._core as core
 
     stub = Path(core.__file__).with_name("_core.pyi").read_text()
-    named = {line.split("(")[0].removeprefix("def ") for line in stub.splitlines() if line.startswith("def ")}
+    named = set(re.findall(r"^(?:def|class) (\w+)", stub, re.MULTILINE))
     assert named == {n for n in dir(core) if not n.startswith("_")}

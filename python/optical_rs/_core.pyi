@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,11 +88,33 @@ def search(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
+
+@final
+class Measured:
+    topics: list[Any]
+    retrieved: list[bool]
+    missing: list[Any]
+    unjudged: list[Any]
+    means: list[float]
+    summaries: list[str]
+    values: bytes
+    strings: list[str]
+
 def evaluate(
     qrels: Any,
     run: Any,
     measures: list[str],
-    options: tuple[int, bool, int | None, int],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[str], list[Any], list[bool], list[float], bytes]: ...
+    *,
+    relevance_level: int = 1,
+    complete: bool = False,
+    judged_only: bool = False,
+    max_documents: int | None = None,
+    collection_size: int = 0,
+    compat: int = 9,
+    format: str = "qrels",
+    strings: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured: ...
+def read_qrels(qrels: str | tuple[str, bytes]) -> dict[str, dict[str, int]]: ...
+def read_run(run: str | tuple[str, bytes]) -> dict[str, dict[str, float]]: ...
 def run_tag(run: str | tuple[str, bytes]) -> bytes: ...

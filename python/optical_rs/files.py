@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from . import _core
 from .errors import InputError
 
 
@@ -236,38 +237,41 @@ def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int,
             yield number, parts
 
 
+def trec_file(path: str | os.PathLike) -> str | tuple[str, bytes]:
+    """A file of runs or judgments as the native core reads it: by name, or unpacked."""
+    name = os.fspath(path)
+    return name if os.path.isfile(name) and not name.endswith(".gz") else (name, read_bytes(path))
+
+
 def read_qrels(path: str | os.PathLike) -> dict[str, dict[str, int]]:
     """Judgments ``{topic: {document: relevance}}`` from a TREC qrels file (``.gz`` too).
+
+    Ids that are no UTF-8 come as Python's ``surrogateescape`` makes them.
 
     Raises
     ------
     InputError
-        With file and line, for a line that is no judgment.
+        With file and line, for a line that is no judgment, or a document judged twice.
     """
-    qrels: dict[str, dict[str, int]] = {}
-    for number, (topic, _, document, relevance) in rows(path, 4, "topic iteration document relevance"):
-        try:
-            qrels.setdefault(topic, {})[document] = int(relevance)
-        except ValueError:
-            raise InputError(f"{path}:{number}: relevance: expected an integer, got '{relevance}'") from None
-    return qrels
+    return _core.read_qrels(trec_file(path))
 
 
 def read_run(path: str | os.PathLike) -> dict[str, dict[str, float]]:
     """A run ``{topic: {document: score}}`` from a TREC run file (``.gz`` too).
 
+    Ids that are no UTF-8 come as Python's ``surrogateescape`` makes them.
+
     Raises
     ------
     InputError
-        With file and line, for a line that is no result.
+        With file and line, for a line that is no result, or a document retrieved twice.
     """
-    run: dict[str, dict[str, float]] = {}
-    for number, (topic, _, document, _, score, _) in rows(path, 6, "topic Q0 document rank score tag"):
-        try:
-            run.setdefault(topic, {})[document] = float(score)
-        except ValueError:
-            raise InputError(f"{path}:{number}: score: expected a number, got '{score}'") from None
-    return run
+    return _core.read_run(trec_file(path))
+
+
+def rank_key(hit: tuple[str, float]) -> tuple[float, bytes]:
+    """What ranks a document: its score, then its id as bytes."""
+    return hit[1], hit[0].encode("utf-8", "surrogateescape")
 
 
 def write_run(
@@ -289,12 +293,14 @@ def write_run(
         if not value or any(c.isspace() for c in value):
             raise InputError(f"{name}: TREC files separate by blanks, got {value!r}")
     # The same bytes on every system.
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as f:
         for topic, hits in run.items():
             pairs: Any = hits
             if isinstance(hits, Mapping):
-                pairs = sorted(hits.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+                pairs = sorted(hits.items(), key=rank_key, reverse=True)
             for rank, (document, score) in enumerate(pairs, 1):
+                if len(document.split()) != 1:
+                    raise InputError(f"document: TREC files separate by blanks, got {document!r}")
                 f.write(f"{topic} Q0 {document} {rank} {score!r} {tag}\n")
 
 

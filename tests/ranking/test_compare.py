@@ -129,12 +129,46 @@ def test_identical_and_constantly_different_runs():
     assert row.p == 0
 
 
-def test_a_topic_that_a_run_lacks_counts_as_zero():
+def test_topics_that_a_run_lacks_are_taken_alike_everywhere(tmp_path, capsys):
+    """One rule for ``evaluate``, ``compare`` and both commands: left out, or 0 if asked for."""
+    from optical_rs.cli.trec_eval import main as trec_eval
+
     qrels, runs = collection(9)
-    del runs["run0"]["q003"]
-    row = compare(qrels, runs, ["map"]).rows[0]
-    assert row.n == 30
-    assert row.mean_first == pytest.approx(evaluate(qrels, runs["run0"], ["map"], complete=True).mean["map"])
+    for topic in ("q003", "q007"):
+        del runs["run0"][topic]
+    lines = [f"{t} 0 {d} {g}\n" for t, judged in qrels.items() for d, g in judged.items()]
+    (tmp_path / "qrels").write_text("".join(lines))
+    for name, run in runs.items():
+        write_run(tmp_path / f"{name}.txt", run, name)
+    files = [str(tmp_path / name) for name in ("qrels", "run0.txt", "run1.txt")]
+    for complete, how in ((False, "they are left out for all runs"), (True, "they count as 0")):
+        found = compare(qrels, runs, ["map", "num_rel", "gm_map"], complete=complete)
+        alone = evaluate(qrels, runs["run0"], ["map", "num_rel", "gm_map"], complete=complete)
+        assert found.rows[0].n == (30 if complete else 28)
+        assert found.results["run0"].mean == pytest.approx(alone.mean, rel=1e-12)
+        both = {t: qrels[t] for t in found.results["run1"].topics}
+        assert found.results["run1"].mean == pytest.approx(
+            evaluate(both, runs["run1"], ["map", "num_rel", "gm_map"]).mean, rel=1e-12
+        )
+        assert found.notes[:2] == [
+            "run0 lacks 2 judged topics (q003, q007).",
+            f"of the topics that a run lacks: {how}.",
+        ]
+        flags = ["-c"] if complete else []
+        trec_eval([*flags, "-m", "map", *files[:2]])
+        assert capsys.readouterr().out.split()[-1] == f"{alone.mean['map']:.4f}"
+        main([*flags, "-m", "map", "--format", "json", *files])
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["means"]["run0"]["map"] == pytest.approx(alone.mean["map"], rel=1e-12)
+
+
+def test_measures_are_called_as_they_were_asked_for():
+    ir_measures = pytest.importorskip("ir_measures")
+    qrels, runs = collection(3)
+    found = compare(qrels, runs, [ir_measures.nDCG @ 10, "RR@10"])
+    assert [row.measure for row in found.rows] == ["nDCG@10", "RR@10"]
+    assert list(found.to_dict()["means"]["run0"]) == ["nDCG@10", "RR@10"]
+    assert any("reciprocal rank" in note for note in found.notes)
 
 
 def test_notes_and_tables_say_what_was_done():

@@ -41,8 +41,14 @@ signed = st.dictionaries(topics, st.dictionaries(ids, st.integers(-2, 4), min_si
 runs = st.dictionaries(topics, st.dictionaries(ids, scores, min_size=1), min_size=1)
 
 
+def assume_common(qrels, run):
+    """Without a common topic there is nothing to evaluate."""
+    hypothesis.assume(qrels.keys() & run.keys())
+
+
 @given(qrels, runs, st.sampled_from([1, 2]))
 def test_equals_trec_eval_to_the_last_bit(qrels, run, level):
+    assume_common(qrels, run)
     ours = evaluate(qrels, run, MEASURES, relevance_level=level)
     theirs = pytrec_eval.RelevanceEvaluator(qrels, FAMILIES, relevance_level=level).evaluate(run)
     assert set(ours.topics) == set(theirs)
@@ -57,12 +63,10 @@ def test_equals_trec_eval_to_the_last_bit(qrels, run, level):
 
 @given(qrels, runs)
 def test_summaries_are_those_of_trec_eval(qrels, run):
+    assume_common(qrels, run)
     ours = evaluate(qrels, run, MEASURES)
     for name, mine in ours.mean.items():
         values = list(ours.per_topic(name).values())
-        if not values:
-            assert mine == 0
-            continue
         want = pytrec_eval.compute_aggregated_measure(name, values)
         assert mine == pytest.approx(want, rel=1e-12), name
 
@@ -73,6 +77,7 @@ SIMPLE = [name for name in MEASURES if name not in ("bpref", "infAP", "num_nonre
 
 @given(signed, runs)
 def test_negative_judgments_are_as_zeros(judged, run):
+    assume_common(judged, run)
     # pytrec_eval corrupts its memory on them; trec_eval's rule is that they are not relevant.
     zeros = {t: {d: max(r, 0) for d, r in documents.items()} for t, documents in judged.items()}
     assert (evaluate(judged, run, SIMPLE).values == evaluate(zeros, run, SIMPLE).values).all()
@@ -81,7 +86,7 @@ def test_negative_judgments_are_as_zeros(judged, run):
 def test_topics_in_byte_order_and_means():
     result = evaluate({"2": {"a": 1}, "10": {"a": 1}}, {"2": {"a": 1.0}, "10": {"b": 1.0}}, ["AP", "P@1"])
     assert result.topics == ["10", "2"]
-    assert result.mean == {"map": 0.5, "P_1": 0.5}
+    assert result.mean == {"AP": 0.5, "P@1": 0.5}
 
 
 def test_complete_counts_missing_topics():
@@ -144,12 +149,13 @@ def test_other_bad_input(tmp_path):
             lambda: evaluate({"1": {"d": 1}}, {"1": {"d": float("nan")}}),
             "topic '1', document 'd': the score is not a number",
         ),
-        (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels, run: expected"),
+        (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels: topic '1', document 'd': expected an integer"),
         (
             lambda: evaluate(3, {}),
             "qrels: expected a file name, a dict of dicts, a table or three arrays, got int",
         ),
         (lambda: write_run(tmp_path / "r", {"a b": {}}, "t"), "topic: TREC files"),
+        (lambda: write_run(tmp_path / "r", {"a": {"d e": 1.0}}, "t"), "document: TREC files"),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -181,21 +187,195 @@ def test_only_the_best_documents_count():
         "num_ret": 2,
         "num_rel_ret": 1,
     }
-    with pytest.raises(InputError, match="max_documents: expected an integer >= 1"):
-        evaluate(judged, run, max_documents=0)
+    with pytest.raises(InputError, match="max_documents: expected an integer >= 0"):
+        evaluate(judged, run, max_documents=-1)
 
 
 ALIASES = {
     "AP": "map", "AP@5": "map_cut_5", "nDCG": "ndcg", "nDCG@3": "ndcg_cut_3", "P@1": "P_1", "R@9": "recall_9",
     "RR": "recip_rank", "RPrec": "Rprec", "Bpref": "bpref", "Success@2": "success_2", "IPrec@0.1":
     "iprec_at_recall_0.10", "SetP": "set_P", "SetR": "set_recall", "SetF": "set_F", "Judged@4": "judged_4",
-    "RBP(p=0.8)": "rbp_0.80", "RBPResidual(p=0.8)": "rbp_resid_0.80", "ERR@20": "err_20",
-    "Compat(p=0.95)": "compat_0.95", "NumRet": "num_ret", "NumRel": "num_rel", "NumRelRet": "num_rel_ret", "infAP": "infAP",
+    "RBP(p=0.8)": "rbp_0.80", "RBPResidual(p=0.8)": "rbp_resid_0.80", "ERR@20": "err_20", "MRR": "recip_rank",
+    "Compat(p=0.95)": "compat_0.95", "NumRet": "num_ret", "NumRel": "num_rel", "NumRelRet": "num_rel_ret",
+    "infAP": "infAP", "MAP@5": "map_cut_5", "SetF(beta=0.5)": "set_F_0.5", "SetP(relative=True)": "set_relative_P",
+    "nDCG(gains={1:4,2:9})": "ndcg_1=4,2=9", "Precision@1": "P_1", "SetAP": "set_map", "NumQ": "num_q",
 }  # fmt: skip
 
 
-def test_names_of_ir_measures():
-    assert evaluate({"q": {"a": 1}}, {"q": {"a": 1.0}}, list(ALIASES)).measures == list(ALIASES.values())
+@given(signed, runs)
+def test_names_of_ir_measures_mean_trec_evals(judged, run):
+    assume_common(judged, run)
+    names, trec = (
+        evaluate(judged, run, list(ALIASES)),
+        evaluate(judged, run, list(dict.fromkeys(ALIASES.values()))),
+    )
+    assert names.measures == list(ALIASES)
+    for name, theirs in ALIASES.items():
+        assert names.per_topic(name) == trec.per_topic(theirs), name
+
+
+#: Measures with a relevance level, a cut-off or a discount of their own.
+OWN_LEVEL = ["RR@2", "P(rel=2)@3", "AP(rel=2)", "AP(rel=3)@2", "Rprec(rel=2)", "SetF(rel=2,beta=0.5)", "NumRet(rel=2)",
+             "P(judged_only=True)@3", "AP(judged_only=True)", "nDCG(judged_only=True)@3", "Success(rel=2)@2"]  # fmt: skip
+
+
+@given(qrels, runs)
+@hypothesis.settings(max_examples=40)
+def test_parameters_are_those_of_ir_measures(judged, run):
+    ir_measures = pytest.importorskip("ir_measures")
+    assume_common(judged, run)
+    # Their evaluators have rules of their own for ties, and fail on topics of one side alone.
+    topics = judged.keys() & run.keys()
+    judged = {t: judged[t] for t in topics}
+    run = {t: {d: float(i) for i, d in enumerate(sorted(run[t]))} for t in topics}
+    objects = [ir_measures.parse_measure(name) for name in OWN_LEVEL]
+    ours = evaluate(judged, run, objects)
+    assert ours.measures == objects
+    assert list(evaluate(judged, run, OWN_LEVEL).mean.values()) == list(ours.mean.values())
+    for metric in ir_measures.iter_calc(objects, judged, run):
+        assert ours.per_topic(metric.measure)[metric.query_id] == pytest.approx(metric.value, rel=1e-9), (
+            metric
+        )
+
+
+def test_an_exponential_gain_by_hand():
+    judged, run = {"q": {"a": 3, "b": 1}}, {"q": {"b": 2.0, "a": 1.0}}
+    value = evaluate(judged, run, ["nDCG(dcg='exp-log2')@10"]).mean["nDCG(dcg='exp-log2')@10"]
+    assert value == pytest.approx((1 + 7 / np.log2(3)) / (7 + 1 / np.log2(3)))
+
+
+def test_names_come_out_as_they_went_in():
+    ir_measures = pytest.importorskip("ir_measures")
+    ndcg = ir_measures.nDCG @ 10
+    judged, run = {"q": {"a": 1}}, {"q": {"a": 1.0}}
+    result = evaluate(judged, run, ["rbp_0.999", "rbp_0.8", "rbp_0.801", "RBP(p=.8)", ndcg, "map"])
+    assert result.measures == ["rbp_0.999", "rbp_0.8", "rbp_0.801", "RBP(p=.8)", ndcg, "map"]
+    assert len(result.mean) == 6
+    assert result.mean[ndcg] == 1
+    assert result.per_topic("nDCG@10") == result.per_topic(ndcg) == {"q": 1}
+    assert list(result.to_dict()["mean"]) == [
+        "rbp_0.999",
+        "rbp_0.8",
+        "rbp_0.801",
+        "RBP(p=.8)",
+        "nDCG@10",
+        "map",
+    ]
+    assert list(result.to_pandas().columns)[1:] == list(result.to_dict()["mean"])
+    assert evaluate(judged, run, ["map", "map"]).measures == ["map"]
+    with pytest.raises(InputError, match="expected a list of names, got the text 'map'"):
+        evaluate(judged, run, "map")
+
+
+@pytest.mark.parametrize(
+    ("qrels", "run", "message"),
+    [
+        ({"q": {"d": 0.5}}, {"q": {"d": 1}}, "qrels: topic 'q', document 'd': expected an integer as relevance, "
+         "got 0.5 (float); are qrels and run swapped?"),
+        ({"q": {"d": "1"}}, {"q": {"d": 1}}, "qrels: topic 'q', document 'd': expected an integer as relevance, "
+         "got 1 (str)"),
+        ({"q": {"d": 1}}, {"q": {"d": "high"}}, "run: topic 'q', document 'd': expected a number as score, "
+         "got high (str)"),
+        ({"q": {"d": 1}}, {"q": {7: 1.0}}, "run: topic 'q': expected text as id of a document, got 7 (int)"),
+        ({"q": {"d": 1}}, {"q": 1.0}, "run: expected {topic: {document: score}}, got other values than dicts"),
+        ({"q": {"d": 1}}, {"z": {"d": 1.0}}, "run: no topic in common with qrels; it has z, judged are q"),
+        ({"q": {"d": 1}}, {}, "run: no topic in common with qrels; it has none, judged are q"),
+        (("f", b"q Q0 d 1 0.5 t\n"), ("r", b"q 0 d 1\n"), "f:1: expected 4 fields (topic iteration document "
+         "relevance), got 6; are judgments and run swapped?"),
+        (("f", b"q 0 d 1.0\n"), {"q": {"d": 1.0}}, "f:1: relevance: expected an integer, got '1.0'"),
+        ({"q": {"d": 1}}, ("r", b"q 0 d 1\n"), "r:1: expected 6 fields (topic Q0 document rank score tag), got 4; "
+         "are judgments and run swapped?"),
+        ({"q": {"d": 1}}, ("r", b"q Q0 a b 1 0.5 tag\n"), "r:1: expected 6 fields, got 7 with a number as tag; does "
+         "an id have a blank in it?"),
+    ],
+)  # fmt: skip
+def test_what_users_mix_up_gets_one_line(qrels, run, message):
+    with pytest.raises(InputError) as caught:
+        evaluate(qrels, run)
+    assert str(caught.value) == message
+
+
+def test_topics_that_a_run_lacks_are_named():
+    judged = {str(i): {"a": 1} for i in range(8)}
+    run = {"0": {"a": 1.0}, "x": {"a": 1.0}}
+    left_out, counted = evaluate(judged, run, ["map"]), evaluate(judged, run, ["map"], complete=True)
+    assert left_out.missing == counted.missing == list("1234567")
+    assert left_out.notes == ["the run lacks 7 of 8 judged topics (1, 2, 3, 4, 5, …): they are left out."]
+    assert counted.notes == ["the run lacks 7 of 8 judged topics (1, 2, 3, 4, 5, …): they count as 0."]
+    assert (left_out.mean["map"], counted.mean["map"]) == (1, 1 / 8)
+    assert left_out.to_markdown().endswith("\n\nNote: " + left_out.notes[0])
+    assert not evaluate({"0": {"a": 1}}, run).notes
+
+
+#: Lines of a run, of which both readers take the same.
+NUMBERS = [
+    "nan",
+    "1_0",
+    "inf",
+    "-inf",
+    "1e5",
+    "1E-300",
+    "+7",
+    ".5",
+    "5.",
+    "0x1p3",
+    "1,5",
+    "",
+    "1e999",
+    "\u0661",
+    "١٢",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["1", "2", "\u00a0", "é", "a\u00a0b", "\udcff", "\x1c", "x\x85"]),
+            st.sampled_from(["d", "e", "\u2003f", "\ufeff"]),
+            st.sampled_from(NUMBERS) | st.floats().map(repr),
+            st.sampled_from([" ", "\t", "\x0b", "\x0c", "\u00a0", "\u2028", "  "]),
+            st.sampled_from(["\n", "\r\n", "\n\n"]),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_readers_of_runs_agree(tmp_path_factory, lines):
+    text = "".join(b.join([t, "Q0", d, "1", s, "tag"]) + end for t, d, s, b, end in lines)
+    file = tmp_path_factory.mktemp("runs") / "run"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    found, refused = [], []
+    for read in (lambda: read_run(file), lambda: evaluate({"q": {"d": 1}, "1": {"d": 1}}, file, ["num_ret"])):
+        try:
+            found.append(read())
+        except InputError as error:
+            if "no topic in common" not in str(error):
+                refused.append(str(error))
+    if refused:
+        assert len(set(refused)) == 1
+        assert len(refused) == 2
+        return
+    run = found[0]
+    judged = {topic: {"d": 1} for topic in run}
+    assert (
+        evaluate(judged, file, ["map", "num_ret"]).to_dict()
+        == evaluate(judged, run, ["map", "num_ret"]).to_dict()
+    )
+
+
+def test_readers_keep_the_order_and_the_bytes_of_a_file(tmp_path):
+    (tmp_path / "run").write_bytes(b"2 Q0 \xff 1 1 t\n1 Q0 a 1 2 t\n2 Q0 b 2 3 t\n")
+    (tmp_path / "qrels").write_bytes(b"2 0 \xff 1\n1 0 a 0\n")
+    run, judged = read_run(tmp_path / "run"), read_qrels(tmp_path / "qrels")
+    assert [(t, list(docs)) for t, docs in run.items()] == [("2", ["\udcff", "b"]), ("1", ["a"])]
+    assert list(judged) == ["2", "1"]
+    assert evaluate(judged, run).to_dict() == evaluate(tmp_path / "qrels", tmp_path / "run").to_dict()
+    write_run(tmp_path / "again", run, "t")
+    assert read_run(tmp_path / "again") == run
+    for read, line in ((read_run, b"1 Q0 a 1 1_0 t\n"), (read_qrels, b"1 0 a 1_0\n")):
+        (tmp_path / "bad").write_bytes(line)
+        with pytest.raises(InputError, match=r"bad:1: .*got '1_0'"):
+            read(tmp_path / "bad")
 
 
 def ranked_grades(judged, run):
@@ -206,6 +386,7 @@ def ranked_grades(judged, run):
 
 @given(signed, runs, st.sampled_from([1, 2]))
 def test_weighted_ranks_by_brute_force(judged, run, level):
+    assume_common(judged, run)
     result = evaluate(judged, run, ["rbp_0.8", "rbp_resid_0.8", "err_3"], relevance_level=level)
     for i, topic in enumerate(result.topics):
         grades = ranked_grades(judged[topic], run[topic])
@@ -222,6 +403,7 @@ def test_weighted_ranks_by_brute_force(judged, run, level):
 
 @given(qrels, runs)
 def test_compatibility_is_that_of_ir_measures(judged, run):
+    assume_common(judged, run)
     ir_measures = pytest.importorskip("ir_measures")
     measure = ir_measures.parse_measure("Compat(p=0.95)")
     # Theirs takes what was not retrieved as retrieved with a score of 0, and has its own rule for ties.
@@ -253,6 +435,7 @@ def as_rows(topics):
 @hypothesis.settings(max_examples=15)
 def test_tables_are_as_dicts(kind, judged, run):
     library = pytest.importorskip(kind)
+    assume_common(judged, run)
     want = evaluate(judged, run, MEASURES)
 
     def table(topics, value, names):
@@ -271,6 +454,7 @@ def test_tables_are_as_dicts(kind, judged, run):
 
 @given(judged=signed, run=runs)
 def test_tables_without_arrow(judged, run):
+    assume_common(judged, run)
     want = evaluate(judged, run, MEASURES)
     with mock.patch.dict(sys.modules, {"pyarrow": None}):
         arrays = [tuple(np.array(c, object) for c in zip(*as_rows(x), strict=True)) for x in (judged, run)]
@@ -288,6 +472,7 @@ numbers = st.integers(0, 12)
 )
 def test_numbers_as_ids(judged, run, shuffle):
     """Like text of equal width, which has the numbers' order; rows may come in any order."""
+    assume_common(judged, run)
 
     def text(topics):
         return {f"{t:02}": {f"{d:02}": v for d, v in docs.items()} for t, docs in topics.items()}
@@ -315,7 +500,10 @@ def test_bad_tables():
     for call, message in (
         (lambda: evaluate(qrels, run.rename(columns={"docno": "where"})), "run: no column for the document"),
         (lambda: evaluate(run.assign(label=["x"]), run), "qrels: expected integers as values"),
-        (lambda: evaluate(run.assign(label=[1.5]), run), "qrels: expected integers as values"),
+        (
+            lambda: evaluate(run.assign(label=[1.5]), run),
+            "expected integers as values, got float64; are qrels and run",
+        ),
         (lambda: evaluate(qrels, run.assign(score=[np.nan])), "row 0: topic '1', document 'a': the score"),
         (
             lambda: evaluate(qrels, pandas.concat([run, run])),

@@ -59,3 +59,32 @@ def test_bad_input():
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "numpy"])
+def test_tables_are_fused_and_written_as_dicts_are(tmp_path, kind):
+    library = pytest.importorskip(kind)
+    run = {"q": {"a": 2.0, "b": 1.0}, "r": {"b": 0.5}}
+    rows = [(topic, document, score) for topic, hits in run.items() for document, score in hits.items()]
+    columns = dict(zip(("qid", "docno", "score"), map(list, zip(*rows, strict=True)), strict=True))
+    if kind == "numpy":
+        table = tuple(library.array(column) for column in columns.values())
+    else:
+        table = library.table(columns) if kind == "pyarrow" else library.DataFrame(columns)
+    assert fuse([table, run]) == fuse([run, run])
+    write_run(tmp_path / "table", table, "t")
+    assert read_run(tmp_path / "table") == run
+
+
+def test_runs_that_are_none():
+    pandas = pytest.importorskip("pandas")
+    twice = pandas.DataFrame({"qid": ["q", "q"], "docno": ["d", "d"], "score": [1.0, 2.0]})
+    for run, message in (
+        (3, "run: expected a file name, a dict of dicts, a table or three arrays, got int"),
+        ({"q": 1.0}, "run: expected {topic: {document: score}}, got other values than dicts"),
+        (twice, "run: topic 'q', document 'd': retrieved twice"),
+        (twice.drop(columns="score"), "run: no column for the value"),
+    ):
+        with pytest.raises(InputError) as caught:
+            fuse([run])
+        assert str(caught.value).startswith(message)

@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs, each a path or name=path")
     parser.add_argument("-m", "--measure", action="append", dest="measures", help="may be repeated")
     parser.add_argument("-l", "--relevance_level", type=int, default=1, help="relevant from this grade on")
+    parser.add_argument("-c", "--complete", action="store_true", help="topics that a run lacks count as 0")
     parser.add_argument("--baseline", metavar="NAME", help="compare all others with this run")
     parser.add_argument("--test", choices=TESTS, default="t")
     parser.add_argument("--correction", choices=CORRECTIONS, default="holm")
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         resamples=options.resamples,
         seed=options.seed,
         relevance_level=options.relevance_level,
+        complete=options.complete,
     )
     languages: dict[str, dict[str, dict[str, float]]] = {}
     if options.languages:
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
             runs,
             languages=languages,
             relevance_level=options.relevance_level,
+            complete=options.complete,
         )
         say(f"{len(written)} charts: {options.output}")
 

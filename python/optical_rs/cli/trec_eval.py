@@ -1,14 +1,16 @@
 """``optical-rs trec-eval``: trec_eval's command, with its options and its output."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import _core
+from ..errors import InputError
 from ..progress import progress_bar
-from ..ranking.evaluation import evaluate, source
-from ..ranking.trec_eval import NoTopicError, UsageError, expand, report
+from ..ranking.evaluation import some, source
+from ..ranking.trec_eval import FORMATS, UsageError, expand, measure, report, zscores
 
 
 class _Parser(argparse.ArgumentParser):
@@ -16,63 +18,117 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} ({self.format_usage().strip()})")
 
 
+class _Version(argparse.Action):
+    def __call__(self, *_: object) -> NoReturn:
+        print(f"optical-rs trec-eval {_core.build_info()['version']}, as trec_eval 9.0.8", file=sys.stderr)
+        sys.exit(0)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """The options of the command; long ones may be abbreviated, as in trec_eval."""
     parser = _Parser(
         prog="optical-rs trec-eval",
         description="trec_eval's measures, as it prints them, with its exit status.",
-        allow_abbrev=False,
     )
-    parser.add_argument("-q", action="store_true", dest="per_topic", help="also for each topic")
-    parser.add_argument("-n", action="store_false", dest="summary", help="no summary over topics")
-    parser.add_argument("-c", action="store_true", dest="complete", help="topics without results count as 0")
-    parser.add_argument(
-        "-l", type=int, default=1, dest="level", metavar="N", help="relevant from this grade on"
-    )
-    parser.add_argument("-M", type=int, dest="most", metavar="N", help="documents per topic at most")
-    parser.add_argument(
-        "-m", action="append", dest="measures", metavar="MEASURE",
-        help="a measure, as map or ndcg_cut.5,10; official (the default) or all_trec; may be repeated",
+    add = parser.add_argument
+    add("-q", "--query_eval_wanted", action="store_true", dest="per_topic", help="also for each topic")
+    add("-n", "--nosummary", action="store_false", dest="summary", help="no summary over topics")
+    add(
+        "-c", "--complete_rel_info_wanted", action="store_true", dest="complete",
+        help="topics without results count as 0",
     )  # fmt: skip
-    parser.add_argument(
-        "--compat", choices=("9", "10"), default="9", help="follow trec_eval 9.0.8 (the default) or 10"
+    add(
+        "-l", "--level_for_rel", type=int, default=1, dest="level", metavar="N",
+        help="relevant from this grade on",
+    )  # fmt: skip
+    add(
+        "-M",
+        "--Max_retrieved_per_topic",
+        type=int,
+        dest="most",
+        metavar="N",
+        help="documents per topic at most",
     )
-    parser.add_argument("qrels", help="judgments (.gz too)")
-    parser.add_argument("runs", nargs="+", metavar="run", help="results (.gz too); - is standard input")
+    add(
+        "-J", "--Judged_docs_only", action="store_true", dest="judged_only",
+        help="take documents without a judgment out first",
+    )  # fmt: skip
+    add(
+        "-N", "--Number_docs_in_coll", type=int, default=0, dest="collection", metavar="N",
+        help="documents of the collection, for utility",
+    )  # fmt: skip
+    add(
+        "-R", "--Rel_info_format", default="qrels", dest="format", metavar="FORMAT",
+        help=f"of the judgments: {', '.join(FORMATS)}",
+    )  # fmt: skip
+    add(
+        "-T", "--Results_format", default="trec_results", dest="results", metavar="FORMAT",
+        help="of the run: trec_results",
+    )  # fmt: skip
+    add(
+        "-Z", "--Zscore", dest="zscores", metavar="FILE",
+        help="print standard deviations from the means in this file (topic measure mean deviation)",
+    )  # fmt: skip
+    add(
+        "-m", "--measure", action="append", dest="measures", metavar="MEASURE",
+        help="a measure, as map or ndcg_cut.5,10, or several: official (the default), all_trec, set, prefs, "
+        "all_prefs, qrels_jg; may be repeated",
+    )  # fmt: skip
+    add("-o", action="store_true", dest="old", help="ignored")
+    add("-v", "--version", nargs=0, action=_Version, help="print the version")
+    add("--compat", choices=("9", "10"), default="9", help="follow trec_eval 9.0.8 (the default) or 10")
+    add("qrels", help="judgments (.gz too)")
+    add("runs", nargs="+", metavar="run", help="results (.gz too); - is standard input")
     return parser
 
 
 def main(arguments: Sequence[str]) -> None:
     """``optical-rs trec-eval [options] qrels run …``."""
     options = build_parser().parse_args(arguments)
-    names = expand(options.measures or [])
+    lines = expand(options.measures or [])
+    if options.format not in FORMATS:
+        raise InputError(f"-R: expected {', '.join(FORMATS)}, got '{options.format}'")
+    if options.results != "trec_results":
+        raise InputError(f"-T: expected trec_results, got '{options.results}'")
+    if options.most is not None and options.most < 0:
+        raise UsageError(f"-M: expected a number of documents, got {options.most}")
     judgments = _source("qrels", options.qrels)
+    scored = options.zscores is not None
     for path in options.runs:
         run = _source("run", path)
         with progress_bar(path, "topic") as progress:
-            result = evaluate(
+            table, found = measure(
                 judgments,
                 run,
-                [name for name in names if name != "num_q"],
+                lines,
                 relevance_level=options.level,
                 complete=options.complete,
+                judged_only=options.judged_only,
                 max_documents=options.most,
+                collection_size=options.collection,
+                format=options.format,
                 compat=options.compat,
+                rows=options.per_topic or scored,
                 progress=progress,
             )
-        if not any(result.retrieved):
-            raise NoTopicError(f"{path}: no topic of it is judged in {options.qrels}")
-        runid = _core.run_tag(run).decode("utf-8", "replace")
-        lines = report(
-            result,
-            names,
-            runid,
-            per_topic=options.per_topic,
-            summary=options.summary,
-            compat=options.compat,
+        if scored:
+            table = zscores(lines, table, options.zscores, options.complete, len(found.topics))
+        runid = _core.run_tag(run).decode("utf-8", "surrogateescape")
+        printed = report(
+            lines, table, runid, per_topic=options.per_topic, summary=options.summary, scored=scored
         )
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+        # Ids are bytes, and come out as they went in.
+        sys.stdout.buffer.write("".join(printed).encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+        if found.missing and not options.complete:
+            n, them = len(found.missing), "it" if len(found.missing) == 1 else "them"
+            what = f"lacks {n} judged topic{'s' * (n > 1)} ({some(found.missing)})"
+            print(f"note: {path} {what}; -c counts {them} as 0", file=sys.stderr)
 
 
 def _source(what: str, path: str) -> str | tuple[str, bytes]:
-    return (path, sys.stdin.buffer.read()) if path == "-" else source(what, path)
+    found = (path, sys.stdin.buffer.read()) if path == "-" else source(what, path)
+    if not (found[1] if isinstance(found, tuple) else os.path.getsize(found)):
+        raise InputError(f"{path}: an empty file")
+    return found

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..files import read_qrels, read_run, write_run
-    from .comparison import Comparison, Difference, adjust, compare, compare_results
+    from ..files import read_qrels, read_run
+    from .comparison import Comparison, Difference, compare, compare_results
     from .evaluation import EvaluationResult, evaluate
     from .fusion import fuse
     from .languages import (
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         peer,
         rank_distance,
     )
+    from .runs import write_run
+    from .significance import adjust
 
 __all__ = [
     "Comparison",
@@ -41,13 +43,15 @@ __all__ = [
 
 # Modules are read when they are needed: a command that evaluates a file has done so before numpy is there.
 _NAMES = {
-    "comparison": ("Comparison", "Difference", "adjust", "compare", "compare_results"),
+    "comparison": ("Comparison", "Difference", "compare", "compare_results"),
     "evaluation": ("EvaluationResult", "evaluate"),
     "fusion": ("fuse",),
     "languages": (
         "LanguageGap", "awrf", "language_gap", "max_rank", "means_by_language", "peer", "rank_distance",
     ),
-    ".files": ("read_qrels", "read_run", "write_run"),
+    "runs": ("write_run",),
+    "significance": ("adjust",),
+    ".files": ("read_qrels", "read_run"),
 }  # fmt: skip
 
 

@@ -3,17 +3,15 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError, closest, require
-from .evaluation import DEFAULT_MEASURES, EvaluationResult, evaluate
+from .evaluation import DEFAULT_MEASURES, EvaluationResult, evaluate, some
+from .significance import CORRECTIONS, TESTS, adjust, bootstrap, equivalence, p_value
 from .tables import latex, markdown
 
-TESTS = ("t", "randomisation", "wilcoxon")
-CORRECTIONS = ("holm", "bonferroni", "bh", "none")
 _TEST_NAMES = {
     "t": "paired t-test, two-sided",
     "randomisation": "paired sign-flip randomisation test, two-sided",
@@ -156,7 +154,10 @@ class Comparison:
             }
 
         return {
-            "means": {name: result.mean for name, result in self.results.items()},
+            "means": {
+                name: {str(measure): mean for measure, mean in result.mean.items()}
+                for name, result in self.results.items()
+            },
             "test": self.test,
             "correction": self.correction,
             "alpha": self.alpha,
@@ -213,7 +214,7 @@ def _p(p: float) -> str:
 def compare(
     qrels: Any,
     runs: Mapping[str, Any],
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    measures: Sequence[Any] = DEFAULT_MEASURES,
     *,
     baseline: str | None = None,
     test: str = "t",
@@ -223,19 +224,20 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     relevance_level: int = 1,
+    complete: bool = False,
 ) -> Comparison:
     """Compare runs over the same topics, with corrected tests, intervals and effect sizes.
 
-    Every topic with judgments counts; one that a run lacks counts as 0 for it, so that all runs have the
-    same topics.
+    As for :func:`~optical_rs.ranking.evaluate`, a judged topic that a run lacks is left out, here for all
+    runs, or counts as 0 with ``complete``; a note names such topics.
 
     Parameters
     ----------
-    qrels : path or dict
+    qrels : path, dict, table or arrays
         Judgments, as for :func:`~optical_rs.ranking.evaluate`.
-    runs : dict of str to (path or dict)
+    runs : dict of str to (path, dict, table or arrays)
         The runs, by name; at least two.
-    measures : sequence of str
+    measures : sequence of str or of ir_measures' objects
         As for :func:`~optical_rs.ranking.evaluate`.
     baseline : str, optional
         Compare all others with this run; by default every pair is compared.
@@ -255,7 +257,7 @@ def compare(
     resamples, seed : int
         Of bootstrap and randomisation. The random numbers are counter-based (Philox): the same seed gives
         the same digits whatever else is computed.
-    relevance_level : int
+    relevance_level, complete
         As for :func:`~optical_rs.ranking.evaluate`.
 
     Returns
@@ -291,16 +293,17 @@ def compare(
     """
     require("scipy", "compare")
     _check(runs, baseline, test, correction, margin, alpha, resamples)
-    results, tied = {}, {}
+    results, tied, missing = {}, {}, {}
     for name, run in runs.items():
         # Ties between documents are counted along.
         wanted = [*measures, "num_ret", "num_tied"]
-        result = evaluate(qrels, run, wanted, relevance_level=relevance_level, complete=True)
-        *_, retrieved, ties = (result.mean[m] for m in result.measures)
-        tied[name] = ties / max(retrieved, 1)
-        results[name] = result.select(result.measures[:-2])
+        result = evaluate(qrels, run, wanted, relevance_level=relevance_level, complete=complete)
+        tied[name] = result.mean["num_tied"] / max(result.mean["num_ret"], 1)
+        missing[name] = result.missing
+        results[name] = result.select(list(dict.fromkeys(measures)))
+    topics = set.intersection(*(set(result.topics) for result in results.values()))
     return compare_results(
-        results,
+        {name: result.restrict(topics) for name, result in results.items()},
         baseline=baseline,
         test=test,
         correction=correction,
@@ -309,7 +312,18 @@ def compare(
         resamples=resamples,
         seed=seed,
         tied=tied,
+        notes=_missing_notes(missing, complete),
     )
+
+
+def _missing_notes(missing: Mapping[str, Sequence[Any]], complete: bool) -> list[str]:
+    notes = [
+        f"{name} lacks {len(topics)} judged topics ({some(topics)})."
+        for name, topics in missing.items()
+        if topics
+    ]
+    how = "they count as 0" if complete else "they are left out for all runs"
+    return [*notes, f"of the topics that a run lacks: {how}."] if notes else []
 
 
 def compare_results(
@@ -323,6 +337,7 @@ def compare_results(
     resamples: int = 10_000,
     seed: int = 0,
     tied: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """As :func:`compare`, of results that are there already, such as means over seeds.
 
@@ -334,6 +349,8 @@ def compare_results(
         As for :func:`compare`.
     tied : dict of str to float, optional
         The share of tied documents of each run, for the notes.
+    notes : sequence of str
+        Notes that come before those of the comparison.
 
     Returns
     -------
@@ -364,13 +381,13 @@ def compare_results(
         for one, other in pairs:
             x, y = results[one].values[index], results[other].values[index]
             d = x - y
-            low, high = _bootstrap(d, alpha, resamples, seed)
+            low, high = bootstrap(d, alpha, resamples, seed)
             spread = float(d.std(ddof=1))
             mean = float(d.mean())
-            p_equivalent = None if margin is None else _equivalence(d, margin)
+            p_equivalent = None if margin is None else equivalence(d, margin)
             rows.append(
                 Difference(
-                    measure=measure,
+                    measure=str(measure),
                     first=one,
                     second=other,
                     n=n,
@@ -387,7 +404,7 @@ def compare_results(
                     wins=int((d > 0).sum()),
                     losses=int((d < 0).sum()),
                     ties=int((d == 0).sum()),
-                    p=_test(d, test, resamples, seed),
+                    p=p_value(d, test, resamples, seed),
                     p_adjusted=math.nan,
                     p_equivalent=p_equivalent,
                     significant=False,
@@ -400,7 +417,13 @@ def compare_results(
         for row, p in zip(rows, adjusted, strict=True)
     ]
     return Comparison(
-        dict(results), rows, test, correction, alpha, margin, _notes(rows, n, test, correction, tied)
+        dict(results),
+        rows,
+        test,
+        correction,
+        alpha,
+        margin,
+        [*notes, *_notes(rows, n, test, correction, tied)],
     )
 
 
@@ -429,109 +452,6 @@ def _check(
         raise InputError(f"resamples: expected an integer >= 1, got {resamples!r}")
 
 
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    """Counter-based random numbers, apart for each use."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream]))
-
-
-def _chunks(total: int, n: int) -> Iterator[int]:
-    """Sizes of pieces of `total` rows of `n`, so that none takes much memory."""
-    step = max(1, 4_000_000 // max(n, 1))
-    for start in range(0, total, step):
-        yield min(step, total - start)
-
-
-def _bootstrap(d: np.ndarray, alpha: float, resamples: int, seed: int) -> tuple[float, float]:
-    generator = _generator(seed, 0)
-    means = np.concatenate(
-        [
-            d[generator.integers(len(d), size=(size, len(d)))].mean(axis=1)
-            for size in _chunks(resamples, len(d))
-        ]
-    )
-    low, high = np.percentile(means, [50 * alpha, 100 - 50 * alpha])
-    return float(low), float(high)
-
-
-def _test(d: np.ndarray, test: str, resamples: int, seed: int) -> float:
-    if not d.any():
-        return 1.0
-    if test == "randomisation":
-        generator = _generator(seed, 1)
-        # Sums that are equal but for the order of their additions count as equally extreme.
-        seen = abs(d.sum()) * (1 - 1e-12)
-        extreme = 0
-        for size in _chunks(resamples, len(d)):
-            signs = generator.integers(2, size=(size, len(d)), dtype=np.int8).astype(np.float64) * 2 - 1
-            extreme += int((np.abs(signs @ d) >= seen).sum())
-        return (1 + extreme) / (1 + resamples)
-    from scipy import stats
-
-    if test == "wilcoxon":
-        return float(stats.wilcoxon(d, zero_method="pratt").pvalue)
-    spread = d.std(ddof=1)
-    # Differences that are all the same leave no doubt, as far as a t-test can see.
-    return float(stats.ttest_1samp(d, 0.0).pvalue) if spread > 0 else 0.0
-
-
-def _equivalence(d: np.ndarray, margin: float) -> float:
-    from scipy import stats
-
-    error = d.std(ddof=1) / math.sqrt(len(d))
-    if error == 0:
-        return 0.0 if abs(d.mean()) < margin else 1.0
-    below = stats.t.sf((d.mean() + margin) / error, len(d) - 1)
-    above = stats.t.sf((margin - d.mean()) / error, len(d) - 1)
-    return float(max(below, above))
-
-
-def adjust(p: Sequence[float], correction: str = "holm") -> list[float]:
-    """p-values corrected for their number.
-
-    Parameters
-    ----------
-    p : sequence of float
-    correction : {"holm", "bonferroni", "bh", "none"}
-        Holm's step-down and Bonferroni's bound the family-wise error rate, Benjamini and Hochberg's
-        step-up the false discovery rate.
-
-    Returns
-    -------
-    list of float
-        In the order given, at most 1.
-
-    Raises
-    ------
-    InputError
-        An unknown correction.
-
-    References
-    ----------
-    S. Holm, Scandinavian Journal of Statistics 6, 1979; Y. Benjamini and Y. Hochberg, JRSS B 57, 1995.
-
-    Examples
-    --------
-    >>> from optical_rs.ranking import adjust
-    >>> adjust([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p, dtype=np.float64)
-    n = len(values)
-    order = np.argsort(values, kind="stable")
-    out = values.copy()
-    if correction == "bonferroni":
-        out = values * n
-    elif correction == "holm":
-        out[order] = np.maximum.accumulate(values[order] * np.arange(n, 0, -1))
-    elif correction == "bh":
-        steps = values[order] * n / np.arange(1, n + 1)
-        out[order] = np.minimum.accumulate(steps[::-1])[::-1]
-    elif correction != "none":
-        raise InputError(f"correction: expected one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    adjusted: list[float] = np.minimum(out, 1.0).tolist()
-    return adjusted
-
-
 def _notes(
     rows: list[Difference], n: int, test: str, correction: str, tied_scores: Mapping[str, float]
 ) -> list[str]:
@@ -540,7 +460,7 @@ def _notes(
         notes.append(f"only {n} topics: a difference must be large to be found.")
     if correction == "none" and len(rows) > 1:
         notes.append(f"{len(rows)} tests without correction: some will be significant by chance.")
-    if any(row.measure == "recip_rank" for row in rows):
+    if any(re.match(r"recip_rank|M?RR\b", row.measure) for row in rows):
         notes.append("reciprocal rank is no interval scale; its means are hard to interpret (Fuhr 2017).")
     tied = [row for row in rows if row.ties > n / 2]
     if tied:

@@ -1,11 +1,11 @@
 """``fuse``: one run out of several."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_run
+from ..files import rank_key
+from .runs import as_dict
 
 METHODS = ("rrf", "score")
 
@@ -22,8 +22,8 @@ def fuse(
 
     Parameters
     ----------
-    runs : sequence of path or dict
-        TREC files, or ``{query: {document: score}}`` or ``{query: [(document, score)]}``.
+    runs : sequence of path, dict, table or arrays
+        As for :func:`~optical_rs.ranking.evaluate`, or ``{query: [(document, score)]}``.
     method : {"rrf", "score"}
         ``"rrf"``, reciprocal rank fusion [1]_: a document's score is Σ weight / (k + rank) over the runs
         that have it. ``"score"``: the weighted sum of scores that are scaled to 0 … 1 for each query and run
@@ -67,7 +67,7 @@ def fuse(
         raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
     if k < 1 or depth < 1:
         raise InputError(f"k, depth: expected at least 1, got {k} and {depth}")
-    loaded = [read_run(run) if isinstance(run, (str, os.PathLike)) else run for run in runs]
+    loaded = [as_dict(run) for run in runs]
     fused: dict[str, dict[str, float]] = {}
     for query in dict.fromkeys(query for run in loaded for query in run):
         total: dict[str, float] = {}
@@ -82,7 +82,7 @@ def fuse(
 
 def _sorted(hits: Mapping[str, float] | Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     pairs = hits.items() if isinstance(hits, Mapping) else hits
-    return sorted(pairs, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+    return sorted(pairs, key=rank_key, reverse=True)
 
 
 def _scaled(score: float, hits: Sequence[tuple[str, float]]) -> float:

@@ -116,12 +116,19 @@ def plot_intervals(comparisons: Mapping[str, Comparison]) -> Any:
     return figure
 
 
-def plot_recall(qrels: Any, runs: Mapping[str, Any], *, depth: int = 1000, relevance_level: int = 1) -> Any:
+def plot_recall(
+    qrels: Any,
+    runs: Mapping[str, Any],
+    *,
+    depth: int = 1000,
+    relevance_level: int = 1,
+    complete: bool = False,
+) -> Any:
     """Recall of each run over the number of documents looked at.
 
     Parameters
     ----------
-    qrels, runs, relevance_level
+    qrels, runs, relevance_level, complete
         As for :func:`~optical_rs.ranking.compare`.
     depth : int
         Documents to look at.
@@ -136,7 +143,7 @@ def plot_recall(qrels: Any, runs: Mapping[str, Any], *, depth: int = 1000, relev
     figure, axes = _figure()
     for name, run in runs.items():
         names = [f"recall_{k}" for k in cuts]
-        mean = evaluate(qrels, run, names, relevance_level=relevance_level, complete=True).mean
+        mean = evaluate(qrels, run, names, relevance_level=relevance_level, complete=complete).mean
         axes.plot(cuts, [mean[n] for n in names], label=name)
     axes.set_xscale("log")
     axes.set_ylim(0, 1)
@@ -240,6 +247,7 @@ def write_plots(
     *,
     languages: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     relevance_level: int = 1,
+    complete: bool = False,
 ) -> list[Path]:
     """Every chart of a comparison as PNG files.
 
@@ -247,7 +255,7 @@ def write_plots(
     ----------
     folder : Path
         Made if it does not exist.
-    comparison, qrels, runs, relevance_level
+    comparison, qrels, runs, relevance_level, complete
         As for :func:`~optical_rs.ranking.compare` and of it.
     languages : dict, optional
         Measure → system → language → value, for a chart of each measure.
@@ -258,12 +266,12 @@ def write_plots(
         What was written.
     """
     charts = {
-        f"{row.measure}-{_file(row.first)}-{_file(row.second)}": plot_differences(comparison, row)
+        f"{_file(row.measure)}-{_file(row.first)}-{_file(row.second)}": plot_differences(comparison, row)
         for row in comparison.rows
     }
-    charts["recall"] = plot_recall(qrels, runs, relevance_level=relevance_level)
+    charts["recall"] = plot_recall(qrels, runs, relevance_level=relevance_level, complete=complete)
     for measure, values in (languages or {}).items():
-        charts[f"languages-{measure}"] = plot_languages(values, measure)
+        charts[f"languages-{_file(measure)}"] = plot_languages(values, measure)
     folder.mkdir(parents=True, exist_ok=True)
     return [_save(figure, folder / f"{name}.png") for name, figure in charts.items()]
 

@@ -27,6 +27,18 @@ def columns(name: str, table: Any) -> tuple[Any, Any, np.ndarray]:
     InputError
         A column that is missing, or values that are no numbers (integers for judgments).
     """
+    topics, documents, values = named_columns(name, table)
+    return (*_ids(name, topics, documents), _values(name, values))
+
+
+def named_columns(name: str, table: Any) -> tuple[Any, Any, Any]:
+    """The same as the table has them.
+
+    Raises
+    ------
+    InputError
+        A column that is missing.
+    """
     names = [str(c) for c in getattr(table, "column_names", table.columns)]
 
     def column(what: str, accepted: tuple[str, ...]) -> Any:
@@ -37,9 +49,7 @@ def columns(name: str, table: Any) -> tuple[Any, Any, np.ndarray]:
             f"{name}: no column for the {what} (one of {', '.join(accepted)}); got {', '.join(names)}"
         )
 
-    topics, documents = column("topic", TOPIC), column("document", DOCUMENT)
-    values = _values(name, column("value", VALUE[name]))
-    return (*_ids(name, topics, documents), values)
+    return column("topic", TOPIC), column("document", DOCUMENT), column("value", VALUE[name])
 
 
 def arrays(name: str, x: tuple[Any, Any, Any]) -> tuple[Any, Any, np.ndarray]:
@@ -49,6 +59,18 @@ def arrays(name: str, x: tuple[Any, Any, Any]) -> tuple[Any, Any, np.ndarray]:
     ------
     InputError
         Shapes that do not fit, or values that are no numbers.
+    """
+    topics, documents, values = flat(name, x)
+    return (*_ids(name, topics, documents), _values(name, values))
+
+
+def flat(name: str, x: tuple[Any, Any, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three arrays with a topic, a document and a value in each row.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit.
     """
     topics, documents, values = (np.asarray(part) for part in x)
     if documents.ndim == 2 and documents.shape == values.shape and topics.shape == documents.shape[:1]:
@@ -60,7 +82,7 @@ def arrays(name: str, x: tuple[Any, Any, Any]) -> tuple[Any, Any, np.ndarray]:
             f"{name}: expected topics (n,) with documents and values (n,) or (n, k), got "
             f"{', '.join(str(np.shape(part)) for part in x)}"
         )
-    return (*_ids(name, topics, documents), _values(name, values))
+    return topics, documents, values
 
 
 def _values(name: str, column: Any) -> np.ndarray:
@@ -69,7 +91,8 @@ def _values(name: str, column: Any) -> np.ndarray:
     kinds = "iub" if name == "qrels" else "iufb"
     if values.dtype.kind not in kinds:
         expected = "integers" if name == "qrels" else "numbers"
-        raise InputError(f"{name}: expected {expected} as values, got {values.dtype}")
+        hint = "; are qrels and run swapped?" if name == "qrels" and values.dtype.kind == "f" else ""
+        raise InputError(f"{name}: expected {expected} as values, got {values.dtype}{hint}")
     return np.ascontiguousarray(values, dtype=wanted)
 
 

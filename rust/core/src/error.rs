@@ -63,6 +63,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Input that contradicts itself, such as a document that is judged twice.
+    #[error("{0}")]
+    Contradiction(String),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,

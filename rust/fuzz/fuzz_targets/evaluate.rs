@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use optical_core::ranking::{EvaluateOptions, Judgments, Measure, Qrels, Run, Version, evaluate};
+use optical_core::ranking::{
+    EvaluateOptions, Formula, Gain, Judgments, Measure, Qrels, Run, Version, evaluate,
+};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -17,6 +19,9 @@ struct Input {
     ten: bool,
     cut: u16,
     share: u8,
+    gains: Vec<(i8, f64)>,
+    own_level: Option<i8>,
+    judged_only: bool,
 }
 
 fuzz_target!(|input: Input| {
@@ -32,56 +37,83 @@ fuzz_target!(|input: Input| {
     let cut = usize::from(input.cut).max(1);
     let share = f64::from(input.share) / 256.0;
     let unit = [
-        Measure::Map,
-        Measure::MapCut(cut),
-        Measure::Rprec,
-        Measure::RprecMult(share),
-        Measure::RecipRank,
-        Measure::IprecAtRecall(share),
-        Measure::ElevenPointAvg,
-        Measure::P(cut),
-        Measure::RelativeP(cut),
-        Measure::Recall(cut),
-        Measure::Success(cut),
-        Measure::Ndcg,
-        Measure::NdcgCut(cut),
-        Measure::SetP,
-        Measure::SetRelativeP,
-        Measure::SetRecall,
-        Measure::SetMap,
-        Measure::SetF,
-        Measure::Judged(cut),
-        Measure::Rbp(share),
-        Measure::RbpResidual(share),
-        Measure::Err(cut),
-        Measure::Compat(share),
+        Formula::Map(cut),
+        Formula::Rprec,
+        Formula::RprecMult(share),
+        Formula::RecipRank(cut),
+        Formula::IprecAtRecall(share),
+        Formula::IprecAvg(vec![share, 0.5, share / 2.0]),
+        Formula::P(cut),
+        Formula::RelativeP(cut),
+        Formula::Recall(cut),
+        Formula::Success(cut),
+        Formula::Ndcg(Gain::GRADE, cut),
+        Formula::Ndcg(Gain::Exponential, cut),
+        Formula::NdcgRel(Gain::GRADE),
+        Formula::Rndcg(Gain::GRADE),
+        Formula::BinG,
+        Formula::SetP,
+        Formula::SetRelativeP,
+        Formula::SetRecall,
+        Formula::SetMap,
+        Formula::SetF(share),
+        Formula::Judged(cut),
+        Formula::Rbp(share, cut),
+        Formula::RbpResidual(share),
+        Formula::Err(cut),
+        Formula::Compat(share),
     ];
-    let other = [
-        Measure::NumRet,
-        Measure::NumRel,
-        Measure::NumRelRet,
-        Measure::NumNonrelJudgedRet,
-        Measure::GmMap,
-        Measure::Bpref,
-        Measure::InfAp,
-        Measure::Utility,
-        Measure::NumTied,
+    // Gains as given may be anything, and so may values; they are computed without a panic.
+    let gains = || Gain::Table(input.gains.iter().map(|(g, x)| (i64::from(*g), *x)).collect());
+    let any = [
+        Formula::Ndcg(gains(), cut),
+        Formula::NdcgRel(gains()),
+        Formula::Rndcg(gains()),
+        Formula::G(gains()),
+    ];
+    let finite = [
+        Formula::NumQ,
+        Formula::NumRet,
+        Formula::NumRel,
+        Formula::NumRelRet,
+        Formula::NumNonrelJudgedRet,
+        Formula::GmMap,
+        Formula::GmBpref,
+        Formula::Bpref,
+        Formula::InfAp,
+        Formula::Yaap,
+        Formula::Utility([1.0, -1.0, share, 0.5]),
+        Formula::NumTied,
     ];
     let options = EvaluateOptions {
         relevance_level: i64::from(input.relevance_level),
         complete: input.complete,
+        judged_only: input.judged_only,
         max_documents: input.max_documents.map(|n| usize::from(n).max(1)),
         version: if input.ten { Version::Ten } else { Version::Nine },
         ..Default::default()
     };
-    let measures: Vec<Measure> = unit.into_iter().chain(other).collect();
-    if let Ok(result) = evaluate(&qrels, &run, &measures, &options) {
-        for (measure, values) in measures.iter().zip(&result.values) {
-            assert!(values.iter().all(|v| v.is_finite()), "{measure:?}: {values:?}");
-            // A level below 1 makes documents relevant that are not judged so; shares may pass 1 then.
-            if unit.contains(measure) && input.relevance_level >= 1 {
-                assert!(values.iter().all(|v| (-1e-9..=1.0 + 1e-9).contains(v)), "{measure:?}: {values:?}");
-            }
+    let formulas = unit.iter().chain(&any).chain(&finite);
+    let mut measures: Vec<Measure> = formulas.map(|formula| Measure::new("", formula.clone())).collect();
+    for measure in &mut measures {
+        measure.relevance_level = input.own_level.map(i64::from);
+    }
+    let Ok(result) = evaluate(&qrels, &run, &measures, &options) else { return };
+    // Where all that was retrieved is taken out, some shares are of nothing.
+    if input.judged_only || input.gains.len() > 64 {
+        return;
+    }
+    let level = input.own_level.unwrap_or(input.relevance_level);
+    let of_any = unit.len()..unit.len() + any.len();
+    for (i, (measure, values)) in measures.iter().zip(&result.values).enumerate() {
+        // A level below 1 makes documents relevant that are not judged so; shares may pass 1 then.
+        let formula = &measure.formula;
+        if of_any.contains(&i) || level < 1 {
+            continue;
+        }
+        assert!(values.iter().all(|v| v.is_finite()), "{formula:?}: {values:?}");
+        if i < unit.len() {
+            assert!(values.iter().all(|v| (-1e-9..=1.0 + 1e-9).contains(v)), "{formula:?}: {values:?}");
         }
     }
 });

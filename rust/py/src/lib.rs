@@ -50,7 +50,7 @@ fn multiply_adds_per_second(py: Python<'_>) -> f64 {
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::ranking::{evaluate, run_tag};
+    use super::ranking::{Measured, evaluate, read_qrels, read_run, run_tag};
     #[pymodule_export]
     use super::similarity::{maxsim, maxsim_gradient, maxsim_matches, quantise, search};
     #[pymodule_export]

@@ -1,18 +1,17 @@
 //! `optical_core::ranking` for files, text, dicts, columns and numbers.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::AtomicUsize;
 
 use memmap2::Mmap;
 use numpy::PyReadonlyArray1;
 use optical_core::ranking::{
-    self as core, EvaluateOptions, Evaluation, Id, Measure, Qrels, Retrieved, Run, TextColumn, Version, trec,
+    self as core, EvaluateOptions, Evaluation, Fault, InOrder, Measure, Preference, Qrels, Retrieved, Run,
+    Summary, TextColumn, Version, trec,
 };
 use optical_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyString};
 
 use crate::enter::{InputError, Watch, watched};
 
@@ -31,20 +30,113 @@ pub(crate) enum Source<'py, V: numpy::Element> {
     /// The same with numbers for ids.
     Numbers(Array<'py, i64>, Array<'py, i64>, Array<'py, V>),
     /// Topic → document → value.
-    Dict(HashMap<String, HashMap<String, V>>),
+    Dict(Bound<'py, PyDict>),
 }
 
-/// The same, in memory without Python.
+/// Documents of a topic with what is said of each. Ids lie one after another, each up to its end.
+struct Documents<V> {
+    ids: Vec<u8>,
+    rows: Vec<(usize, V)>,
+}
+
+impl<V: Copy> Documents<V> {
+    fn iter(&self) -> impl Iterator<Item = (&[u8], V)> {
+        let mut start = 0;
+        self.rows
+            .iter()
+            .map(move |(end, value)| (&self.ids[std::mem::replace(&mut start, *end)..*end], *value))
+    }
+}
+
+impl<'t> Retrieved<&'t [u8]> for &'t Documents<f64> {
+    fn read(&self, add: &mut impl FnMut(&'t [u8], f64)) -> std::result::Result<(), Fault> {
+        self.iter().for_each(|(document, score)| add(document, score));
+        Ok(())
+    }
+}
+
+/// A dict of dicts.
+type Entries<V> = Vec<(Vec<u8>, Documents<V>)>;
+
+/// Add an id's text; one that is no UTF-8 comes from `surrogateescape` and goes back so.
+fn push_id(ids: &mut Vec<u8>, id: &Bound<'_, PyString>) -> PyResult<()> {
+    if let Ok(text) = id.to_str() {
+        ids.extend_from_slice(text.as_bytes());
+    } else {
+        let bytes = id.call_method1("encode", ("utf-8", "surrogateescape"))?;
+        ids.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
+    }
+    Ok(())
+}
+
+/// What a value of judgments or a run is.
+trait Value: numpy::Element + for<'a, 'py> FromPyObject<'a, 'py> {
+    const SOURCE: &'static str;
+    const EXPECTED: &'static str;
+}
+
+impl Value for i64 {
+    const SOURCE: &'static str = "qrels";
+    const EXPECTED: &'static str = "an integer as relevance";
+}
+
+impl Value for f64 {
+    const SOURCE: &'static str = "run";
+    const EXPECTED: &'static str = "a number as score";
+}
+
+fn documents<V: Value>(topic: &Bound<'_, PyString>, of: &Bound<'_, PyDict>) -> PyResult<Documents<V>> {
+    let wrong = |what: String| InputError::new_err(format!("{}: topic '{topic}'{what}", V::SOURCE));
+    let mut found = Documents { ids: Vec::with_capacity(16 * of.len()), rows: Vec::with_capacity(of.len()) };
+    for (document, value) in of.iter() {
+        let Ok(id) = document.cast::<PyString>() else {
+            return Err(wrong(format!(": expected text as id of a document, got {}", show(&document))));
+        };
+        push_id(&mut found.ids, id)?;
+        let Ok(number) = value.extract::<V>() else {
+            // Relevance with a fraction is most often a score.
+            let swapped = V::SOURCE == "qrels" && value.is_instance_of::<PyFloat>();
+            let hint = if swapped { "; are qrels and run swapped?" } else { "" };
+            let (expected, got) = (V::EXPECTED, show(&value));
+            return Err(wrong(format!(", document '{document}': expected {expected}, got {got}{hint}")));
+        };
+        found.rows.push((found.ids.len(), number));
+    }
+    Ok(found)
+}
+
+/// A value with its type, for a message.
+fn show(object: &Bound<'_, PyAny>) -> String {
+    let name = object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+    format!("{object} ({name})")
+}
+
+fn entries<V: Value>(topics: &Bound<'_, PyDict>) -> PyResult<Entries<V>> {
+    let entry = |(topic, of): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        let (mut id, topic) = (Vec::new(), topic.str()?);
+        push_id(&mut id, &topic)?;
+        Ok((id, documents(&topic, of.cast::<PyDict>()?)?))
+    };
+    topics.iter().map(entry).collect()
+}
+
+/// A source in memory without Python, with what it borrows from held here.
+struct Held<'s, 'py, V: numpy::Element> {
+    source: &'s Source<'py, V>,
+    mapped: Option<Mmap>,
+    entries: Entries<V>,
+}
+
+/// The same, ready to be read by any thread.
 enum Data<'a, V> {
     Text(&'a str, &'a [u8]),
     Columns(TextColumn<'a>, TextColumn<'a>, &'a [V]),
     Numbers(&'a [i64], &'a [i64], &'a [V]),
-    Dict(&'a HashMap<String, HashMap<String, V>>),
+    Dict(&'a Entries<V>),
 }
 
-/// Maps the file of a source into memory, if it is one.
-fn map<V: numpy::Element>(source: &Source<'_, V>) -> Result<Option<Mmap>> {
-    let Source::File(path) = source else { return Ok(None) };
+/// Maps a file into memory; nothing if it is empty.
+fn map(path: &str) -> Result<Option<Mmap>> {
     let unreadable = |e: std::io::Error| Error::Argument(format!("{path}: cannot be read ({e})"));
     let file = File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.len() == 0 {
@@ -64,160 +156,315 @@ fn text<'a>(ids: &'a Ids<'_>) -> Result<TextColumn<'a>> {
     TextColumn::new(contiguous(&ids.0)?, contiguous(&ids.1)?)
 }
 
-fn data<'a, V: numpy::Element>(source: &'a Source<'_, V>, mapped: &'a Option<Mmap>) -> Result<Data<'a, V>> {
-    Ok(match source {
-        Source::File(name) => Data::Text(name, mapped.as_deref().unwrap_or_default()),
-        Source::Text(name, text) => Data::Text(name, text),
-        Source::Columns(topics, documents, values) => {
-            Data::Columns(text(topics)?, text(documents)?, contiguous(values)?)
+impl<'s, 'py, V: Value> Held<'s, 'py, V> {
+    fn new(source: &'s Source<'py, V>) -> PyResult<Self> {
+        let mut held = Held { source, mapped: None, entries: Vec::new() };
+        match source {
+            Source::File(path) => held.mapped = map(path).map_err(raise)?,
+            Source::Dict(topics) => held.entries = entries(topics)?,
+            _ => {}
         }
-        Source::Numbers(topics, documents, values) => {
-            Data::Numbers(contiguous(topics)?, contiguous(documents)?, contiguous(values)?)
-        }
-        Source::Dict(topics) => Data::Dict(topics),
-    })
-}
+        Ok(held)
+    }
 
-/// Topic ids of a result, as Python gets them.
-enum Topics {
-    Text(Vec<Vec<u8>>),
-    Numbers(Vec<i64>),
-}
-
-struct Found {
-    topics: Topics,
-    retrieved: Vec<bool>,
-    values: Vec<Vec<f64>>,
-    summaries: Vec<f64>,
-}
-
-fn found<T>(result: Evaluation<T>, topics: impl Fn(Vec<T>) -> Topics) -> Found {
-    Found {
-        summaries: (0..result.measures.len()).map(|m| result.summary(m)).collect(),
-        topics: topics(result.topics),
-        retrieved: result.retrieved,
-        values: result.values,
+    fn data(&self) -> Result<Data<'_, V>> {
+        Ok(match self.source {
+            Source::File(name) => Data::Text(name, self.mapped.as_deref().unwrap_or_default()),
+            Source::Text(name, text) => Data::Text(name, text),
+            Source::Columns(topics, documents, values) => {
+                Data::Columns(text(topics)?, text(documents)?, contiguous(values)?)
+            }
+            Source::Numbers(topics, documents, values) => {
+                Data::Numbers(contiguous(topics)?, contiguous(documents)?, contiguous(values)?)
+            }
+            Source::Dict(_) => Data::Dict(&self.entries),
+        })
     }
 }
 
-fn as_text(topics: Vec<&[u8]>) -> Topics {
-    Topics::Text(topics.into_iter().map(<[u8]>::to_vec).collect())
+/// A topic's id in a result.
+enum Topic {
+    Text(Vec<u8>),
+    Number(i64),
+}
+
+fn list<'py>(py: Python<'py>, topics: &[Topic]) -> PyResult<Bound<'py, PyList>> {
+    let id = |topic: &Topic| match topic {
+        Topic::Text(id) => id_of(py, id),
+        Topic::Number(id) => Ok(id.into_pyobject(py)?.into_any()),
+    };
+    PyList::new(py, topics.iter().map(id).collect::<PyResult<Vec<_>>>()?)
+}
+
+/// An id as text; bytes that are no UTF-8 become what `surrogateescape` makes of them, and can go back.
+fn id_of<'py>(py: Python<'py>, id: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match std::str::from_utf8(id) {
+        Ok(id) => Ok(PyString::new(py, id).into_any()),
+        Err(_) => PyBytes::new(py, id).call_method1("decode", ("utf-8", "surrogateescape")),
+    }
+}
+
+fn raise(error: Error) -> PyErr {
+    let contradicts = matches!(error, Error::Contradiction(_));
+    let raised = InputError::new_err(error.to_string());
+    if contradicts {
+        // trec_eval reads such files, and fails when it computes.
+        Python::attach(|py| raised.value(py).setattr("status", 4)).map_or_else(|e| e, |()| raised)
+    } else {
+        raised
+    }
 }
 
 fn mixed() -> Error {
     Error::Argument("qrels, run: one has numbers for ids, the other text; expected the same in both".into())
 }
 
+/// A result with topics that outlive what they were read from.
+fn named<T>(found: Evaluation<T>, name: impl Fn(T) -> Topic) -> Evaluation<Topic> {
+    Evaluation {
+        topics: found.topics.into_iter().map(&name).collect(),
+        missing: found.missing.into_iter().map(&name).collect(),
+        unjudged: found.unjudged.into_iter().map(&name).collect(),
+        retrieved: found.retrieved,
+        values: found.values,
+        summaries: found.summaries,
+        strings: found.strings,
+    }
+}
+
+/// What is computed of each topic.
+enum Wanted {
+    Measures(Vec<Measure>),
+    /// Means over groups of judges.
+    OfGroups(Vec<Measure>),
+    /// With or without subgroups of statements.
+    Preferences(Vec<Preference>, bool),
+}
+
+impl Wanted {
+    fn summaries(&self) -> Vec<Summary> {
+        match self {
+            Wanted::Measures(wanted) | Wanted::OfGroups(wanted) => {
+                wanted.iter().map(|m| m.formula.summary()).collect()
+            }
+            Wanted::Preferences(wanted, _) => wanted.iter().map(Preference::summary).collect(),
+        }
+    }
+
+    fn new(format: &str, names: &[String]) -> Result<Self> {
+        let measures = || names.iter().map(|name| Measure::parse(name)).collect::<Result<_>>();
+        let preference = |name: &String| {
+            let unknown = || Error::Argument(format!("measures: '{name}' is no measure of preferences"));
+            Preference::parse(name).ok_or_else(unknown)
+        };
+        let preferences = || names.iter().map(preference).collect::<Result<_>>();
+        match format {
+            "qrels" => Ok(Wanted::Measures(measures()?)),
+            "qrels_jg" => Ok(Wanted::OfGroups(measures()?)),
+            "prefs" => Ok(Wanted::Preferences(preferences()?, true)),
+            "qrels_prefs" => Ok(Wanted::Preferences(preferences()?, false)),
+            _ => Err(Error::Argument(format!(
+                "format: expected 'qrels', 'qrels_jg', 'prefs' or 'qrels_prefs', got '{format}'"
+            ))),
+        }
+    }
+}
+
+fn summary_name(summary: Summary) -> &'static str {
+    match summary {
+        Summary::Mean => "mean",
+        Summary::Sum => "sum",
+        Summary::GeometricMean => "geometric mean",
+    }
+}
+
 /// What a run is evaluated with, whatever it is read from.
 struct Job<'a> {
-    measures: &'a [Measure],
+    wanted: &'a Wanted,
     options: EvaluateOptions<'a>,
     watch: &'a Watch,
 }
 
 impl Job<'_> {
-    fn run<T: Id, D: Id, R: Retrieved<D>>(
-        &self,
-        qrels: &Qrels<T, D>,
-        run: &Run<T, R>,
-    ) -> Result<Evaluation<T>> {
-        self.watch.set_total(run.len());
-        core::evaluate(qrels, run, self.measures, &self.options)
-    }
-
-    fn all(&self, qrels: &Data<'_, i64>, run: &Data<'_, f64>) -> Result<Found> {
-        match (qrels, run) {
-            (Data::Numbers(t, d, r), Data::Numbers(topics, documents, scores)) => {
-                let qrels = core::qrels_of_rows(*t, *d, r)?;
-                let run = core::run_of_rows(*topics, *documents, scores)?;
-                Ok(found(self.run(&qrels, &run)?, Topics::Numbers))
-            }
-            (qrels, run) => {
-                let qrels = self.qrels(qrels)?;
-                Ok(found(self.text(&qrels, run)?, as_text))
-            }
+    fn all(&self, qrels: &Data<'_, i64>, run: &Data<'_, f64>) -> Result<Evaluation<Topic>> {
+        if let (Data::Numbers(t, d, r), Data::Numbers(topics, documents, scores), Wanted::Measures(wanted)) =
+            (qrels, run, self.wanted)
+        {
+            let qrels = core::qrels_of_rows(*t, *d, r)?;
+            let run = core::run_of_rows(*topics, *documents, scores)?;
+            self.watch.set_total(run.len());
+            return Ok(named(core::evaluate(&qrels, &run, wanted, &self.options)?, Topic::Number));
         }
-    }
-
-    fn qrels<'t>(&self, qrels: &Data<'t, i64>) -> Result<Qrels<&'t [u8], &'t [u8]>> {
-        match *qrels {
-            Data::Text(file, text) => trec::parse_qrels(file, text, self.options.version),
-            Data::Columns(topics, documents, relevance) => core::qrels_of_rows(topics, documents, relevance),
-            Data::Dict(topics) => Ok(topics
-                .iter()
-                .map(|(t, judged)| (t.as_bytes(), judged.iter().map(|(d, r)| (d.as_bytes(), *r)).collect()))
-                .collect()),
-            Data::Numbers(..) => Err(mixed()),
-        }
-    }
-
-    fn text<'t>(
-        &self,
-        qrels: &Qrels<&'t [u8], &'t [u8]>,
-        run: &Data<'t, f64>,
-    ) -> Result<Evaluation<&'t [u8]>> {
-        match *run {
-            Data::Text(file, text) => self.run(qrels, &trec::parse_run(file, text, self.options.version)),
+        let found = match *run {
+            Data::Text(file, text) => self.text(qrels, &trec::parse_run(file, text, self.options.version))?,
             Data::Columns(topics, documents, scores) => {
-                self.run(qrels, &core::run_of_rows(topics, documents, scores)?)
+                self.text(qrels, &core::run_of_rows(topics, documents, scores)?)?
             }
             Data::Dict(topics) => {
-                let documents = |of: &'t HashMap<String, f64>| -> Vec<(&'t [u8], f64)> {
-                    of.iter().map(|(d, s)| (d.as_bytes(), *s)).collect()
-                };
-                self.run(qrels, &topics.iter().map(|(t, of)| (t.as_bytes(), documents(of))).collect())
+                self.text(qrels, &topics.iter().map(|(topic, of)| (topic.as_slice(), of)).collect())?
             }
-            Data::Numbers(..) => Err(mixed()),
+            Data::Numbers(..) => return Err(mixed()),
+        };
+        Ok(named(found, |topic| Topic::Text(topic.to_vec())))
+    }
+
+    fn text<'t, R: Retrieved<&'t [u8]>>(
+        &self,
+        qrels: &Data<'t, i64>,
+        run: &Run<&'t [u8], R>,
+    ) -> Result<Evaluation<&'t [u8]>> {
+        self.watch.set_total(run.len());
+        let (options, version) = (&self.options, self.options.version);
+        match (self.wanted, qrels) {
+            (Wanted::Measures(wanted), qrels) => {
+                core::evaluate(&qrels_of_text(qrels, version)?, run, wanted, options)
+            }
+            (Wanted::OfGroups(wanted), Data::Text(file, text)) => {
+                core::evaluate_groups(&trec::parse_groups(file, text, version)?, run, wanted, options)
+            }
+            (Wanted::Preferences(wanted, subgroups), Data::Text(file, text)) => {
+                let statements = trec::parse_preferences(file, text, *subgroups, version)?;
+                core::evaluate_preferences(&statements, run, wanted, options)
+            }
+            _ => Err(Error::Argument("format: judgments in this format are read from a file alone".into())),
         }
     }
 }
 
-type Evaluated<'py> = (Vec<String>, Bound<'py, PyList>, Vec<bool>, Vec<f64>, Bound<'py, PyBytes>);
+fn qrels_of_text<'t>(qrels: &Data<'t, i64>, version: Version) -> Result<Qrels<&'t [u8], &'t [u8]>> {
+    match *qrels {
+        Data::Text(file, text) => trec::parse_qrels(file, text, version),
+        Data::Columns(topics, documents, relevance) => core::qrels_of_rows(topics, documents, relevance),
+        Data::Dict(topics) => {
+            let topics: Vec<_> = topics.iter().map(|(topic, of)| (topic.as_slice(), of)).collect();
+            Ok(core::qrels_of_topics(&topics, |of| of.iter().collect()))
+        }
+        Data::Numbers(..) => Err(mixed()),
+    }
+}
+
+fn version(compat: u32) -> Version {
+    if compat == 10 { Version::Ten } else { Version::Nine }
+}
+
+/// Measures of a run; see `optical_rs.ranking.evaluate`.
+#[pyclass(frozen, get_all, module = "optical_rs._core")]
+pub(crate) struct Measured {
+    /// Topic ids.
+    topics: Py<PyList>,
+    /// Which topics the run has.
+    retrieved: Vec<bool>,
+    /// Judged topics that the run does not have.
+    missing: Py<PyList>,
+    /// Topics of the run that are not judged.
+    unjudged: Py<PyList>,
+    /// Each measure over all topics.
+    means: Vec<f64>,
+    /// How each was made of the topics' values: `mean`, `sum` or `geometric mean`.
+    summaries: Vec<&'static str>,
+    /// Values (measures × topics) as the bytes of doubles.
+    values: Py<PyBytes>,
+    /// What the first documents of each topic are, if that was asked for.
+    strings: Vec<String>,
+}
 
 /// Evaluate a run; see `optical_rs.ranking.evaluate`.
 ///
-/// Returns (measure names, topic ids as bytes or integers, which topics the run has, means,
-/// values (measures × topics) as the bytes of doubles). `options` is (relevance level, complete, most documents, trec_eval's version).
-/// `progress` is called now and then with the topics done and all topics.
+/// `strings` is the length of strings of relevance. `progress` is called now and then with the topics
+/// done and all topics.
 #[pyfunction]
-pub(crate) fn evaluate<'py>(
-    py: Python<'py>,
-    qrels: Source<'py, i64>,
-    run: Source<'py, f64>,
+#[pyo3(signature = (
+    qrels, run, measures, *, relevance_level = 1, complete = false, judged_only = false,
+    max_documents = None, collection_size = 0, compat = 9, format = "qrels", strings = None, progress = None
+))]
+pub(crate) fn evaluate(
+    py: Python<'_>,
+    qrels: Source<'_, i64>,
+    run: Source<'_, f64>,
     measures: Vec<String>,
-    options: (i64, bool, Option<usize>, u32),
+    relevance_level: i64,
+    complete: bool,
+    judged_only: bool,
+    max_documents: Option<usize>,
+    collection_size: i64,
+    compat: u32,
+    format: &str,
+    strings: Option<usize>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<Evaluated<'py>> {
-    let raise = |e: Error| InputError::new_err(e.to_string());
-    let measures: Vec<Measure> =
-        measures.iter().map(|m| Measure::parse(m)).collect::<Result<_>>().map_err(raise)?;
-    let (relevance_level, complete, max_documents, version) = options;
-    let version = if version == 10 { Version::Ten } else { Version::Nine };
-    let (mapped_qrels, mapped_run) = (map(&qrels).map_err(raise)?, map(&run).map_err(raise)?);
-    let qrels = data(&qrels, &mapped_qrels).map_err(raise)?;
-    let run = data(&run, &mapped_run).map_err(raise)?;
+) -> PyResult<Measured> {
+    let wanted = Wanted::new(format, &measures).map_err(raise)?;
+    let (qrels, run) = (Held::new(&qrels)?, Held::new(&run)?);
+    let (qrels, run) = (qrels.data().map_err(raise)?, run.data().map_err(raise)?);
     let found = watched(py, progress, |watch| {
-        let done: &AtomicUsize = &watch.done;
-        let cancel = Some(&watch.cancel);
-        let options =
-            EvaluateOptions { relevance_level, complete, max_documents, version, cancel, done: Some(done) };
-        Job { measures: &measures, options, watch }.all(&qrels, &run)
+        let options = EvaluateOptions {
+            relevance_level,
+            complete,
+            judged_only,
+            max_documents,
+            collection_size,
+            version: version(compat),
+            strings,
+            cancel: Some(&watch.cancel),
+            done: Some(&watch.done),
+        };
+        // The inner result, as errors of files are told from others here.
+        Ok(Job { wanted: &wanted, options, watch }.all(&qrels, &run))
     })?;
-    let names = measures.iter().map(Measure::name).collect();
+    let found = found.map_err(raise)?;
     let values: Vec<u8> = found.values.iter().flatten().flat_map(|v| v.to_ne_bytes()).collect();
-    let topics = match found.topics {
-        Topics::Text(ids) => PyList::new(py, ids.iter().map(|id| PyBytes::new(py, id)))?,
-        Topics::Numbers(ids) => PyList::new(py, ids)?,
-    };
-    Ok((names, topics, found.retrieved, found.summaries, PyBytes::new(py, &values)))
+    Ok(Measured {
+        topics: list(py, &found.topics)?.unbind(),
+        missing: list(py, &found.missing)?.unbind(),
+        unjudged: list(py, &found.unjudged)?.unbind(),
+        retrieved: found.retrieved,
+        means: found.summaries,
+        summaries: wanted.summaries().into_iter().map(summary_name).collect(),
+        values: PyBytes::new(py, &values).unbind(),
+        strings: found.strings,
+    })
+}
+
+/// The dict of dicts that a file is.
+fn dicts<'py, V>(py: Python<'py>, topics: &InOrder<'_, V>) -> PyResult<Bound<'py, PyDict>>
+where
+    V: Copy + IntoPyObject<'py>,
+{
+    let all = PyDict::new(py);
+    for (topic, documents) in topics {
+        let of = PyDict::new(py);
+        for (document, value) in documents {
+            of.set_item(id_of(py, document)?, *value)?;
+        }
+        all.set_item(id_of(py, topic)?, of)?;
+    }
+    Ok(all)
+}
+
+/// A run's file as `{topic: {document: score}}`.
+#[pyfunction]
+pub(crate) fn read_run<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<Bound<'py, PyDict>> {
+    let held = Held::new(&run)?;
+    match held.data().map_err(raise)? {
+        Data::Text(file, text) => dicts(py, &trec::read_run(file, text, Version::Nine).map_err(raise)?),
+        _ => Err(raise(mixed())),
+    }
+}
+
+/// A file of judgments as `{topic: {document: relevance}}`.
+#[pyfunction]
+pub(crate) fn read_qrels<'py>(py: Python<'py>, qrels: Source<'py, i64>) -> PyResult<Bound<'py, PyDict>> {
+    let held = Held::new(&qrels)?;
+    match held.data().map_err(raise)? {
+        Data::Text(file, text) => dicts(py, &trec::read_qrels(file, text, Version::Nine).map_err(raise)?),
+        _ => Err(raise(mixed())),
+    }
 }
 
 /// The tag of the last line of a run's text, which trec_eval prints as `runid`.
 #[pyfunction]
 pub(crate) fn run_tag<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<Bound<'py, PyBytes>> {
-    let raise = |e: Error| InputError::new_err(e.to_string());
-    let mapped = map(&run).map_err(raise)?;
-    Ok(match data(&run, &mapped).map_err(raise)? {
+    let held = Held::new(&run)?;
+    Ok(match held.data().map_err(raise)? {
         Data::Text(_, text) => PyBytes::new(py, trec::run_tag(text)),
         _ => PyBytes::new(py, b""),
     })

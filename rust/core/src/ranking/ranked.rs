@@ -1,12 +1,14 @@
 //! From retrieved documents and judgments to the ranks of the judged ones, which is all that
 //! measures need.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 
+use super::Version;
 use crate::Error;
 
 /// What names topics and documents: bytes of text, or numbers. Order decides ties.
@@ -37,6 +39,25 @@ pub struct Fault {
     pub position: usize,
     /// What is wrong.
     pub reason: String,
+    /// Whether it contradicts something before, rather than being malformed itself.
+    pub contradicts: bool,
+}
+
+impl Fault {
+    /// Something malformed.
+    pub fn new(position: usize, reason: String) -> Self {
+        Fault { position, reason, contradicts: false }
+    }
+
+    /// Something that contradicts what came before it.
+    pub fn contradiction(position: usize, reason: String) -> Self {
+        Fault { position, reason, contradicts: true }
+    }
+
+    /// The error with this text.
+    pub(super) fn told(&self, text: String) -> Error {
+        if self.contradicts { Error::Contradiction(text) } else { Error::Argument(text) }
+    }
 }
 
 /// All parts, or the fault that comes first in the source, with the number of its part.
@@ -70,7 +91,7 @@ pub trait Retrieved<D>: Sync {
 
     /// What to tell about a fault.
     fn error(&self, fault: Fault) -> Error {
-        Error::Argument(format!("run: {}", fault.reason))
+        fault.told(format!("run: {}", fault.reason))
     }
 }
 
@@ -86,7 +107,6 @@ impl<D: Id> Retrieved<D> for Vec<(D, f64)> {
 pub(super) struct Ranking {
     /// Scores are rounded to single precision before they are compared.
     pub single: bool,
-    pub relevance_level: i64,
     pub max_documents: usize,
     /// Whether documents that share their score are counted.
     pub ties: bool,
@@ -106,6 +126,8 @@ impl<D> Default for Scratch<D> {
         Scratch { documents: Vec::new(), hashes: Vec::new(), scores: Vec::new(), seen: Seen::default() }
     }
 }
+
+const TWICE: &str = "retrieved twice";
 
 fn hash(document: &impl Hash) -> u64 {
     FixedState::default().hash_one(document)
@@ -180,20 +202,24 @@ impl<D: Id> Scratch<D> {
         });
         if u32::try_from(documents.len()).is_err() {
             let reason = format!("topic '{}': {} documents, more than can be", topic.show(), documents.len());
-            return Err(Fault { position: from.position(0), reason });
+            return Err(Fault::new(from.position(0), reason));
         }
         let twice = self.seen.first_repeated(documents, hashes);
         let nan = scores.iter().position(|s| s.is_nan());
         let fault = match (twice, nan) {
             (None, None) => return outcome,
-            (Some(at), nan) if nan.is_none_or(|n| at <= n) => (at, "retrieved twice"),
+            (Some(at), nan) if nan.is_none_or(|n| at <= n) => (at, TWICE),
             (_, Some(at)) | (Some(at), None) => (at, "the score is not a number"),
         };
         let (at, what) = fault;
-        Err(Fault {
-            position: from.position(at),
-            reason: format!("topic '{}', document '{}': {what}", topic.show(), documents[at].show()),
-        })
+        let reason = format!("topic '{}', document '{}': {what}", topic.show(), documents[at].show());
+        let make = if what == TWICE { Fault::contradiction } else { Fault::new };
+        Err(make(from.position(at), reason))
+    }
+
+    /// What was read, in that order.
+    pub fn documents(&self) -> impl Iterator<Item = (D, f64)> {
+        self.documents.iter().copied().zip(self.scores.iter().copied())
     }
 
     /// Rank what was read as trec_eval does: by score, ties by id, both descending.
@@ -209,7 +235,20 @@ impl<D: Id> Scratch<D> {
         hits.truncate(hits.partition_point(|(rank, _)| *rank < how.max_documents));
         let num_ret = self.documents.len().min(how.max_documents);
         let num_tied = if how.ties { self.num_tied() } else { 0 };
-        Ranked { num_tied, ..Ranked::new(hits, num_ret, judged, how.relevance_level) }
+        Ranked { num_tied, ..Ranked::new(hits, num_ret, judged) }
+    }
+
+    /// The documents by score, of which ties go to the lower id, as where trec_eval ranks for preferences.
+    pub fn ranking_by_ascending_ids(&self, how: &Ranking) -> Vec<D> {
+        let mut order: Vec<usize> = (0..self.documents.len()).collect();
+        order.sort_unstable_by(|&i, &j| {
+            let (x, y) = (self.scores[i], self.scores[j]);
+            // Zeros of both signs are equal; there is no NaN.
+            y.partial_cmp(&x)
+                .unwrap_or(Ordering::Equal)
+                .then_with(|| self.documents[i].cmp(&self.documents[j]))
+        });
+        order.into_iter().take(how.max_documents).map(|i| self.documents[i]).collect()
     }
 
     fn num_tied(&self) -> usize {
@@ -250,12 +289,14 @@ impl<D: Id> Scratch<D> {
             }
             return;
         }
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_unstable_by(|&i, &j| {
-            if self.before(i, j) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        // With their scores beside them, as looking them up would take longer than comparing.
+        let mut order: Vec<(f64, usize)> = self.scores.iter().copied().zip(0..n).collect();
+        order.sort_unstable_by(|&(x, i), &(y, j)| match y.partial_cmp(&x) {
+            Some(Ordering::Equal) | None => self.documents[j].cmp(&self.documents[i]),
+            Some(unequal) => unequal,
         });
         let mut rank_of = vec![0; n];
-        order.iter().enumerate().for_each(|(rank, place)| rank_of[*place] = rank);
+        order.iter().enumerate().for_each(|(rank, (_, place))| rank_of[*place] = rank);
         hits.iter_mut().for_each(|(place, _)| *place = rank_of[*place]);
     }
 }
@@ -267,41 +308,79 @@ pub struct Ranked {
     pub hits: Vec<(usize, i64)>,
     /// Retrieved documents.
     pub num_ret: usize,
-    /// All positive judgments of the topic, highest first: the ideal ranking.
-    pub ideal: Vec<i64>,
-    /// Relevant documents of the topic.
-    pub num_rel: usize,
-    /// Judged non-relevant documents of the topic.
-    pub num_nonrel: usize,
-    /// Judgments of at least this are relevant.
-    pub relevance_level: i64,
+    /// All judgments of the topic but those below 0, highest first.
+    pub grades: Vec<i64>,
     /// Retrieved documents that share their score with another, if they were counted.
     pub num_tied: usize,
 }
 
 impl Ranked {
-    fn new<D>(hits: Vec<(usize, i64)>, num_ret: usize, judged: &Judgments<D>, relevance_level: i64) -> Self {
-        let mut ideal: Vec<i64> = judged.values().copied().filter(|r| *r > 0).collect();
-        ideal.sort_unstable_by(|x, y| y.cmp(x));
-        Ranked {
-            hits,
-            num_ret,
-            ideal,
-            num_rel: judged.values().filter(|r| **r >= relevance_level).count(),
-            num_nonrel: judged.values().filter(|r| (0..relevance_level).contains(*r)).count(),
-            relevance_level,
-            num_tied: 0,
-        }
+    fn new<D>(hits: Vec<(usize, i64)>, num_ret: usize, judged: &Judgments<D>) -> Self {
+        let mut grades: Vec<i64> = judged.values().copied().filter(|grade| *grade >= 0).collect();
+        grades.sort_unstable_by(|x, y| y.cmp(x));
+        Ranked { hits, num_ret, grades, num_tied: 0 }
     }
 
     /// A topic without results.
-    pub(super) fn nothing<D>(judged: &Judgments<D>, relevance_level: i64) -> Self {
-        Ranked::new(Vec::new(), 0, judged, relevance_level)
+    pub(super) fn nothing<D>(judged: &Judgments<D>) -> Self {
+        Ranked::new(Vec::new(), 0, judged)
     }
 
+    /// The grades above 0, highest first: the ideal ranking.
+    pub fn ideal(&self) -> &[i64] {
+        &self.grades[..self.grades.partition_point(|grade| *grade > 0)]
+    }
+
+    /// The ranking of the documents that are judged, as if no other had been retrieved.
+    pub(super) fn judged_only(&self) -> Self {
+        let judged = self.hits.iter().map(|(_, grade)| *grade).filter(|grade| *grade >= 0);
+        let hits: Vec<(usize, i64)> = judged.enumerate().collect();
+        Ranked { num_ret: hits.len(), hits, ..self.clone() }
+    }
+
+    /// With documents relevant from this grade on, of a collection of this size.
+    pub fn at(&self, relevance_level: i64, collection_size: i64, version: Version) -> AtLevel<'_> {
+        let num_rel = self.grades.partition_point(|grade| *grade >= relevance_level);
+        let num_nonrel = self.grades.len() - num_rel;
+        AtLevel { ranked: self, relevance_level, num_rel, num_nonrel, collection_size, version }
+    }
+
+    /// What the first `length` documents are, a character each: the grade (`>` above 9), `.` for a
+    /// judgment below 0, `-` for none.
+    pub(super) fn relevance_string(&self, length: usize) -> String {
+        let mut text = vec!['-'; self.num_ret.min(length)];
+        for (rank, grade) in self.hits.iter().take_while(|(rank, _)| *rank < length) {
+            text[*rank] = match u32::try_from(*grade) {
+                Ok(digit) => char::from_digit(digit, 10).unwrap_or('>'),
+                Err(_) if *grade < 0 => '.',
+                Err(_) => '>',
+            };
+        }
+        text.into_iter().collect()
+    }
+}
+
+/// A topic's ranking with documents relevant from some grade on.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLevel<'r> {
+    /// The ranking.
+    pub ranked: &'r Ranked,
+    /// Judgments of at least this are relevant.
+    pub relevance_level: i64,
+    /// Relevant documents of the topic.
+    pub num_rel: usize,
+    /// Judged non-relevant documents of the topic.
+    pub num_nonrel: usize,
+    /// Documents of the collection, for measures that count those that were rightly left out.
+    pub collection_size: i64,
+    /// Whose rules hold.
+    pub version: Version,
+}
+
+impl AtLevel<'_> {
     /// Ranks of the relevant documents, from 0.
-    pub(super) fn relevant(&self) -> impl DoubleEndedIterator<Item = usize> {
-        self.hits.iter().filter(|(_, grade)| *grade >= self.relevance_level).map(|(rank, _)| *rank)
+    pub(super) fn relevant(&self) -> impl Iterator<Item = usize> {
+        self.ranked.hits.iter().filter(|(_, grade)| *grade >= self.relevance_level).map(|(rank, _)| *rank)
     }
 
     /// Relevant documents among the first `k`.
@@ -325,7 +404,27 @@ pub(super) mod tests {
         let run: Vec<(&[u8], f64)> = run.iter().map(|(d, s)| (d.as_bytes(), *s)).collect();
         let mut scratch = Scratch::default();
         scratch.read(&0, &run, single).unwrap_or_else(|f| panic!("{f:?}"));
-        scratch.rank(&judged, &Ranking { single, relevance_level: 1, max_documents: usize::MAX, ties: true })
+        scratch.rank(&judged, &Ranking { single, max_documents: usize::MAX, ties: true })
+    }
+
+    /// Relevant from grade 1 on.
+    pub fn at(ranked: &Ranked) -> AtLevel<'_> {
+        ranked.at(1, 0, Version::Nine)
+    }
+
+    #[test]
+    fn what_the_first_documents_are() {
+        let judged = [("a", 1), ("b", 0), ("c", -1), ("d", 12), ("e", 9)];
+        let run = [("a", 9.0), ("b", 8.0), ("x", 7.0), ("c", 6.0), ("d", 5.0), ("e", 4.0)];
+        let ranked = ranked(&judged, &run, true);
+        assert_eq!([9, 3, 0].map(|n| ranked.relevance_string(n)), ["10-.>9", "10-", ""]);
+        assert_eq!(ranked.judged_only().hits, [(0, 1), (1, 0), (2, 12), (3, 9)]);
+        assert_eq!(ranked.judged_only().num_ret, 4);
+        let counts = |level| {
+            let at = ranked.at(level, 0, Version::Nine);
+            (at.num_rel, at.num_nonrel)
+        };
+        assert_eq!((counts(1), counts(10)), ((3, 1), (1, 3)));
     }
 
     #[test]
@@ -342,7 +441,7 @@ pub(super) mod tests {
     fn counting_and_sorting_give_the_same_ranks() {
         // Few documents are judged, then all are; scores collide often.
         let run: Vec<(i64, f64)> = (0..5000).map(|i| (i * 7919 % 5000, (i * 31 % 97) as f64)).collect();
-        let how = Ranking { single: true, relevance_level: 1, max_documents: usize::MAX, ties: true };
+        let how = Ranking { single: true, max_documents: usize::MAX, ties: true };
         let mut scratch = Scratch::default();
         scratch.read(&0, &run, true).unwrap_or_else(|f| panic!("{f:?}"));
         let few: Judgments<i64> = (0..50).map(|d| (d * 99, d)).collect();

@@ -76,7 +76,7 @@ impl<D: Id, C: Column<D>> Retrieved<D> for Rows<'_, C> {
     }
 
     fn error(&self, fault: Fault) -> Error {
-        Error::Argument(format!("run: row {}: {}", fault.position, fault.reason))
+        fault.told(format!("run: row {}: {}", fault.position, fault.reason))
     }
 }
 
@@ -133,7 +133,7 @@ pub fn qrels_of_rows<T: Id, D: Id>(
             if judged.insert(documents.id(row), relevance[row]).is_some() {
                 let (document, topic) = (documents.id(row).show(), topic.show());
                 let reason = format!("topic '{topic}', document '{document}': judged twice");
-                return Err(Fault { position: row, reason });
+                return Err(Fault::contradiction(row, reason));
             }
         }
         Ok((*topic, judged))
@@ -141,14 +141,24 @@ pub fn qrels_of_rows<T: Id, D: Id>(
     let parts: Vec<_> = pool::run(|| topics.par_iter().with_min_len(4).map(judged).collect());
     match all_or_first(parts) {
         Ok(parts) => Ok(parts.into_iter().collect()),
-        Err((_, fault)) => Err(Error::Argument(format!("qrels: row {}: {}", fault.position, fault.reason))),
+        Err((_, fault)) => Err(fault.told(format!("qrels: row {}: {}", fault.position, fault.reason))),
     }
+}
+
+/// Judgments of topics; a document of a topic comes once.
+pub fn qrels_of_topics<T: Id, D: Id, J: Sync>(
+    topics: &[(T, J)],
+    judgments: impl Fn(&J) -> Judgments<D> + Sync,
+) -> Qrels<T, D> {
+    let judged = |(topic, of): &(T, J)| (*topic, judgments(of));
+    let parts: Vec<_> = pool::run(|| topics.par_iter().with_min_len(4).map(judged).collect());
+    parts.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ranking::{EvaluateOptions, Measure, evaluate};
+    use crate::ranking::{ALL, EvaluateOptions, Formula, Measure, evaluate};
 
     #[test]
     fn rows_of_a_topic_need_not_be_neighbours() {
@@ -156,7 +166,8 @@ mod tests {
         let run = run_of_rows(&topics[..], &documents[..], &scores);
         let qrels = qrels_of_rows(&[1, 2][..], &[5, 6][..], &[1, 1]);
         let (Ok(run), Ok(qrels)) = (run, qrels) else { panic!("valid columns") };
-        let result = evaluate(&qrels, &run, &[Measure::Map], &EvaluateOptions::default());
+        let result =
+            evaluate(&qrels, &run, &[Measure::new("map", Formula::Map(ALL))], &EvaluateOptions::default());
         assert_eq!(result.map(|r| r.values), Ok(vec![vec![0.5, 1.0]]));
     }
 

@@ -6,8 +6,9 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter};
 use rayon::prelude::*;
 
-use super::ranked::all_or_first;
-use super::{Fault, Id, Judgments, Qrels, Retrieved, Run, Version};
+pub use super::qrels::{parse_groups, parse_preferences, parse_qrels, read_qrels};
+use super::ranked::{Scratch, all_or_first};
+use super::{Fault, Id, InOrder, Retrieved, Run, Version};
 use crate::{Error, Result, pool};
 
 /// Bytes in which one thread looks for topics at a time.
@@ -41,7 +42,7 @@ fn field_end(text: &[u8], mut at: usize) -> usize {
 
 /// The next field of a line from `at` on, which moves behind it; empty where none is left.
 #[inline]
-fn field<'t>(text: &'t [u8], at: &mut usize) -> &'t [u8] {
+pub(super) fn field<'t>(text: &'t [u8], at: &mut usize) -> &'t [u8] {
     let mut start = *at;
     while text.get(start).is_some_and(|b| is_blank(*b)) {
         start += 1;
@@ -60,7 +61,7 @@ fn line_end(text: &[u8], at: usize) -> usize {
     }
 }
 
-fn count_fields(text: &[u8], mut at: usize) -> usize {
+pub(super) fn count_fields(text: &[u8], mut at: usize) -> usize {
     std::iter::from_fn(|| Some(field(text, &mut at)).filter(|f| !f.is_empty())).count()
 }
 
@@ -69,7 +70,7 @@ fn count_fields(text: &[u8], mut at: usize) -> usize {
 pub struct Places<'t> {
     file: &'t str,
     text: &'t [u8],
-    topic: &'t [u8],
+    pub(super) topic: &'t [u8],
     ranges: Vec<Range<usize>>,
     version: Version,
 }
@@ -96,7 +97,7 @@ impl<'t> Places<'t> {
     /// Hand over the place of each line that is neither blank nor a comment, the text up to the end of
     /// its range, and where to read its second field.
     #[inline]
-    fn each_line(
+    pub(super) fn each_line(
         &self,
         mut take: impl FnMut(usize, &'t [u8], &mut usize) -> std::result::Result<(), Fault>,
     ) -> std::result::Result<(), Fault> {
@@ -111,11 +112,19 @@ impl<'t> Places<'t> {
         Ok(())
     }
 
-    fn line_error(&self, place: usize, reason: String) -> Error {
+    /// Where the topic's first line is.
+    pub(super) fn first(&self) -> usize {
+        self.ranges.first().map_or(0, |range| range.start)
+    }
+
+    pub(super) fn line_error(&self, fault: Fault) -> Error {
         // A mapped file may have changed since the place was found.
-        let before = self.text.get(..place).unwrap_or(self.text);
+        let before = self.text.get(..fault.position).unwrap_or(self.text);
         let line = 1 + memchr_iter(b'\n', before).count();
-        Error::Line { file: self.file.into(), line, reason }
+        if fault.contradicts {
+            return Error::Contradiction(format!("{}:{line}: {}", self.file, fault.reason));
+        }
+        Error::Line { file: self.file.into(), line, reason: fault.reason }
     }
 }
 
@@ -132,7 +141,7 @@ fn is_comment(line: &[u8], version: Version) -> bool {
 }
 
 /// Each topic's places in a file. Lines are not looked at beyond their first field.
-fn topics<'t>(file: &'t str, text: &'t [u8], version: Version) -> BTreeMap<&'t [u8], Places<'t>> {
+pub(super) fn topics<'t>(file: &'t str, text: &'t [u8], version: Version) -> BTreeMap<&'t [u8], Places<'t>> {
     let chunks = whole_lines(text, CHUNK);
     let found: Vec<Vec<(&[u8], Range<usize>)>> = pool::run(|| {
         chunks.par_iter().map(|chunk| segments(&text[..chunk.end], chunk.start, version)).collect()
@@ -174,10 +183,13 @@ fn segments(text: &[u8], start: usize, version: Version) -> Vec<(&[u8], Range<us
     found
 }
 
-/// The text in pieces of about `size` bytes that end with a line.
+/// What some editors write at the head of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The text in pieces of about `size` bytes that end with a line, without a byte order mark.
 fn whole_lines(text: &[u8], size: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
-    let mut start = 0;
+    let mut start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     while start < text.len() {
         let least = (start + size).min(text.len());
         let end = memchr(b'\n', &text[least..]).map_or(text.len(), |at| least + at + 1);
@@ -185,43 +197,6 @@ fn whole_lines(text: &[u8], size: usize) -> Vec<Range<usize>> {
         start = end;
     }
     pieces
-}
-
-/// `topic iteration document relevance`, one judgment a line.
-///
-/// # Errors
-/// The first line with other than four fields, a relevance that is no integer, or a document judged
-/// twice.
-pub fn parse_qrels<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<Qrels<&'t [u8], &'t [u8]>> {
-    let places: Vec<Places<'t>> = topics(file, text, version).into_values().collect();
-    let parsed: Vec<_> = pool::run(|| places.par_iter().with_min_len(4).map(judgments).collect());
-    match all_or_first(parsed) {
-        Ok(judged) => Ok(places.iter().map(|of| of.topic).zip(judged).collect()),
-        Err((topic, fault)) => Err(places[topic].line_error(fault.position, fault.reason)),
-    }
-}
-
-fn judgments<'t>(places: &Places<'t>) -> std::result::Result<Judgments<&'t [u8]>, Fault> {
-    let mut judged = Judgments::default();
-    places.each_line(|position, text, at| {
-        let fault = |reason: String| Err(Fault { position, reason });
-        let _iteration = field(text, at);
-        let document = field(text, at);
-        let relevance = field(text, at);
-        if relevance.is_empty() || !field(text, at).is_empty() {
-            let n = count_fields(text, position);
-            return fault(format!("expected 4 fields (topic iteration document relevance), got {n}"));
-        }
-        let Some(grade) = std::str::from_utf8(relevance).ok().and_then(|s| s.parse().ok()) else {
-            return fault(format!("relevance: expected an integer, got '{}'", relevance.show()));
-        };
-        if judged.insert(document, grade).is_some() {
-            let (topic, document) = (places.topic.show(), document.show());
-            return fault(format!("topic '{topic}', document '{document}': judged twice"));
-        }
-        Ok(())
-    })?;
-    Ok(judged)
 }
 
 /// `topic Q0 document rank score tag`, one retrieved document a line; what follows the tag is
@@ -234,6 +209,25 @@ pub fn parse_run<'t>(file: &'t str, text: &'t [u8], version: Version) -> Run<&'t
     topics(file, text, version)
 }
 
+/// A run as it stands in its file: topics in the order of their first lines, with documents and scores.
+///
+/// # Errors
+/// The first line that cannot be read, or a document that was retrieved before.
+pub fn read_run<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<InOrder<'t, f64>> {
+    let run = parse_run(file, text, version);
+    let mut places: Vec<&Places<'t>> = run.values().collect();
+    places.sort_by_key(|places| places.first());
+    let read: Vec<_> = pool::run(|| {
+        let places = places.par_iter().with_min_len(4);
+        let read = places.map_init(Scratch::default, |scratch, places| {
+            scratch.read(&places.topic, *places, false)?;
+            Ok((places.topic, scratch.documents().collect()))
+        });
+        read.collect()
+    });
+    all_or_first(read).map_err(|(topic, fault)| places[topic].error(fault))
+}
+
 impl<'t> Retrieved<&'t [u8]> for Places<'t> {
     fn read(&self, add: &mut impl FnMut(&'t [u8], f64)) -> std::result::Result<(), Fault> {
         self.each_line(|position, text, at| {
@@ -241,15 +235,24 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
             let document = field(text, at);
             let _rank = field(text, at);
             let score = field(text, at);
-            if field(text, at).is_empty() {
+            let tag = field(text, at);
+            if tag.is_empty() {
                 let n = count_fields(text, position);
-                let reason = format!("expected 6 fields (topic Q0 document rank score tag), got {n}");
-                return Err(Fault { position, reason });
+                let swapped = if n == 4 { "; are judgments and run swapped?" } else { "" };
+                let reason =
+                    format!("expected 6 fields (topic Q0 document rank score tag), got {n}{swapped}");
+                return Err(Fault::new(position, reason));
             }
             let Some(value) = number(score) else {
                 let reason = format!("score: expected a number, got '{}'", score.show());
-                return Err(Fault { position, reason });
+                return Err(Fault::new(position, reason));
             };
+            // What follows the tag is ignored, but where a number stands for the tag, a field came too many before.
+            if !field(text, at).is_empty() && number(tag).is_some() {
+                let n = count_fields(text, position);
+                let reason = "with a number as tag; does an id have a blank in it?";
+                return Err(Fault::new(position, format!("expected 6 fields, got {n} {reason}")));
+            }
             add(document, value);
             Ok(())
         })
@@ -266,13 +269,13 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
     }
 
     fn error(&self, fault: Fault) -> Error {
-        self.line_error(fault.position, fault.reason)
+        self.line_error(fault)
     }
 }
 
 /// A decimal number; none for `nan`.
 #[inline]
-fn number(text: &[u8]) -> Option<f64> {
+pub(super) fn number(text: &[u8]) -> Option<f64> {
     plain_number(text).or_else(|| std::str::from_utf8(text).ok()?.parse().ok()).filter(|x: &f64| !x.is_nan())
 }
 
@@ -319,11 +322,7 @@ pub fn run_tag(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ranking::{EvaluateOptions, Measure, evaluate};
-
-    fn qrels(text: &[u8]) -> Result<Qrels<&[u8], &[u8]>> {
-        parse_qrels("f", text, Version::Nine)
-    }
+    use crate::ranking::{EvaluateOptions, Formula, Measure, Qrels, evaluate};
 
     /// What reading a run says.
     fn why(text: &[u8]) -> String {
@@ -333,18 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn crlf_tabs_and_blank_lines() {
-        let found = qrels(b"1\t0  d1 2\r\n\n \x0b\r\n 1 0 d2 -1\r\n2 0 d 1");
-        assert_eq!(found.map(|q| (q[b"1".as_slice()].len(), q.len())), Ok((2, 2)));
-    }
-
-    #[test]
     fn bad_lines_are_named() {
-        let bad = |text: &[u8]| qrels(text).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(bad(b"1 0 d 1\n1 0 d\n").starts_with("f:2: expected 4 fields"));
-        assert!(bad(b"1 0 d 1.5\n").starts_with("f:1: relevance"));
-        assert!(bad(b"1 0 d 1\n1 0 d 0\n").starts_with("f:2: topic '1', document 'd': judged twice"));
-        assert!(bad(b"2 0 d 1\n1 0 d x\n2 0 d 0\n").starts_with("f:2: relevance"), "the first bad line");
         assert!(why(b"1 Q0 d 1 nan x\n").starts_with("r:1: score"));
         assert!(why(b"1 Q0 d 1 0.5\n").starts_with("r:1: expected 6 fields (topic Q0"));
         assert!(why(b"1\n").starts_with("r:1: expected 6 fields (topic Q0 document rank score tag), got 1"));
@@ -353,13 +341,8 @@ mod tests {
         );
         assert!(why(b"1 Q0 \xff 1 x x\n").starts_with("r:1: score"));
         assert_eq!(why(b"1 Q0 d 1 0.5 x and more\n"), "");
-    }
-
-    #[test]
-    fn comments_are_those_of_version_10() {
-        let text = b"# a comment\n1 0 d 1\n# 2 3 4\n";
-        assert_eq!(parse_qrels("f", text, Version::Ten).map(|q| q.len()), Ok(1));
-        assert!(qrels(text).is_err());
+        assert_eq!(why(b"1 Q0 d 1 0.5 2024\n"), "");
+        assert!(why(b"1 Q0 d 1 1 0.5 x\n").starts_with("r:1: expected 6 fields, got 7 with a number as tag"));
     }
 
     #[test]
@@ -458,12 +441,29 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_read_in_the_order_of_its_file() {
+        let text = b"2 Q0 b 1 1 t\n1 Q0 z 1 0.1 t\n2 Q0 a 2 3 t\n";
+        let wanted: InOrder<'_, f64> =
+            vec![(b"2", vec![(b"b", 1.0), (b"a", 3.0)]), (b"1", vec![(b"z", 0.1)])];
+        assert_eq!(read_run("r", text, Version::Nine), Ok(wanted));
+        let twice = read_run("r", b"2 Q0 b 1 1 t\n2 Q0 b 1 1 t\n", Version::Nine);
+        assert!(twice.err().is_some_and(|e| e.to_string().starts_with("r:2: topic '2', document 'b'")));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_topic() {
+        let run = parse_run("r", b"\xef\xbb\xbf1 Q0 a 1 1 t\n", Version::Nine);
+        assert_eq!(run.into_keys().collect::<Vec<_>>(), [b"1"]);
+    }
+
+    #[test]
     fn a_topic_that_begins_like_another_is_another() {
         let run = parse_run("r", b"1 Q0 a 1 1 t\n10 Q0 a 1 1 t\n1 Q0 b 1 1 t\n", Version::Nine);
         assert_eq!(run.len(), 2);
         assert_eq!(
-            evaluate(&Qrels::new(), &run, &[Measure::Map], &EvaluateOptions::default()).map(|_| ()),
-            Ok(())
+            evaluate(&Qrels::new(), &run, &[Measure::new("q", Formula::NumQ)], &EvaluateOptions::default())
+                .map(|found| found.topics.len()),
+            Ok(0)
         );
     }
 }

@@ -130,16 +130,21 @@ def check_recipe(recipe: Recipe, where: str) -> None:
 
 
 def _check_places(recipe: Recipe, where: str) -> None:
-    for name, given in recipe.collections.items():
-        options = {"collection": given} if isinstance(given, str) else given
-        valid = ("collection", "queries", "documents", "languages", "split")
-        if not isinstance(options, dict) or not options.get("collection"):
-            raise InputError(f"{where}: collections: {name}: expected a collection, got {given!r}")
-        for key in options:
-            if key not in valid:
-                raise InputError(f"{where}: collections: {name}: unknown key '{key}'{closest(key, valid)}")
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise InputError(f"{where}: collections: {name!r} is not usable as the name of a folder")
+    sample = ("collection", "queries", "documents", "split")
+    for kind, places, valid in (
+        ("out_of_domain", recipe.out_of_domain, sample),
+        ("collections", recipe.collections, (*sample, "languages")),
+    ):
+        for name, given in places.items():
+            short = kind == "collections" and isinstance(given, str)
+            options = {"collection": given} if short else given
+            if not isinstance(options, dict) or not options.get("collection"):
+                raise InputError(f"{where}: {kind}: {name}: expected a collection, got {given!r}")
+            for key in options:
+                if key not in valid:
+                    raise InputError(f"{where}: {kind}: {name}: unknown key '{key}'{closest(key, valid)}")
+            if not re.fullmatch(r"\w[\w.+-]*", name):
+                raise InputError(f"{where}: {kind}: {name!r} is not usable as the name of a folder")
 
 
 def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:

@@ -105,6 +105,8 @@ def run(
     plan.load()
     if dry_run:
         return _told(plan, say)
+    if report_only and not any(plan.record(cell) for group in plan.groups for cell in group):
+        raise InputError(f"report_only: {folder} holds no results of this recipe")
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ OLD = {
 #: Keys of a recipe that a command line can express.
 KEYS = (
     *("bitext", "collection", "dev_collection", "teacher", "student", "dim", "side", "max_pairs"),
-    *("freeze_embeddings", "dropout", "token_dtype", "foreign_column", "english_column"),
+    *("head_text", "freeze_embeddings", "dropout", "token_dtype", "foreign_column", "english_column"),
 )
 #: The most used of the trainer's options.
 TRAINER = {

@@ -10,7 +10,7 @@ from typing import Any
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
-from ..data import Bitext, Collection, load_bitext, load_collection
+from ..data import Bitext, Collection, load_bitext, load_collection, stream_documents
 from ..data.collection import splits_of
 from ..errors import InputError
 from ..models import RECORD, is_late_interaction
@@ -29,6 +29,9 @@ from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of
 from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
 from .recipe import DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, Recipe
+
+#: Documents that a head is fitted on at most, and at least unless a recipe asks for them.
+HEAD_TEXTS, HEAD_LEAST = 20_000, 500
 
 
 class Workbench:
@@ -64,14 +67,26 @@ class Workbench:
 
     @functools.cached_property
     def _head_texts(self) -> list[str]:
-        """English of the recipe's own bitexts, which a head is fitted on.
+        """What a head is fitted on: text like that which will be searched, as far as it is known.
 
-        Of all its languages, also where a run is restricted to some: a later run goes on with the same teacher.
+        By default the English documents of the recipe's own collections, without queries or judgments, if they are some
+        hundreds; else the English of the bitexts. Of all languages of the recipe, also where a run is restricted to
+        some: a later run goes on with the same teacher.
         """
-        recipe = self.recipe
+        source = self.recipe.head_text
+        if source not in ("", "documents", "bitext"):
+            return list(dict.fromkeys(text for _, text in stream_documents(source)))[:HEAD_TEXTS]
         texts: dict[str, None] = {}
-        for language in recipe.head_languages:
-            pairs = self.bitext(recipe.bitext.format(language=language)).head(recipe.max_pairs)
+        if source == "documents" or (not source and self.recipe.collection and self.other == "document"):
+            for language in self.recipe.head_languages:
+                found = load_collection(self.recipe.collection.format(language=language), side=self.side)
+                texts |= dict.fromkeys(found.documents.values())
+            if source or len(texts) >= HEAD_LEAST:
+                # Evenly spaced ones of many: moments of more texts are the same.
+                return list(texts)[:: max(1, -(-len(texts) // HEAD_TEXTS))]
+            texts = {}
+        for language in self.recipe.head_languages:
+            pairs = self.bitext(self.recipe.bitext.format(language=language)).head(self.recipe.max_pairs)
             texts |= dict.fromkeys(pairs.english)
         return list(texts)
 

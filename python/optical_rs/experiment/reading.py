@@ -30,7 +30,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("bitext", "collection", "dev_collection", "teacher", "student", "side", "question"), (str,)
     ),
-    **dict.fromkeys(("baseline", "token_dtype", "foreign_column", "english_column"), (str,)),
+    **dict.fromkeys(("baseline", "token_dtype", "foreign_column", "english_column", "head_text"), (str,)),
     **dict.fromkeys(("systems", "training", "out_of_domain", "collections"), (dict,)),
     **dict.fromkeys(("head_languages", "translation"), (list,)),
     "languages": (dict,),

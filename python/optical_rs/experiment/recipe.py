@@ -76,6 +76,10 @@ class Recipe:
     side: str = key("query", "foreign side: query, document or both")
     languages: dict[str, list[str]] = key({}, "languages, or groups of them: low-resource: [ha, yo]")
     head_languages: list[str] = key([], "languages whose English a head is fitted on (default: all)")
+    head_text: str = key(
+        "",
+        "what a head is fitted on: documents (of the collection), bitext, or a file; see docs/experiments.md",
+    )
     seeds: Any = key(1, "number of seeds, or of each group of languages")
     out_of_domain: dict[str, dict[str, Any]] = key(
         {}, "language: a collection of another domain, with a sample"

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def distil(
     side: str = "query",
     dim: int = 128,
     dev: str | os.PathLike | Collection | bool = True,
+    head_text: Sequence[str] | None = None,
     max_pairs: int | None = None,
     columns: tuple[str, str] = ("foreign", "english"),
     training: Mapping[str, Any] | None = None,
@@ -55,6 +56,9 @@ def distil(
     dev : str, path, Collection or bool
         Whose dev queries choose the best checkpoint. True holds pairs out of the bitext for that; False takes the
         last checkpoint.
+    head_text : sequence of str, optional
+        What a head is fitted on: English text like that which will be searched, best of all the documents themselves.
+        The English of the bitext by default.
     max_pairs : int, optional
         Use only the first pairs.
     columns : pair of str
@@ -98,15 +102,16 @@ def distil(
     )
     pairs = bitext if isinstance(bitext, Bitext) else load_bitext(str(bitext), columns=columns)
     pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
+    head_text = pairs.english if head_text is None else list(head_text)
     folder = None if output is None else Path(output)
     if isinstance(teacher, MultiVectorEncoder):
         model, path = teacher, ""
-        begin = prepare_start(student, model, pairs.english, None)
+        begin = prepare_start(student, model, head_text, None)
     else:
         check_models(str(teacher), student, dim)
         where = None if folder is None else folder / "teacher"
-        model, path = prepare_teacher(str(teacher), dim, pairs.english, where)
-        begin = prepare_start(student, model, pairs.english, None if folder is None else folder / "start")
+        model, path = prepare_teacher(str(teacher), dim, head_text, where)
+        begin = prepare_start(student, model, head_text, None if folder is None else folder / "start")
     trained = recipe.train(
         pairs,
         model,

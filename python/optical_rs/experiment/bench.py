@@ -18,14 +18,11 @@ from ..retrieval import (
     Evaluation,
     TokenCache,
     content_of,
-    encode,
     evaluate_pair,
-    evaluate_tokens,
     other_side,
-    texts_of,
 )
 from ..training import Distillation
-from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of
+from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
 from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
 from .recipe import DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, Recipe
@@ -254,10 +251,7 @@ class Workbench:
         """Search a collection with a model on the foreign side, and score; the English side is the teacher's."""
         if options is not None and options.get("loss") == RETRIEVAL:
             # Both sides were trained.
-            queries, documents = (
-                encode(model, texts_of(collection, role), role) for role in ("query", "document")
-            )
-            return evaluate_tokens(queries, documents, collection)
+            return evaluate_alone(model, collection)
         return evaluate_pair(model, self.english, collection, self.side)
 
     def content(self, language: str) -> dict[str, str]:

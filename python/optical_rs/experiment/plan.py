@@ -11,7 +11,7 @@ from .. import fingerprint
 from ..errors import InputError
 from ..files import write_json
 from ..models import RECORD
-from ..training.distillation import MARK
+from ..training.fit import MARK
 from .bench import Workbench
 from .recipe import Cell, cells
 from .trained import identity

@@ -25,7 +25,7 @@ from ..models import RECORD
 from ..progress import progress_bar
 from ..retrieval import write_evaluation
 from ..training import arguments
-from ..training.distillation import MARK
+from ..training.fit import MARK
 from .bench import Workbench
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
 from .recipe import Cell, Recipe

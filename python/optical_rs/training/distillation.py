@@ -2,10 +2,8 @@
 
 import dataclasses
 import inspect
-import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -35,7 +33,7 @@ from ..retrieval import TokenCache, content_of
 from . import arguments
 from .batches import ORDERS, LengthBucketBatchSampler
 from .dev import RetrievalEvaluator
-from .fit import fit
+from .fit import claim, fit
 from .hybrid import RETRIEVAL, train_hybrid
 from .mixture import by_epoch, mix
 from .stages import continue_mlm, mine_bitext
@@ -44,8 +42,6 @@ from .trained import Trained
 SIDES = ("query", "document", "both")
 #: What is trained where nobody says anything else; see docs/experiments.md for the evidence.
 DEFAULT: dict[str, Any] = {"loss": "pooled-mse", "interpolate": 0.5}
-#: The file that says which training the checkpoints in a folder are of.
-MARK = "training.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +242,7 @@ class Distillation:
             training["output_dir"] = str(folder if resumable else temporary)
             if resumable:
                 start_print = english.fingerprint if start is teacher else fingerprint.of_model(start)
-                self._mark(
+                claim(
                     Path(training["output_dir"]),
                     self.identity(english.fingerprint, start_print, bitext, groups, dev),
                 )
@@ -274,22 +270,6 @@ class Distillation:
                 merge_adapters(student)
         student.eval()
         return Trained(student, start, record, teacher, english.fingerprint, self.side)
-
-    def _mark(self, folder: Path, identity: str) -> None:
-        """Refuse checkpoints of another training; say whose those that follow are."""
-        mark = folder / MARK
-        state = PartialState()
-        if state.is_main_process:
-            try:
-                found = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
-            except (OSError, ValueError):
-                found = None
-            if found != identity:
-                for checkpoint in folder.glob("checkpoint-*"):
-                    shutil.rmtree(checkpoint)
-                folder.mkdir(parents=True, exist_ok=True)
-                mark.write_text(json.dumps({"made_of": identity}) + "\n", encoding="utf-8")
-        state.wait_for_everyone()
 
     def _distil(self, student, english, bitext, groups, training, evaluator, label) -> dict[str, Any]:
         sides = self.sides

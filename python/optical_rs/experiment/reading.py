@@ -63,7 +63,8 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"recipe: {file}: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("systems"), dict) or not raw["systems"]:
-        raise InputError(f"recipe: {file}: expected a mapping with a mapping 'systems'")
+        hint = "; optical-rs teacher trains a teacher" if isinstance(raw, dict) and "pairs" in raw else ""
+        raise InputError(f"recipe: {file}: expected a mapping with a mapping 'systems'{hint}")
     return make_recipe(raw, str(file), changes)
 
 

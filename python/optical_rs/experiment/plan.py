@@ -15,7 +15,7 @@ from ..training.fit import MARK
 from .bench import Workbench
 from .recipe import Cell, cells
 from .trained import identity
-from .untrained import OF_BITEXT, parts_of
+from .untrained import OF_BITEXT, content_of_method, parts_of
 
 #: What a run was asked for, in its folder.
 CONFIG = "config.json"
@@ -38,8 +38,10 @@ class Plan:
         self.bench.check_models()
         for group in self.groups:
             for cell in group:
-                self.bench.collections(cell.language)
+                self.bench.asked(cell.system, cell.language)
                 options = self.bench.recipe.systems[cell.system]
+                if options.get("method") == "oracle":
+                    self.bench.translations(cell.language, options)
                 if options.get("loss") or options["method"] in OF_BITEXT:
                     self.bench.training_pairs(options, [cell.language])
 
@@ -51,7 +53,7 @@ class Plan:
                 content: list[Any] = [identity(bench, cell), options.get("interpolate", 1.0)]
             else:
                 content = [{k: v for k, v in options.items() if k not in ("languages", "seeds", "of")}]
-                content += [bench.side, *bench.prints]
+                content += [bench.side, *bench.prints, *content_of_method(bench, cell)]
                 if options["method"] in OF_BITEXT:
                     pairs, _ = bench.training_pairs(options, [cell.language])
                     content += [cell.seed, fingerprint.of_texts([*pairs.foreign, *pairs.english])]
@@ -68,7 +70,7 @@ class Plan:
 
     def missing(self, cell: Cell) -> list[str]:
         """The places that a cell has no results of, or results of other text."""
-        asked = self.bench.content(cell.language)
+        asked = self.bench.content(cell.system, cell.language)
         known = self.record(cell).get("collections", {}) if self.is_made(cell) else {}
         return [place for place, content in asked.items() if known.get(place) != content]
 

@@ -13,13 +13,17 @@ from ..training import arguments
 from ..training.batches import ORDERS
 from ..training.hybrid import OPTIONS as HYBRID
 from .recipe import (
+    DEV,
     DISTILLATION,
+    FUSIONS,
     METHODS,
     OF_BITEXT,
+    ORACLES,
     PAIRS,
     RESERVED,
     RETRIEVAL,
     SIDES,
+    WEIGHTED,
     Recipe,
     find_recipe,
     read_yaml,
@@ -139,7 +143,7 @@ def _check_places(recipe: Recipe, where: str) -> None:
         for key in options:
             if key not in valid:
                 raise InputError(f"{where}: collections: {name}: unknown key '{key}'{closest(key, valid)}")
-        if not re.fullmatch(r"\w[\w.+-]*", name):
+        if name == DEV or not re.fullmatch(r"\w[\w.+-]*", name):
             raise InputError(f"{where}: collections: {name!r} is not usable as the name of a folder")
 
 
@@ -176,8 +180,33 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     for other in options.get("of") or []:
         if other not in recipe.systems:
             raise InputError(f"{where}: of: no system '{other}'{closest(other, recipe.systems)}")
-    if method == "fusion" and len(options.get("of") or []) < 2:
+    if method == "fusion":
+        _check_fusion(recipe, where, options)
+    if method == "oracle":
+        by = options.get("by", "late")
+        if by not in ORACLES:
+            raise InputError(f"{where}: by: unknown way '{by}'{closest(by, ORACLES)}")
+        if recipe.search_side != "query":
+            raise InputError(
+                f"{where}: human translations of queries need the side 'query', got '{recipe.side}'"
+            )
+
+
+def _check_fusion(recipe: Recipe, where: str, options: Mapping[str, Any]) -> None:
+    parts, way = options.get("of") or [], options.get("method_of_fusion", "rrf")
+    if len(parts) < 2:
         raise InputError(f"{where}: of: expected two systems or more")
+    if way not in FUSIONS:
+        raise InputError(f"{where}: method_of_fusion: unknown way '{way}'{closest(way, FUSIONS)}")
+    if way != WEIGHTED:
+        return
+    if len(parts) > 2:
+        raise InputError(f"{where}: of: a weight is chosen for two systems, got {len(parts)}")
+    for part in parts:
+        if (recipe.systems[part] or {}).get("method") in ("fusion", "oracle"):
+            raise InputError(
+                f"{where}: of: '{part}' is not asked dev queries; name a system that is no fusion or oracle"
+            )
 
 
 def _check_mixture(where: str, options: Mapping[str, Any]) -> None:

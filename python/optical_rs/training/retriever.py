@@ -43,7 +43,7 @@ from .teacher import prepare_teacher, teacher_identity
 #: Raise when the way teachers are trained changes.
 _REVISION = 1
 #: Texts that a head is fitted on at most: half questions, half passages.
-HEAD_TEXTS = 2000
+HEAD_TEXTS = 1000
 #: Dev questions and passages at most. The model in training encodes all of them for every look.
 DEV_QUERIES, DEV_DOCUMENTS = 300, 600
 

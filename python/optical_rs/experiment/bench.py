@@ -22,7 +22,8 @@ from ..retrieval import (
     evaluate_pair,
     other_side,
 )
-from ..training import Distillation
+from ..training import Anchor, Distillation
+from ..training.anchor import check_anchor, read_anchor
 from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
 from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
@@ -52,6 +53,7 @@ class Workbench:
         self.other = other_side(self.side)
         self._bitexts: dict[str, Bitext] = {}
         self._collections: dict[str, Collection] = {}
+        self._anchors: dict[str, Anchor] = {}
         self._pooled: dict[str, TokenCache] = {}
         self._dev: dict[str, tuple[Collection | None, frozenset[str]]] = {}
 
@@ -262,6 +264,7 @@ class Workbench:
             own["mlm"] = [t for name in languages for t in self.bitext(mlm.format(language=name)).foreign]
         if mine:
             own["mine"] = [self.bitext(mine.format(language=name)) for name in languages]
+        own["anchor"] = self.anchor(options, languages)
         made = Distillation(
             loss=options["loss"],
             loss_options={k: v for k, v in options.items() if k not in (*DISTILLATION, *PAIRS, "loss")},
@@ -283,6 +286,18 @@ class Workbench:
                 pairs = Bitext(pairs.name, [pairs.foreign[i] for i in kept], [pairs.english[i] for i in kept])
                 groups = [groups[i] for i in kept]
         return made, pairs, groups, dev
+
+    def anchor(self, options: Mapping[str, Any], languages: Sequence[str]) -> Anchor | None:
+        """A system's anchor, read once; ``{language}`` stands for each of a student's languages."""
+        if options.get("anchor") is None:
+            return None
+        given = check_anchor(options["anchor"])
+        specs = [str(spec).format(language=name) for spec in given["text"] for name in languages]
+        resolved = {**given, "text": list(dict.fromkeys(specs))}
+        key = json.dumps(resolved, sort_keys=True)
+        if key not in self._anchors:
+            self._anchors[key] = read_anchor(resolved, self.side)
+        return self._anchors[key]
 
     def evaluate(
         self, model: MultiVectorEncoder, collection: Collection, options: Mapping[str, Any] | None = None

@@ -10,6 +10,7 @@ from ..errors import InputError, closest
 from ..losses import options_of, resolve_loss
 from ..similarity.store import DTYPES
 from ..training import arguments
+from ..training.anchor import check_anchor
 from ..training.batches import ORDERS
 from ..training.hybrid import OPTIONS as HYBRID
 from .recipe import (
@@ -171,6 +172,11 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     if not 0 < options.get("interpolate", 1.0) <= 1:
         raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
     arguments.check(options.get("training") or {}, f"{where}: training")
+    if options.get("anchor") is not None:
+        try:
+            check_anchor(options["anchor"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     _check_mixture(where, options)
     for language in options.get("languages") or []:
         if language not in recipe.every_language:

@@ -42,6 +42,7 @@ DISTILLATION = (
     "mlm",
     "mine",
     "margin",
+    "anchor",
     "adapter_rank",
     "freeze_layers",
     "training",

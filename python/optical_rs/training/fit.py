@@ -17,6 +17,7 @@ from sentence_transformers.multi_vector_encoder.data_collator import MultiVector
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..progress import quiet
+from .anchor import AnchoredLoss, CountSteps
 from .arguments import made
 from .dev import RetrievalEvaluator
 
@@ -90,6 +91,8 @@ def fit(
 
     quiet(student)
     steps = Steps()
+    if isinstance(loss, AnchoredLoss):
+        callbacks = [*callbacks, CountSteps(loss)]
     trainer = Trainer(
         model=student,
         args=args,

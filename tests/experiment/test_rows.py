@@ -156,8 +156,17 @@ def test_a_weight_is_chosen_on_dev_queries(recipe, tmp_path):
     later = json.loads((out / "more" / "ny-0" / "optical.json").read_text())
     assert 0 <= later["weight"] <= 1
     recipe["dev_collection"] = ""
+    recipe["systems"]["more"]["languages"] = []
     with pytest.raises(InputError, match="method_of_fusion: weighted chooses by dev queries"):
         run(recipe, tmp_path)
+
+
+def test_only_the_languages_of_a_fusion_need_dev_queries(recipe, tmp_path):
+    weighted = {"method": "fusion", "of": ["zero-shot", "pooled"], "method_of_fusion": "weighted"}
+    recipe["systems"] |= {"pooled": {"method": "pooled"}, "both": {**weighted, "languages": ["ny"]}}
+    checked = read({**recipe, "languages": ["ny", "xx"]}, tmp_path)
+    assert checked.weighted("ny") == {"zero-shot", "pooled"}
+    assert checked.weighted("xx") == set()
 
 
 @pytest.mark.parametrize(

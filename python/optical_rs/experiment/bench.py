@@ -168,7 +168,7 @@ class Workbench:
     def asked(self, system: str, language: str) -> dict[str, Collection]:
         """What a system is asked: the test collections, and dev queries where a weight is chosen by them."""
         found = self.collections(language)
-        if system not in self.recipe.weighted:
+        if system not in self.recipe.weighted(language):
             return found
         dev, held_out = self.dev(language)
         if dev is None or held_out:

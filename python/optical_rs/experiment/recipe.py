@@ -140,11 +140,11 @@ class Recipe:
         own = self.systems[system].get("languages")
         return [name for name in self.every_language if own is None or name in own]
 
-    @property
-    def weighted(self) -> set[str]:
-        """The systems that weighted fusions are made of."""
-        fusions = (o for o in self.systems.values() if o.get("method_of_fusion") == WEIGHTED)
-        return {part for options in fusions for part in options["of"]}
+    def weighted(self, language: str) -> set[str]:
+        """The systems that weighted fusions in a language are made of."""
+        fusions = {name: o for name, o in self.systems.items() if o.get("method_of_fusion") == WEIGHTED}
+        asked = (options for name, options in fusions.items() if language in self.languages_of(name))
+        return {part for options in asked for part in options["of"]}
 
     def places(self, language: str) -> dict[str, dict[str, Any]]:
         """Place → ``collection`` (its spec), and ``queries`` and ``documents`` of a sample, for a language."""

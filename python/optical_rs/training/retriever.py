@@ -30,7 +30,6 @@ from ..models import (
     load_model,
     set_dropout,
     student_of,
-    use_plain_attention,
 )
 from ..retrieval import TokenCache, content_of
 from ..similarity.torch_ops import maxsim_scores
@@ -60,6 +59,8 @@ def defaults() -> dict[str, Any]:
         "eval_steps": 0.25,
         "save_strategy": "steps",
         "save_steps": 0.25,
+        # A single long passage would make a batch of long ones, and memory grows with it.
+        "max_length": 192,
         # No text is twice in a batch, where it would be a negative of itself.
         "batch_sampler": "no_duplicates",
     }
@@ -196,8 +197,6 @@ def train_retriever(
         transformers.set_seed(seed)
         if freeze_embeddings:
             freeze_word_embeddings(model)
-        if options.get("use_cpu"):
-            use_plain_attention(model)
         if dropout is not None:
             set_dropout(model, dropout)
         roles = {name: "query" if name == "query" else "document" for name in columns}

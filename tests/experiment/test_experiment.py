@@ -480,7 +480,7 @@ def test_the_command(recipe, tmp_path, capsys):
     assert "ny, in domain: 12 queries, 12 documents" in capsys.readouterr().out
     main([*arguments, "--report_only"])
     out = capsys.readouterr().out
-    assert "pooled  " in out
+    assert "| pooled | " in out
     main([*arguments, "--dry_run"])
     out = capsys.readouterr().out
     assert (out.count("done"), out.count("to do")) == (2, 3)

@@ -19,7 +19,7 @@ DESCRIPTION = (
 KEYS = {
     "encoder": "any encoder, or a late-interaction checkpoint to train on",
     "dim": "token dimension of the head",
-    "negatives": "who finds hard negatives: bm25, model or none",
+    "negatives": "what finds hard negatives: bm25, model or none",
     "dev_collection": "whose dev queries choose the checkpoint",
     "scale": "of scores, the reciprocal of the temperature",
     "freeze_embeddings": "keep the word embedding table fixed: true or false",

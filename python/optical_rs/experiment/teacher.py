@@ -32,7 +32,7 @@ class TeacherRecipe:
         "packaged:multilingual-e5-small", "any encoder, or a late-interaction checkpoint to train on"
     )
     dim: int = key(128, "token dimension of the head")
-    negatives: Any = key("bm25", "who finds hard negatives: bm25, model or none; or options of mining")
+    negatives: Any = key("bm25", "what finds hard negatives: bm25, model or none; or options of mining")
     dev_collection: Any = key("", "whose dev queries choose the checkpoint (default: the last is taken)")
     collections: dict[str, Any] = key({}, "test collections: a name for each, and its spec or options")
     scale: float = key(20.0, "of scores, the reciprocal of the temperature")

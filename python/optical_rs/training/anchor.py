@@ -212,7 +212,7 @@ class AnchoredLoss(nn.Module):
 
 
 class CountSteps(TrainerCallback):
-    """Tells an anchored loss the step, so that a continued run draws the texts of an uninterrupted one."""
+    """Gives an anchored loss the trainer's step, so that a continued run draws the texts of an uninterrupted one."""
 
     def __init__(self, loss: AnchoredLoss):
         self.loss = loss

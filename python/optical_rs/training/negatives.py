@@ -14,7 +14,7 @@ from ..errors import InputError, closest
 from ..progress import progress_bar
 from ..retrieval import TokenCache, search_tokens
 
-#: Who finds negatives: words in common, the model that is about to be trained, or nobody.
+#: What finds negatives: words in common, the model that is about to be trained, or nothing.
 MINERS = ("bm25", "model", "none")
 _WORD = re.compile(r"\w+")
 
@@ -33,7 +33,7 @@ class Negatives:
     count : int
         Of each question.
     depth : int
-        Passages that are looked at for a question.
+        Passages that are considered for a question.
     skip : int
         The best so many that are allowed are passed over.
     below : float, optional

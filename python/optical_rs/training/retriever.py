@@ -43,7 +43,7 @@ from .teacher import prepare_teacher, teacher_identity
 _REVISION = 1
 #: Texts that a head is fitted on at most: half questions, half passages.
 HEAD_TEXTS = 1000
-#: Dev questions and passages at most. The model in training encodes all of them for every look.
+#: Dev questions and passages at most. The model in training encodes all of them at every evaluation.
 DEV_QUERIES, DEV_DOCUMENTS = 300, 600
 
 
@@ -54,7 +54,7 @@ def defaults() -> dict[str, Any]:
         "per_device_train_batch_size": 24,
         "num_train_epochs": 1,
         "learning_rate": 1e-4,
-        # One pass is looked at four times.
+        # One pass over the pairs is evaluated four times.
         "eval_strategy": "steps",
         "eval_steps": 0.25,
         "save_strategy": "steps",

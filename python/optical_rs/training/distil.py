@@ -12,6 +12,7 @@ from sentence_transformers import MultiVectorEncoder
 from ..data import Bitext, Collection, load_bitext
 from ..models import PACKAGED
 from ..retrieval import TokenCache
+from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
 from .teacher import check_models, prepare_start, prepare_teacher
@@ -71,7 +72,8 @@ def distil(
     cache : path, optional
         Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
     **options
-        Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`.
+        Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`;
+        ``anchor={"text": "qed", "weight": 1.0}`` holds the student's English where it was.
 
     Returns
     -------
@@ -91,6 +93,8 @@ def distil(
     """
     fields = {f.name for f in dataclasses.fields(Distillation)}
     own = {key: options.pop(key) for key in list(options) if key in fields}
+    if own.get("anchor") is not None:
+        own["anchor"] = read_anchor(own["anchor"], "query" if side == "both" else side)
     recipe = Distillation(
         loss=loss,
         loss_options=options,

@@ -628,3 +628,21 @@ def test_nothing_is_lost(shared_memory, scenario):
     # In a process of its own: it forks, and threads of other tests do not survive that.
     child = torture.forked(lambda: scenario(shared_memory / "s"))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_store_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    real = os.fsync
+    for left in range(9):
+        calls = iter(range(left))
+
+        def full(file, calls=calls):
+            if next(calls, None) is None:
+                raise OSError(28, "No space left on device")
+            real(file)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"cannot be written to \(No space left on device\)"):
+            TokenStore.create(tmp_path / "s", 5)
+        assert not (tmp_path / "s").exists()
+    monkeypatch.undo()
+    TokenStore.create(tmp_path / "s", 5)

@@ -147,6 +147,21 @@ def test_a_snapshot_stays_as_it_is(tmp_path, texts):
     assert again.ids == store.ids
 
 
+def test_copies_that_have_seen_more_and_less_share_their_ids(tmp_path, texts):
+    store, other = TokenStore.create(tmp_path / "s", 5), TokenStore(tmp_path / "s")
+    store.append(texts[:1], ["a"])
+    assert "a" in store
+    late = store.snapshot()
+    other.append(texts[:1], ["b"])
+    with late.writing():
+        other.append(texts[:1], ["c"])
+    with store.writing():
+        assert store.ids == ["a", "b", "c"]
+    assert "b" in late
+    assert "c" not in late
+    assert late.ids == ["a", "b"]
+
+
 def test_appending_to_many_texts_reads_none_of_them_again(tmp_path):
     store = TokenStore.create(tmp_path / "s", 1)
     count = 200_000

@@ -223,9 +223,9 @@ def solve_batch(
         solver,
         return_plan,
     )
-    plan, f, g = solved.plan, solved.f, solved.g
-    if half:
-        plan, f, g = (None if x is None else x.astype(np.float16) for x in (plan, f, g))
+    plan, f, g = (
+        x.astype(np.float16) if half and x is not None else x for x in (solved.plan, solved.f, solved.g)
+    )
     warn_unless_converged(solved.reports.converged, solved.reports.marginal_error, solver)
     return TransportResult(plan, (f, g), **reported(solved.reports))
 

@@ -1,5 +1,5 @@
-//! Whatever the costs, marginals and options: plans are finite, move the mass that they must, and what is called
-//! converged is within its tolerance and not cheaper than its dual allows.
+//! Whatever the costs, marginals and options: plans are finite and keep off forbidden edges, and what is called
+//! converged is within its tolerance and moves the mass that it must.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -69,12 +69,16 @@ fn check<T: Float>(input: &Input) {
     for ((at, x), c) in solved.plan.indexed_iter().zip(&cost) {
         assert!(c.is_finite() || *x == T::ZERO, "{at:?}: mass on a forbidden edge");
     }
+    assert!(report.n_iter <= options.max_iter);
+    if report.n_iter == 0 {
+        // Nothing has been solved: potentials may be as far off as the costs are.
+        return;
+    }
     let numbers = [report.value, report.value_linear, report.marginal_error, report.duality_gap];
     assert!(numbers.iter().all(|x| x.is_finite()), "{report:?}");
-    assert!(report.n_iter <= options.max_iter);
     assert_eq!(report.converged, report.marginal_error <= options.tol || report.status == Status::Empty);
     let hard = options.reg_m.iter().all(|rho| rho.is_infinite());
-    if hard && report.n_iter > 0 && report.converged && options.tol > 0.0 {
+    if hard && report.converged && options.tol > 0.0 {
         let moved: f64 = solved.plan.iter().map(|x| x.double()).sum();
         assert!((moved - 1.0).abs() <= 2.0 * options.tol, "{moved} {report:?}");
     }

@@ -11,7 +11,7 @@ help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
 	@echo "make test     install, build, lint and run every test of both languages"
 	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc, the direction of imports, the native core's stub"
-	@echo "make fuzz     a minute of random input for each parser and for the measures (cargo-fuzz, C++)"
+	@echo "make fuzz     a minute of random input for each parser, the measures and transport (cargo-fuzz, C++)"
 	@echo "make torture  stores under threads, kills, full disks, compaction and flipped bits, with figures"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
@@ -67,7 +67,7 @@ lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
 FUZZ_SECONDS ?= 60
 fuzz:
-	cd rust/fuzz && for target in qrels run evaluate; do \
+	cd rust/fuzz && for target in qrels run evaluate transport; do \
 	  cargo fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
 

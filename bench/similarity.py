@@ -105,17 +105,45 @@ PEERS = {
 
 
 def ours(queries, documents, dtype: str) -> Callable[[], np.ndarray]:
+    if dtype == "list":
+        return lambda: maxsim(queries, documents)
+    texts = _core.Texts("queries", queries, None)
     values, lengths = np.concatenate(documents), [len(d) for d in documents]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    q_values = np.concatenate(queries)
-    q_offsets = np.concatenate([[0], np.cumsum([len(q) for q in queries])]).astype(np.int64)
     kept = {
         "f32": lambda: values,
         "f16": lambda: values.astype(np.float16),
         "bf16": lambda: torch.from_numpy(values).bfloat16().view(torch.uint16).numpy(),
         "int8": lambda: _core.quantise(values),
     }[dtype]()
-    return lambda: _core.maxsim(q_values, q_offsets, kept, offsets)
+    store = _core.Texts("documents", kept, offsets)
+    return lambda: _core.maxsim(texts, store)
+
+
+#: Documents as they are kept: one after the other in some form, or a list of float32 arrays.
+KEPT = ("f32", "list", "f16", "bf16", "int8")
+
+
+def levels(documents: int) -> list[dict]:
+    """Every form on every instruction set that the machine has: one query, and a batch of eight."""
+    used, rows = optical_rs.build_info()["simd"], []
+    queries, texts = made(documents, 8)
+    print(f"\nby instruction set, {documents:,} documents (times as fast as f32)")
+    try:
+        for level in optical_rs.build_info()["simd_supported"]:
+            optical_rs.set_simd_level(level)
+            for count in (1, 8):
+                seconds = {}
+                for dtype in KEPT:
+                    seconds[dtype] = median_seconds(ours(queries[:count], texts, dtype), least=0.5, runs=3)
+                rows.append({"level": level, "queries": count, "documents": documents, "seconds": seconds})
+                text = "  ".join(
+                    f"{d} {t * 1e3:.1f} ms ({seconds['f32'] / t:.2f})" for d, t in seconds.items()
+                )
+                print(f"  {level:9} {count} {text}", flush=True)
+    finally:
+        optical_rs.set_simd_level(used)
+    return rows
 
 
 def reference(queries, documents, some: int = 200) -> np.ndarray:
@@ -134,7 +162,7 @@ def case(label: str, queries, documents, peers, limit: float) -> dict:
     wanted = reference(queries, documents)
     print(f"\n{label}: {len(queries)} x {len(documents)}, {tokens} document tokens")
     entries: dict[str, dict] = {}
-    jobs = {f"optical_rs, {dtype}": (ours, (dtype,)) for dtype in ("f32", "f16", "bf16", "int8")}
+    jobs = {f"optical_rs, {dtype}": (ours, (dtype,)) for dtype in KEPT}
     for name, (make, more) in {**jobs, **{n: (m, ()) for n, m in peers.items()}}.items():
         try:
             job = make(queries, documents, *more)
@@ -218,6 +246,7 @@ def main() -> None:
             label = f"{'one query' if count == 1 else 'a batch'}, {path.name}"
             if wanted(label):
                 cases.append(case(label, queries[:count], documents, peers, limit))
+    by_level = levels(10_000) if options.only is None else []
     limit = max(limit, _core.multiply_adds_per_second())
     for found in cases:
         for entry in found["entries"].values():
@@ -231,6 +260,7 @@ def main() -> None:
             "what": __doc__,
             "machine": machine(packages, options.threads),
             "limit_multiply_adds_per_second": limit,
+            "levels": by_level,
             "cases": cases,
         },
     )

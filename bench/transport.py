@@ -5,10 +5,13 @@ plan, and its L1 distance to the float64 solution (as many iterations, or conver
 """
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import optical_rs
@@ -24,6 +27,8 @@ LARGEST = 4_500_000
 LARGEST_FOR_LOG = 150_000
 SHAPES = [(32, 32), (64, 64), (64, 180), (128, 128), (512, 512)]
 BATCHES = [32, 256, 1024]
+#: Batches as training has them.
+TRAINING_SHAPES = [(256, 32, 48), (1024, 64, 64)]
 #: Of costs between the demo collection's tokens.
 REAL_SHAPES = [(32, 32), (64, 64), (64, 180)]
 
@@ -326,9 +331,74 @@ def alignment_rows():
     return {name: {"seconds": s, "ours_is_faster_by": s / times["optical_rs"]} for name, s in times.items()}
 
 
+TRAINING = """
+import json, sys, warnings
+import numpy as np
+import optical_rs
+from common import median_seconds
+from optical_rs.transport import solve_batch
+warnings.simplefilter("ignore")
+optical_rs.set_num_threads(int(sys.argv[1]))
+found, plans = {}, []
+for name in sys.argv[3:]:
+    cost = np.load(name)
+    shape = "x".join(map(str, cost.shape))
+    for what, options in (
+        ("tol 1e-3", {"reg": 0.1, "tol": 1e-3, "max_iter": 200}),
+        ("100 iterations", {"reg": 0.1, "tol": 0, "max_iter": 100}),
+        ("unbalanced, tol 1e-3", {"reg": 0.05, "reg_m": 10.0, "tol": 1e-3, "max_iter": 20_000}),
+    ):
+        cost_here = cost[:64] if "unbalanced" in what else cost
+        run = lambda: solve_batch(cost_here, **options)
+        result = run()
+        plans.append(result.plan[:8].ravel())
+        found[f"{shape}, {what}"] = {
+            "seconds": median_seconds(run, least=1), "iterations": float(result.n_iter.mean()),
+            "converged": float(result.converged.mean()),
+        }
+np.save(sys.argv[2], np.concatenate(plans))
+print(json.dumps(found))
+"""
+
+
+def before_rows(before: Path | None, threads: int) -> dict:
+    """Solves as training makes them, by this version and by one in another folder, each in a process of its own."""
+    folders = {"now": None} | ({} if before is None else {"before": before})
+    found, plans = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{folder}/{batch}x{n}x{m}.npy" for batch, n, m in TRAINING_SHAPES]
+        for name, shape in zip(names, TRAINING_SHAPES, strict=True):
+            np.save(name, cosine_costs(*shape))
+        # By turns, and the best of each: what else the machine does must not decide.
+        for which, where in [*folders.items()] * 3:
+            paths = [str(Path(__file__).parent)] + ([] if where is None else [str(where)])
+            given = os.environ.get("PYTHONPATH")
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, *([given] if given else [])])}
+            command = [sys.executable, "-c", TRAINING, str(threads), f"{folder}/{which}.npy", *names]
+            out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            plans[which] = np.load(f"{folder}/{which}.npy")
+            rows = found.setdefault(which, {})
+            for case, row in json.loads(out.stdout).items():
+                rows[case] = min(row, rows.get(case, row), key=lambda r: r["seconds"])
+    print("\nas training solves them, reg .1")
+    for case, now in found["now"].items():
+        old = found.get("before", {}).get(case)
+        text = f"  {case:36} {now['seconds'] * 1e3:8.2f} ms, {now['iterations']:7.1f} iterations"
+        if old:
+            text += f"; before {old['seconds'] * 1e3:8.2f} ms, {old['iterations']:7.1f}: x{old['seconds'] / now['seconds']:.2f}"
+        print(text)
+    if before is not None:
+        # Per problem, of mass 1: both are within the tolerance, each on its own side.
+        distance = np.abs(plans["now"] - plans["before"]).sum() / (8 * len(found["now"]))
+        print(f"  mean L1 distance of the plans: {distance:.1e}")
+        found["plan_distance"] = float(distance)
+    return found
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="one shape and one reg")
+    parser.add_argument("--before", type=Path, help="folder with another version's package, to compare with")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     optical_rs.set_num_threads(options.threads)
@@ -357,6 +427,7 @@ def main() -> None:
     print(
         f"\nlimit {limit:.0f} G/s; {options.threads} threads are {scaling[1] / scaling[options.threads]:.2f} times as fast as one"
     )
+    optical_rs.set_num_threads(options.threads)
     results = {
         "what": __doc__,
         "machine": machine(["torch", "POT", "geomloss", "numpy"], options.threads),
@@ -366,6 +437,7 @@ def main() -> None:
         "peak_extra_mebibytes": memory_rows(),
         "thread_speedup": scaling[1] / scaling[options.threads],
         "alignment_loss": alignment_rows(),
+        "training": before_rows(options.before, options.threads),
     }
     write(options.json, results)
 

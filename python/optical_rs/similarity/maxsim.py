@@ -78,7 +78,7 @@ class Documents:
                 places[sorted(range(len(self)), key=names.__getitem__)] = np.arange(len(self))
                 if self._store is not None:
                     places[self._store.deleted] = -1
-            self._places = _core.Places(np.require(places, np.int64, ["C", "A"]))
+            self._places = _core.Places(np.require(places, np.int64, ("C", "A")))
         return self._places
 
     def numbers(self, ids: Iterable[str]) -> list[int]:
@@ -142,7 +142,7 @@ _F32 = np.dtype(np.float32)
 
 def _single(text: Any) -> np.ndarray:
     """A text in single precision, contiguous and aligned."""
-    return np.require(text.detach().cpu().float() if hasattr(text, "detach") else text, _F32, ["C", "A"])
+    return np.require(text.detach().cpu().float() if hasattr(text, "detach") else text, _F32, ("C", "A"))
 
 
 def _queries(given: Any, lengths: Any = None) -> Any:

@@ -98,20 +98,20 @@ def alignment_loss(
     for name, tokens in (("x", x), ("y", y)):
         arguments.check_ndim(name, tokens, 3, "(batch, tokens, dim)")
     relative = reg_scale == "spread"
-    losses: Any
     if arguments.is_tensor(x):
         from . import torch_ops
 
-        losses = torch_ops.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
+        losses: Any = torch_ops.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
     else:
         x = arguments.floats("x", x)
+        (batch, n, _), m = x.shape, y.shape[1]
         reports = _core.align_batch(
             x,
             arguments.native("y", y, x.dtype),
-            arguments.marginal("a", a, x.shape[0], x.shape[1], x.dtype),
-            arguments.marginal("b", b, y.shape[0], y.shape[1], x.dtype),
-            arguments.side("x", None, x_mask, *x.shape[:2]),
-            arguments.side("y", None, y_mask, *y.shape[:2]),
+            arguments.marginal("a", a, batch, n, x.dtype),
+            arguments.marginal("b", b, batch, m, x.dtype),
+            arguments.side("x", None, x_mask, batch, n),
+            arguments.side("y", None, y_mask, batch, m),
             float(reg),
             relative,
             False,

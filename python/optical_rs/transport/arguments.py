@@ -75,7 +75,7 @@ def side(name: str, lengths: Any, mask: Any, batch: int, size: int) -> Any:
         if mask.shape != (batch, size):
             raise InputError(f"{name}_mask: expected shape {(batch, size)}, got {mask.shape}")
         # As bytes: a numpy bool may be any of them.
-        return np.require(mask != 0, requirements=["C", "A"]).view(np.uint8)
+        return np.require(mask != 0, requirements=("C", "A")).view(np.uint8)
     return None
 
 
@@ -95,7 +95,7 @@ def marginal(name: str, given: Any, batch: int, size: int, dtype: Any) -> np.nda
     if given.ndim == 1 and given.shape == (size,):
         given = np.broadcast_to(given, (batch, size))
     check_ndim(name, given, 2, f"({batch}, {size}) or ({size},)")
-    whole: np.ndarray = np.require(given, requirements=["C", "A"])
+    whole: np.ndarray = np.require(given, requirements=("C", "A"))
     return whole
 
 
@@ -111,7 +111,7 @@ def native(name: str, x: Any, dtype: Any) -> np.ndarray:
     x = as_numpy(name, x)
     if x.dtype.kind not in "fiub":
         raise InputError(f"{name}: expected numbers, got dtype {x.dtype}")
-    return np.require(x, dtype=dtype, requirements=["C", "A"])
+    return np.require(x, dtype=dtype, requirements=("C", "A"))
 
 
 def as_numpy(name: str, x: Any) -> np.ndarray:

@@ -255,10 +255,9 @@ def solve_batch(
         solver,
         return_plan,
     )
-    parts: list[Any] = [solved.plan, solved.f, solved.g]
-    if half:
-        parts = [None if x is None else x.astype(np.float16) for x in parts]
-    plan, f, g = parts
+    plan, f, g = (
+        x.astype(np.float16) if half and x is not None else x for x in (solved.plan, solved.f, solved.g)
+    )
     warn_unless_converged(solved.reports.converged, solved.reports.marginal_error, solver)
     return TransportResult(plan, (f, g), **reported(solved.reports))
 

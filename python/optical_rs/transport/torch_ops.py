@@ -41,7 +41,7 @@ def _numpy(x: Tensor | None, dtype: torch.dtype | None = None) -> np.ndarray | N
 
 
 def _mask_bytes(x: Tensor | None) -> np.ndarray | None:
-    return None if x is None else x.detach().contiguous().numpy().view(np.uint8)
+    return _numpy(None if x is None else x.view(torch.uint8))
 
 
 def _solve_native(cost, reg, a, b, row_mask, col_mask, start, *solver):

@@ -122,8 +122,8 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     a, b = _check(cost, edges, reg, *given, empty, reg_m)
     mass = given[0].double().sum(1)
     empty = empty | (mass == 0) | (given[1].double().sum(1) == 0)
-    relaxed = any(map(math.isfinite, reg_m))
-    if not relaxed:
+    unbalanced = any(map(math.isfinite, reg_m))
+    if not unbalanced:
         b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
         given = a, b
     step = reg.to(dtype).expand(batch)[:, None]

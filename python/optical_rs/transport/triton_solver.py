@@ -36,13 +36,13 @@ def _log_sum(scaled, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _kept(sums, weights, live, potential, rho, RELAXED: tl.constexpr):
+def _kept(sums, weights, live, potential, rho, UNBALANCED: tl.constexpr):
     """Distance of a plan's sums from what its marginal wants, the price of that if it is unbalanced, and this
     side's part of the duality gap. ``live`` are the weights less those without an edge."""
     finite = tl.where(live > 0, potential, 0.0)
     wanted, price = live, 0.0
     dual = tl.sum(live * finite)
-    if RELAXED:
+    if UNBALANCED:
         wanted = live * tl.exp(-finite / rho)
         both = (sums > 0) & (weights > 0)
         ratio = tl.where(both, sums, 1.0) / tl.where(both, weights, 1.0)
@@ -59,7 +59,7 @@ def _solve(
     n, m, reg_step, max_iter, tol, hard_rows, hard_cols,
     ROWS: tl.constexpr, COLS: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     ROW_MASK: tl.constexpr, COL_MASK: tl.constexpr, START: tl.constexpr,
-    ONLY_LOG: tl.constexpr, RELAXED: tl.constexpr,
+    ONLY_LOG: tl.constexpr, UNBALANCED: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64)
     row, col = tl.arange(0, ROWS), tl.arange(0, COLS)
@@ -98,7 +98,7 @@ def _solve(
     unequal = tl.abs(mass_a - mass_b) > 1e-4 * tl.maximum(mass_a, mass_b)
     bad_reg = ((reg > 0) & (reg < infinity)) == 0
     wrong = no_number | bad_a | bad_b | massless | infeasible
-    if not RELAXED:
+    if not UNBALANCED:
         wrong = wrong | unequal
         b = b * (mass_a / mass_b)
         given_b = b
@@ -111,7 +111,7 @@ def _solve(
     log_b = tl.where(b > 0, tl.log(tl.where(b > 0, b, 1.0)), -infinity)
     rho_a, rho_b = infinity, infinity
     tau_a, tau_b = 1.0, 1.0
-    if RELAXED:
+    if UNBALANCED:
         rho_a, rho_b = tl.load(rho_at + 2 * i), tl.load(rho_at + 2 * i + 1)
         tau_a, tau_b = 1.0 / (1.0 + reg / rho_a), 1.0 / (1.0 + reg / rho_b)
 
@@ -173,7 +173,7 @@ def _solve(
             new = tl.where(a > 0, new, -infinity)
             change = tl.abs(tl.exp(tl.where(a > 0, (f - new) * rate, 0.0)) - 1)
             sums = a
-            if RELAXED:
+            if UNBALANCED:
                 sums = a * tl.exp(-tl.where(a > 0, new, 0.0) / rho_a)
             error = tl.sum(sums * change)
             f = new
@@ -189,8 +189,8 @@ def _solve(
     plan = tl.where((a > 0)[:, None] & (b > 0)[None, :] & live, plan, 0.0)
     sums_a, sums_b = tl.sum(plan, 1), tl.sum(plan, 0)
     linear = tl.sum(tl.where(cost < infinity, plan * cost, 0.0))
-    off_a, price_a, gap_a = _kept(sums_a, given_a, a, f, rho_a, RELAXED)
-    off_b, price_b, gap_b = _kept(sums_b, given_b, b, g, rho_b, RELAXED)
+    off_a, price_a, gap_a = _kept(sums_a, given_a, a, f, rho_a, UNBALANCED)
+    off_b, price_b, gap_b = _kept(sums_b, given_b, b, g, rho_b, UNBALANCED)
     dual = tl.sum(tl.where(sums_a > 0, sums_a * f, 0.0)) + tl.sum(tl.where(sums_b > 0, sums_b * g, 0.0))
     error = tl.where(live, tl.maximum(off_a, off_b) / mass_a, 0.0)
     tl.store(plan_at + at, plan, mask=everywhere)
@@ -239,7 +239,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     """
     batch, n, m = cost.shape
     device = cost.device
-    relaxed = any(map(math.isfinite, reg_m))
+    unbalanced = any(map(math.isfinite, reg_m))
 
     def floats(x):
         return x.to(device=device, dtype=torch.float32).contiguous() if x is not None else cost
@@ -251,7 +251,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
         return torch.empty(*shape, dtype=dtype, device=device)
 
     rho = cost
-    if relaxed:
+    if unbalanced:
         rho = torch.tensor(reg_m, dtype=torch.float32, device=device).expand(batch, 2)
         rho = (rho if unit is None else rho * unit.to(torch.float32)[:, None]).contiguous()
     cost = cost.contiguous()
@@ -266,7 +266,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
         n, m, int(reg.numel() > 1), max_iter, tol, *(int(math.isinf(side)) for side in reg_m),
         ROWS=rows, COLS=cols, A=a is not None, B=b is not None,
         ROW_MASK=row_mask is not None, COL_MASK=col_mask is not None, START=start is not None,
-        ONLY_LOG=method == "log" or relaxed, RELAXED=relaxed,
+        ONLY_LOG=method == "log" or unbalanced, UNBALANCED=unbalanced,
         num_warps=warps(rows * cols),
     )  # fmt: skip
     if bool(refused.any()):

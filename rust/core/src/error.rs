@@ -5,6 +5,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A bad input, named precisely enough to be corrected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A shape, range or option that does not fit; the text names the argument.
     #[error("{0}")]

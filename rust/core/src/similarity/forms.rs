@@ -15,6 +15,9 @@ use super::scorer::Scratch;
 use crate::simd::{Float, Lanes, Vector};
 
 /// A vector that a form's loop can be run with: its shell.
+///
+/// # Safety
+/// `run` is called only where the processor has the vector's instructions, which it enables.
 pub(super) unsafe trait Shell: Vector<Elem = f32> + Send + Sync + 'static {
     /// Document tokens whose sums fit the registers.
     const ROWS: usize;

@@ -10,15 +10,20 @@
 //! Comput. 2019), or the unregularised problem by proximal steps (IPOT; Xie, Wang, Wang, Zha,
 //! UAI 2019). A problem lives in one thread's cache and has its own stopping and [`Status`].
 //!
+//! **Where what is.** A problem is compacted to its real rows and columns (`workspace.rs`) and iterated on by one
+//! driver (`driver.rs`, with pseudocode) in some domain, under some schedule (`schedule.rs`); `residual.rs` has the
+//! one definition of the error that stops it, `sweep.rs` and `kernel.rs` the loops over matrices.
+//!
+//! **Error bounds.** A float32 plan of mass 1 is within 5·10⁻⁵ in L1 of the same iterations in float64, and within
+//! that of another instruction set's; float64 within 10⁻¹². `<T, C>` and `value` are summed in float64.
+//!
 //! ```
-//! use ndarray::{arr3, Array2, Array3};
-//! use optical_core::transport::{Batch, Options, Output, solve_batch};
+//! use ndarray::arr3;
+//! use optical_core::transport::{Batch, Options};
 //!
 //! let cost = arr3(&[[[0.0_f32, 1.0], [1.0, 0.0]]]);
-//! let (mut plan, mut f, mut g) = (Array3::zeros((1, 2, 2)), Array2::zeros((1, 2)), Array2::zeros((1, 2)));
-//! let output = Output { plan: Some(plan.view_mut()), f: f.view_mut(), g: g.view_mut() };
-//! let reports = solve_batch(&Batch::new(cost.view(), &[0.1]), &Options::default(), output)?;
-//! assert!(reports[0].converged && (plan[[0, 0, 0]] - 0.5).abs() < 1e-4);
+//! let solved = Batch::new(cost.view(), &[0.1]).solve(&Options::default())?;
+//! assert!(solved.reports[0].converged && (solved.plan[[0, 0, 0]] - 0.5).abs() < 1e-4);
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
@@ -36,10 +41,10 @@ mod workspace;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
-use crate::simd::{self, Float, Level};
+use crate::simd::{self, Float};
 use crate::{Error, Result};
 use workspace::Workspace;
 
@@ -48,6 +53,7 @@ pub use gradient::implicit_gradient;
 
 /// Which algorithm solves a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// Linear domain where it is safe, absorption-stabilised otherwise.
     Auto,
@@ -76,6 +82,7 @@ impl Method {
 
 /// How a problem ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum Status {
     /// Solved in the linear domain.
@@ -284,6 +291,7 @@ pub struct Output<'a, T> {
 
 /// The scalars of one solved problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Report {
     /// <T, C> + reg · Σ T (log T − 1), plus reg_m times the divergences of unbalanced marginals; for IPOT the same as `value_linear`.
     pub value: f64,
@@ -364,18 +372,65 @@ pub fn solve_batch<T: Float>(
         .collect()
 }
 
-/// A small fixed problem solved with `level`; the shells' first-use check compares such answers.
-pub(crate) fn self_check(level: Level) -> Vec<f32> {
-    let (n, m) = (11, 19);
-    let mut w = Workspace::<f32>::default();
-    (w.rows, w.cols) = ((0..n).collect(), (0..m).collect());
-    w.reserve();
-    let costs: Vec<f32> = (0..n * m).map(|k| ((7 * (k / m) + 3 * (k % m) + k) % 23) as f32 / 23.0).collect();
-    let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
-    match w.admit(&costs, m, None, None, &options, level, 0) {
-        Ok(()) if w.solve(0.1, &options, level).is_ok() => w.kernel.to_vec(),
-        _ => Vec::new(),
+/// Solutions of a batch, in memory of their own.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Solutions<T> {
+    /// Plans, shape (batch, n, m); 0 in padding.
+    pub plan: Array3<T>,
+    /// Row potentials in cost units, shape (batch, n).
+    pub f: Array2<T>,
+    /// Column potentials in cost units, shape (batch, m).
+    pub g: Array2<T>,
+    /// What is told of each problem.
+    pub reports: Vec<Report>,
+}
+
+impl<T: Float> Batch<'_, T> {
+    /// [`solve_batch`] into memory made for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn solve(&self, options: &Options<'_>) -> Result<Solutions<T>> {
+        let (count, n, m) = self.cost.dim();
+        let mut plan = Array3::from_elem((count, n, m), T::ZERO);
+        let (mut f, mut g) = (Array2::from_elem((count, n), T::ZERO), Array2::from_elem((count, m), T::ZERO));
+        let output = Output { plan: Some(plan.view_mut()), f: f.view_mut(), g: g.view_mut() };
+        let reports = solve_batch(self, options, output)?;
+        Ok(Solutions { plan, f, g, reports })
     }
+}
+
+/// The solution of one problem.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Solution<T> {
+    /// The plan, shape (n, m).
+    pub plan: Array2<T>,
+    /// Row potentials in cost units.
+    pub f: Array1<T>,
+    /// Column potentials in cost units.
+    pub g: Array1<T>,
+    /// What is told of it.
+    pub report: Report,
+}
+
+/// Solve one problem with uniform marginals and [`Options::default`]; [`Batch::solve`] for everything else.
+///
+/// ```
+/// let cost = ndarray::array![[0.0, 1.0], [1.0, 0.0]];
+/// let solution = optical_core::transport::solve(cost.view(), 0.1)?;
+/// assert!(solution.report.converged && (solution.plan[[0, 0]] - 0.5_f64).abs() < 1e-4);
+/// # Ok::<(), optical_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`solve_batch`].
+pub fn solve<T: Float>(cost: ArrayView2<'_, T>, reg: f64) -> Result<Solution<T>> {
+    let Solutions { plan, f, g, reports } =
+        Batch::new(cost.insert_axis(Axis(0)), &[reg]).solve(&Options::default())?;
+    let (plan, f, g) = (plan.remove_axis(Axis(0)), f.remove_axis(Axis(0)), g.remove_axis(Axis(0)));
+    Ok(Solution { plan, f, g, report: reports[0] })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use ndarray::{Array2, Array3};
+use crate::simd::Level;
 
 /// A small deterministic generator; tests need variety, not quality.
 struct Numbers(u64);
@@ -18,20 +18,8 @@ fn costs<T: Float>(seed: u64, batch: usize, n: usize, m: usize) -> Array3<T> {
 
 const HARD: [f64; 2] = [f64::INFINITY; 2];
 
-struct Solved<T> {
-    plan: Array3<T>,
-    f: Array2<T>,
-    g: Array2<T>,
-    reports: Vec<Report>,
-}
-
-fn solve<T: Float>(batch: &Batch<'_, T>, options: &Options<'_>) -> Result<Solved<T>> {
-    let (count, n, m) = batch.cost.dim();
-    let mut plan = Array3::from_elem((count, n, m), T::ONE);
-    let (mut f, mut g) = (Array2::from_elem((count, n), T::ONE), Array2::from_elem((count, m), T::ONE));
-    let output = Output { plan: Some(plan.view_mut()), f: f.view_mut(), g: g.view_mut() };
-    let reports = solve_batch(batch, options, output)?;
-    Ok(Solved { plan, f, g, reports })
+fn solve<T: Float>(batch: &Batch<'_, T>, options: &Options<'_>) -> Result<Solutions<T>> {
+    batch.solve(options)
 }
 
 /// Solve with one level, without touching the process-wide choice.
@@ -385,7 +373,7 @@ fn acceleration_finds_the_same_plan_sooner() {
             solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"))
         };
         let (plain, fast) = (run(false), run(true));
-        let total = |s: &Solved<f64>| s.reports.iter().map(|r| r.n_iter).sum::<usize>();
+        let total = |s: &Solutions<f64>| s.reports.iter().map(|r| r.n_iter).sum::<usize>();
         assert!(fast.reports.iter().all(|r| r.converged));
         assert!(total(&fast) < total(&plain), "reg {reg}: {} and {}", total(&fast), total(&plain));
         let off = (&fast.plan - &plain.plan).mapv(f64::abs).sum();

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Measured",
     "align_batch",
     "build_info",
     "evaluate",
@@ -14,6 +15,8 @@ __all__ = [
     "maxsim_matches",
     "multiply_adds_per_second",
     "quantise",
+    "read_qrels",
+    "read_run",
     "run_tag",
     "search",
     "set_num_threads",

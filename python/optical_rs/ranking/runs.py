@@ -4,11 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from .. import files
 from ..errors import InputError
-from .tables import flat, is_table, named_columns
 
 
 def as_dict(run: Any) -> dict[str, dict[str, float]]:
@@ -28,6 +25,10 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
             raise InputError(
                 "run: expected {topic: {document: score}}, got other values than dicts"
             ) from None
+    import numpy as np
+
+    from .tables import flat, is_table, named_columns
+
     if is_table(run):
         columns = named_columns("run", run)
     elif isinstance(run, tuple) and len(run) == 3:

@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo test lint rust-test python-test fuzz bench clean help
+.PHONY: demo test lint rust-test python-test fuzz torture bench clean help
 
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
 	@echo "make test     install, build, lint and run every test of both languages"
 	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc, the direction of imports, the native core's stub"
 	@echo "make fuzz     a minute of random input for each parser and for the measures (cargo-fuzz, C++)"
+	@echo "make torture  stores under threads, kills, full disks, compaction and flipped bits, with figures"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
 
@@ -69,6 +70,9 @@ fuzz:
 	cd rust/fuzz && for target in qrels run evaluate; do \
 	  cargo fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
+
+torture: $(VENV)/.installed-train,demo $(VENV)/.built
+	$(BIN)/python tools/torture.py
 
 bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	@mkdir -p bench/results

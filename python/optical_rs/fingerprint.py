@@ -6,10 +6,15 @@ Never a path or a name: an edited file is another file, and a model that was cop
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
+#: What says which model this is and which it learnt from; see :func:`identity_of`.
+IDENTITY: tuple[str, ...] = ("fingerprint", "teacher_fingerprint")
 _PIECE = 1 << 20
 
 
@@ -104,3 +109,61 @@ def _settings_of(module: Any) -> Any:
     keys = getattr(module, "config_keys", None) or []
     found = {key: getattr(module, key, None) for key in keys}
     return [type(module).__name__, {k: str(v) for k, v in found.items() if k != "max_seq_length"}]
+
+
+def identity_of(model: Any, record: Mapping[str, Any]) -> dict[str, str | None]:
+    """Which model this is and which it learnt from, for :func:`expect_related`.
+
+    Parameters
+    ----------
+    model : MultiVectorEncoder
+    record : dict
+        What its checkpoint says of how it was made, or an empty dict.
+
+    Returns
+    -------
+    dict
+        ``fingerprint``, and ``teacher_fingerprint`` (None if it has no teacher) unless the record names a teacher
+        without one, as older records do.
+    """
+    found: dict[str, str | None] = {"fingerprint": of_model(model)}
+    if "teacher_fingerprint" in record or "teacher" not in record:
+        found["teacher_fingerprint"] = record.get("teacher_fingerprint")
+    return found
+
+
+def expect_related(one: Mapping[str, Any], other: Mapping[str, Any], problem: str) -> None:
+    """Refuse two models whose embeddings mean different things.
+
+    They belong together if they are the same model, if one is the other's teacher, or if both have the same one.
+    Where a fingerprint is missing, as in older files, a warning says that this was not checked.
+
+    Parameters
+    ----------
+    one, other : mapping
+        With the fields :data:`IDENTITY`, see :func:`identity_of`.
+    problem : str
+        What the error begins with: the argument, and what it holds.
+
+    Raises
+    ------
+    InputError
+
+    Examples
+    --------
+    >>> student = {"fingerprint": "b", "teacher_fingerprint": "a"}
+    >>> expect_related(student, {"fingerprint": "a", "teacher_fingerprint": None}, "index: of this model")
+    >>> expect_related(student, {"fingerprint": "x", "teacher_fingerprint": "y"}, "index: of this model")
+    Traceback (most recent call last):
+        ...
+    optical_rs.errors.InputError: index: of this model is of another teacher: the embeddings cannot be compared
+    """
+    if {one.get(key) for key in IDENTITY} & {other.get(key) for key in IDENTITY} - {None}:
+        return
+    if any(key not in found for key in IDENTITY for found in (one, other)):
+        warnings.warn(
+            f"{problem}: cannot be checked to have the same teacher, as one side carries no fingerprint",
+            stacklevel=3,
+        )
+        return
+    raise InputError(f"{problem} is of another teacher: the embeddings cannot be compared")

@@ -7,7 +7,7 @@ Training, evaluation and experiments all go this way. What a frozen model makes 
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -19,6 +19,7 @@ from .data import Collection
 from .data.cache import cache_folder
 from .errors import InputError, require
 from .files import write_run
+from .fingerprint import expect_related, identity_of
 from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate
 from .record import record_of, teacher_of
@@ -205,8 +206,8 @@ def _dim_of(model: Any) -> int:
 def fingerprint_of(model: Any) -> str:
     """The content hash of a model in torch or of an exported one; see :mod:`optical_rs.fingerprint`."""
     if _is_exported(model):
-        own = getattr(model, "fingerprint", None)
-        return own or fingerprint.of_files(model.path)
+        # What is exported of one model with other weights is another encoder.
+        return fingerprint.of_settings([fingerprint.of_files(model.path), model.precision])
     return fingerprint.of_model(model)
 
 
@@ -406,17 +407,13 @@ def evaluate_student(
     own, told = _loaded(student, device)
     given = teacher if teacher is not None else told.get("teacher")
     # A model that says of no teacher encodes both sides.
-    other = own if given is None else _loaded(given, device, "teacher")[0]
-    recorded = told.get("teacher_fingerprint")
+    other, theirs = (own, told) if given is None else _loaded(given, device, "teacher")
     english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
-    if recorded and teacher is None and recorded != english.fingerprint:
-        raise InputError(
-            f"teacher: {given} has changed since the student was distilled from it (content "
-            f"{english.fingerprint[:12]}, expected {recorded[:12]}); name another, or this one to use it all the same"
-        )
     dims = [_dim_of(m) for m in (own, other)]
     if dims[0] != dims[1]:
         raise InputError(f"teacher: has dimension {dims[1]}, but the student has {dims[0]}")
+    if other is not own:
+        expect_related(_identity(own, told), _identity(other, theirs), f"teacher: {_name_of(given)}")
     trained = told.get("side") or "query"
     if not isinstance(collection, Collection):
         collection = load_collection(
@@ -448,8 +445,18 @@ def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[
     require("sentence_transformers", "train")
     from .models import load_model
 
-    record = {**record_of(model), "teacher": teacher_of(model)}
+    record = record_of(model)
+    if teacher := teacher_of(model):
+        record = {**record, "teacher": teacher}
     return load_model(model, device=device, argument=argument), record
+
+
+def _identity(model: Any, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return model.identity if _is_exported(model) else identity_of(model, record)
+
+
+def _name_of(model: Any) -> str:
+    return str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
 def content_of(collection: Collection) -> str:

@@ -1,9 +1,12 @@
 """An exported model encodes, indexes and searches as the model in torch does, without torch."""
 
+import copy
 import io
 import json
+import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -13,12 +16,16 @@ from optical_rs.cli.export import main as export_main
 from optical_rs.cli.index import main as index_main
 from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
+from optical_rs.edge.encoder import sealed
 from optical_rs.edge.export import export
-from optical_rs.edge.index import document_of, index
+from optical_rs.edge.index import document_of, index, make_coarse
 from optical_rs.edge.search import explain, rerank, search_texts
+from optical_rs.fingerprint import of_model
+from optical_rs.models import RECORD
 from optical_rs.ranking import read_run
 from optical_rs.similarity import TokenStore, maxsim
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
@@ -28,8 +35,20 @@ TEXTS = ["moto uli pa moto", "the child reads a book", "fire", "unknown words he
 @pytest.fixture(scope="session")
 def exported(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edge") / "model"
-    config = export(teacher, folder)
+    config = export(teacher, folder, precisions=["float32", "int8"])
     return folder, config
+
+
+def changed(folder, out, **fields):
+    """A copy of an exported model whose edge.json says something else; what is LEFT_OUT it does not say."""
+    shutil.copytree(folder, out)
+    config = {**json.loads((out / "edge.json").read_text()), **fields}
+    config = {key: value for key, value in config.items() if value is not LEFT_OUT}
+    (out / "edge.json").write_text(json.dumps(sealed(config)))
+    return out
+
+
+LEFT_OUT = object()
 
 
 @pytest.fixture(scope="session")
@@ -50,18 +69,178 @@ def test_the_same_embeddings(teacher, exported):
     ]
 
 
-def test_order_and_batches_change_nothing(exported, monkeypatch):
-    encoder = Encoder(exported[0], precision="float32")
-    together = encoder.encode_query(TEXTS)
-    for text, wanted in zip(TEXTS, together, strict=True):
-        np.testing.assert_allclose(encoder.encode_query([text])[0], wanted, atol=1e-6)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_text_has_the_same_bits_in_any_company(exported, documents, monkeypatch, precision):
+    encoder = Encoder(exported[0], precision=precision)
+    texts = [*TEXTS, *documents.values(), "fire " * 30]
+    together = encoder.encode_query(texts)
+    for text, wanted in zip(texts, together, strict=True):
+        assert np.array_equal(encoder.encode_query([text])[0], wanted)
+    for order in (np.arange(len(texts))[::-1], np.random.default_rng(0).permutation(len(texts))):
+        for i, found in zip(order, encoder.encode_query([texts[i] for i in order]), strict=True):
+            assert np.array_equal(found, together[i])
+    for found, wanted in zip(encoder.encode_query(texts * 7), together * 7, strict=True):
+        assert np.array_equal(found, wanted)
     monkeypatch.setattr("optical_rs.edge.encoder.TOKENS_PER_BATCH", 1)
-    for x, y in zip(encoder.encode_query(TEXTS), together, strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-6)
+    for x, y in zip(encoder.encode_query(texts), together, strict=True):
+        assert np.array_equal(x, y)
     seen = []
     encoder.encode(TEXTS, "query", progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (5, 5)
     assert encoder.encode_query([]) == []
+    for threads in (1, 2, 3):
+        alone = Encoder(exported[0], precision=precision, threads=threads).encode_query(texts)
+        assert all(np.array_equal(x, y) for x, y in zip(alone, together, strict=True))
+
+
+def test_bytes_are_close_to_the_model(exported):
+    assert exported[1]["agreement"]["int8"]["mean"] > 0.999
+    assert exported[1]["agreement"]["int8"]["smallest"] > 0.995
+
+
+def test_one_call_of_index_is_two(exported, documents, tmp_path):
+    encoder = Encoder(exported[0])
+    one = index(encoder, documents, tmp_path / "one")
+    index(encoder, dict(list(documents.items())[::2]), tmp_path / "two")
+    two = index(encoder, documents, tmp_path / "two")
+    for i, name in enumerate(one.ids):
+        assert np.array_equal(one[i], two[two.index(name)])
+
+
+def test_a_student_and_an_index_of_other_teachers_are_told_apart(
+    exported, teacher, documents, tmp_path, collection_folder
+):
+    from optical_rs.data import load_collection
+    from optical_rs.retrieval import evaluate_student
+
+    folder, config = exported
+    assert config["fingerprint"] == of_model(teacher)
+    assert config["teacher_fingerprint"] is None
+    # A student is the teacher with other weights and a record.
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student[1].linear.weight.mul_(1.5)
+    student.save_pretrained(str(tmp_path / "student"))
+    record = {"teacher": "../teacher", "teacher_fingerprint": of_model(teacher), "side": "query"}
+    (tmp_path / "student" / RECORD).write_text(json.dumps(record))
+    said = export(tmp_path / "student", tmp_path / "exported")
+    assert said["teacher_fingerprint"] == config["fingerprint"] != said["fingerprint"]
+    student = Encoder(tmp_path / "exported")
+    store = index(Encoder(folder), documents, tmp_path / "s")
+    assert store.metadata["fingerprint"] == config["fingerprint"]
+    other = changed(folder, tmp_path / "other", fingerprint="0" * 64)
+    strange = index(Encoder(other), documents, tmp_path / "strange")
+    sibling = changed(
+        folder, tmp_path / "sibling", fingerprint="1" * 64, teacher_fingerprint=config["fingerprint"]
+    )
+    query, run = next(iter(documents.values())), {"q": {"d1": 1.0}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for encoder in (student, Encoder(folder), Encoder(sibling)):
+            assert search_texts(encoder, store, [query], 1)[0]
+        assert search_texts(student, index(Encoder(sibling), documents, tmp_path / "s3"), [query], 1)[0]
+    for call in (
+        lambda: search_texts(student, strange, [query]),
+        lambda: rerank(student, strange, {"q": query}, run),
+    ):
+        with pytest.raises(
+            InputError, match=r"store: .* is of another teacher: the embeddings cannot be compared"
+        ):
+            call()
+    collection = load_collection(str(collection_folder))
+    with pytest.raises(InputError, match=r"teacher: .* is of another teacher"):
+        evaluate_student(Encoder(tmp_path / "exported"), collection, teacher=Encoder(other))
+    teacher.save_pretrained(str(tmp_path / "teacher"))
+    assert evaluate_student(tmp_path / "student", collection, teacher=tmp_path / "teacher").run
+    (tmp_path / "student" / RECORD).write_text(json.dumps({**record, "teacher_fingerprint": "0" * 64}))
+    with pytest.raises(InputError, match=r"teacher: .* is of another teacher"):
+        evaluate_student(tmp_path / "student", collection, teacher=tmp_path / "teacher")
+    # Files of before are accepted, and a note says that nothing was compared.
+    old = changed(folder, tmp_path / "old", fingerprint=LEFT_OUT, teacher_fingerprint=LEFT_OUT)
+    with pytest.warns(UserWarning, match="cannot be checked to have the same teacher"):
+        assert search_texts(Encoder(old), store, [query], 1)[0]
+
+
+def test_a_student_without_a_record_is_given_its_teacher(teacher, exported, tmp_path):
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student[1].linear.weight.mul_(0.5)
+    assert export(student, tmp_path / "a", teacher=teacher)["teacher_fingerprint"] == of_model(teacher)
+
+
+def test_an_index_knows_its_model_by_content(exported, documents, tmp_path):
+    folder = exported[0]
+    store = index(Encoder(folder), dict(list(documents.items())[:3]), tmp_path / "s")
+    shutil.copytree(folder, tmp_path / "moved")
+    assert len(index(Encoder(tmp_path / "moved"), documents, tmp_path / "s")) == len(documents)
+    for other, options in (
+        (folder, {"precision": "float32"}),
+        (changed(folder, tmp_path / "prompts", prompts={"query": "", "document": ""}), {}),
+    ):
+        with pytest.raises(InputError, match="was made with another model"):
+            index(Encoder(other, **options), documents, tmp_path / "s")
+    with pytest.raises(InputError, match="was made with window None, got 4"):
+        index(Encoder(folder), documents, tmp_path / "s", window=4)
+    before = TokenStore.create(tmp_path / "before", store.dim, {"model": "m", "window": None, "overlap": 0})
+    with pytest.warns(UserWarning, match="does not say which model made it"):
+        index(Encoder(folder), documents, before.path)
+
+
+def opened(folder):
+    """A model in both of its precisions."""
+    return [Encoder(folder, precision=precision) for precision in ("int8", "float32")]
+
+
+def test_every_damaged_byte_of_a_model_is_noticed(exported, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported[0], folder)
+    for file in sorted(folder.iterdir()):
+        good = file.read_bytes()
+        for at in range(0, len(good), len(good) // 12):
+            file.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+            with pytest.raises(
+                InputError, match=r"damaged|does not describe|no exported model|format version"
+            ):
+                opened(folder)
+        file.unlink()
+        with pytest.raises(InputError, match=r"has no"):
+            opened(folder)
+        file.write_bytes(good)
+    Encoder(folder)
+
+
+def test_models_of_the_first_version_are_read(exported, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    folder = changed(exported[0], tmp_path / "model", version=1, precisions=["float32"], files=LEFT_OUT)
+    (folder / "tokenizer.json").write_text((exported[0] / "tokenizer.json").read_text())
+    number = onnx.TensorProto
+    shapes = {"input_ids": ["batch", "tokens"], "attention_mask": ["batch", "tokens"]}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Gather", ["words", "input_ids"], ["found"]),
+            onnx.helper.make_node("Cast", ["attention_mask"], ["mask"], to=number.FLOAT),
+            onnx.helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
+            onnx.helper.make_node("Mul", ["found", "column"], ["token_embeddings"]),
+        ],
+        "old",
+        [onnx.helper.make_tensor_value_info(name, number.INT64, shape) for name, shape in shapes.items()],
+        [onnx.helper.make_tensor_value_info("token_embeddings", number.FLOAT, ["batch", "tokens", 8])],
+        [
+            onnx.numpy_helper.from_array(
+                np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32), "words"
+            ),
+            onnx.numpy_helper.from_array(np.array([-1]), "last"),
+        ],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    encoder = Encoder(folder)
+    assert [len(x) for x in encoder.encode_query(TEXTS)] == [len(encoder.tokens(t, "query")) for t in TEXTS]
+    assert np.abs(encoder.encode_query(TEXTS)[0]).min() > 0
+    assert encoder.content == Encoder(folder).content
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"has no tokenizer.json"):
+        Encoder(folder)
 
 
 def test_long_text_is_cut(exported):
@@ -74,6 +253,7 @@ def test_nothing_of_torch_is_read(exported, tmp_path):
     code = f"""
 import sys
 from optical_rs.edge import Encoder
+from optical_rs.edge.encoder import sealed
 from optical_rs.edge.index import index
 from optical_rs.edge.search import search_texts
 encoder = Encoder({str(exported[0])!r})
@@ -109,8 +289,6 @@ def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch
     store = index(encoder, documents, tmp_path / "s")
     assert sorted(store.ids) == sorted(documents)
     assert len(index(encoder, documents, tmp_path / "s")) == len(documents), "nothing is added twice"
-    with pytest.raises(InputError, match="was made with"):
-        index(encoder, documents, tmp_path / "s", window=4)
 
 
 def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):
@@ -280,7 +458,7 @@ def test_bad_input(exported, documents, tmp_path):
     (broken / "edge.json").write_text("{")
     for call, message in (
         (lambda: Encoder(tmp_path), "is no exported model"),
-        (lambda: Encoder(newer), "format version 9, this program reads 1"),
+        (lambda: Encoder(newer), "format version 9, this program reads 1 and 2"),
         (lambda: Encoder(broken), "is damaged"),
         (lambda: Encoder(folder, precision="int4"), "precision: .* has no 'int4'"),
         (lambda: encoder.encode(["x"], "qery"), "role: expected"),
@@ -298,3 +476,130 @@ def test_bad_input(exported, documents, tmp_path):
     assert len(search_texts(encoder, store, ["☃☃☃"], 2)[0]) == 2
     assert search_texts(encoder, store, []) == []
     assert search_texts(encoder, TokenStore.create(tmp_path / "empty", 8), ["a"]) == [[]]
+
+
+def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path):
+    encoder = Encoder(exported[0])
+    store = index(encoder, documents, tmp_path / "s")
+    coarse = tmp_path / "s.coarse"
+    coarse.mkdir()
+    (coarse / "thesis.txt").write_text("mine")
+    (tmp_path / "file.tsv").write_text("new\tthe fire\n")
+    arguments = [
+        "--model",
+        str(exported[0]),
+        "--documents",
+        str(tmp_path / "file.tsv"),
+        "--out",
+        str(store.path),
+    ]
+    for options in ([], ["--pool", "2"]):
+        with pytest.raises(InputError, match="is no coarse store, and is left alone"):
+            index_main([*arguments, *options])
+    assert len(TokenStore(store.path)) == len(documents), "refused before anything was encoded"
+    (coarse / "thesis.txt").unlink()
+    with pytest.raises(InputError, match="is no token store"):
+        make_coarse(store, 2)
+    coarse.rmdir()
+    TokenStore.create(coarse, 8)
+    with pytest.raises(InputError, match="is no coarse store"):
+        make_coarse(store, 2)
+    shutil.rmtree(coarse)
+    (tmp_path / "elsewhere").mkdir()
+    coarse.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is no coarse store"):
+        make_coarse(store, 2)
+    coarse.unlink()
+    make_coarse(store, 2)
+    (coarse / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no coarse store"):
+        make_coarse(store, 3)
+    assert (coarse / "notes.txt").read_text() == "mine"
+    (coarse / "notes.txt").unlink()
+    assert make_coarse(store, 3).metadata["pool"] == 3
+    index_main(arguments)
+    assert TokenStore(coarse).metadata["of"] == TokenStore(store.path).fingerprint, (
+        "made again with what was added"
+    )
+    assert not (tmp_path / "s.coarse.new").exists()
+
+
+@pytest.fixture(scope="module")
+def pieces_model(pairs, tmp_path_factory):
+    """A late-interaction model whose tokenizer can be trimmed: WordPiece over the words and their characters."""
+    transformers = pytest.importorskip("transformers")
+    from optical_rs.models import late_interaction
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = sorted({w for pair in pairs for text in pair for w in text.split()})
+    letters = sorted({c for w in words for c in w})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    names = dict.fromkeys([*special, *letters, *(f"##{c}" for c in letters), *words])
+    vocabulary = {name: i for i, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder = tmp_path_factory.mktemp("pieces")
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, mask_token="[MASK]", model_max_length=64, **named
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return late_interaction(str(folder), 8, fit_on=[e for _, e in pairs] * 2, device="cpu")
+
+
+def test_texts_outside_the_vocabulary_are_told(pieces_model, pairs, tmp_path):
+    english = [e for _, e in pairs]
+    covered, outside = {"a": english[0], "b": english[1]}, {f"c{i}": f for i, (f, _) in enumerate(pairs)}
+    with pytest.warns(UserWarning, match=r"vocabulary: new texts like these take \d\.\d × the tokens"):
+        config = export(pieces_model, tmp_path / "model", vocabulary=english)
+    assert config["vocabulary_cost"] > 1.1
+    encoder = Encoder(tmp_path / "model")
+    assert encoder.vocabulary_cost(english) == (0.0, 1.0)
+    share, cost = encoder.vocabulary_cost(list(outside.values()))
+    assert share > 0.8
+    assert cost > 2
+    assert len(encoder.encode_document(["the fire"])[0]) == 4, "measuring changes nothing"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index(encoder, covered, tmp_path / "s")
+        whole = export(pieces_model, tmp_path / "whole")
+    with pytest.warns(UserWarning, match=r"vocabulary: 92% of documents lie outside .* \d\.\d × the tokens"):
+        index(encoder, outside, tmp_path / "s")
+    assert "vocabulary_cost" not in whole
+    assert Encoder(tmp_path / "whole").vocabulary_cost(list(outside.values())) == (0.0, 1.0)
+    # Most texts alike: a vocabulary that serves new ones is not complained of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert export(pieces_model, tmp_path / "served", vocabulary=english * 20)["vocabulary_cost"] <= 1.1
+
+
+def test_the_command_writes_what_it_is_documented_to(pieces_model, pairs, tmp_path):
+    pieces_model.save_pretrained(str(tmp_path / "checkpoint"))
+    (tmp_path / "texts").write_text("\n".join(text for pair in pairs * 20 for text in pair))
+    export_main(
+        [
+            "--model",
+            str(tmp_path / "checkpoint"),
+            "--out",
+            str(tmp_path / "x"),
+            "--vocabulary",
+            str(tmp_path / "texts"),
+        ]
+    )
+    assert sorted(f.name for f in (tmp_path / "x").iterdir()) == [
+        "edge.json",
+        "model.int8.onnx",
+        "tokenizer.json",
+        "untrimmed.json.xz",
+    ]

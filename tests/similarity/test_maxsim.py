@@ -113,3 +113,9 @@ def test_bad_input():
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_more_scores_than_memory_are_a_memory_error():
+    texts = np.zeros((300_000, 1, 1), np.float32)
+    with pytest.raises(MemoryError):
+        maxsim(texts, texts)

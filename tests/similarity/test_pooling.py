@@ -44,7 +44,7 @@ def test_groups_are_means_of_similar_tokens(store, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_all_candidates_are_the_exact_search(store, tmp_path, dtype):
     documents = store.convert(tmp_path / "converted", dtype)
-    coarse = pool(store, tmp_path / "coarse", 3)
+    coarse = pool(documents, tmp_path / "coarse", 3)
     queries = [store[i] for i in (0, 50, 120)] + [np.zeros((0, 32), np.float32)]
     want = search(queries, documents, 10)
     got = search(queries, documents, 10, coarse=coarse, candidates=199)
@@ -79,6 +79,32 @@ def test_a_coarse_store_that_lacks_texts_is_refused(store, tmp_path):
     store.append([store[0], store[1]], ["new", "newer"])
     with pytest.raises(InputError, match="pool them again"):
         search([store[10]], store, 5, coarse=coarse)
+
+
+def test_a_coarse_store_of_as_many_texts_that_are_others_is_refused(store, tmp_path):
+    coarse = pool(store, tmp_path / "coarse", 2)
+    texts = [store[i] for i in range(20, 25)]
+    store.delete([f"d{i}" for i in range(10, 15)])
+    assert search([texts[0]], store, 1, coarse=coarse)[0][0][0] == "d20"
+    store.append(texts, [f"new{i}" for i in range(5)])
+    for _ in range(2):  # also when what was deleted is gone
+        with pytest.raises(InputError, match=r"coarse: was made of other texts .* pool them again"):
+            search([texts[0]], store, 5, coarse=coarse)
+        store.compact()
+    fresh = pool(store, tmp_path / "fresh", 2)
+    assert search([texts[0]], store, 2, coarse=fresh) == search([texts[0]], store, 2)
+
+
+def test_any_number_of_results_may_be_asked_for(store, tmp_path):
+    everything = search([store[0]], store, 200)
+    coarse = pool(store, tmp_path / "coarse", 2)
+    assert search([store[0]], store, 2**63) == everything
+    assert search([store[0]], [store[i] for i in (0, 1)], 2**70)[0][0][0] == "0"
+    assert {name for name, _ in search([store[0]], store, 2**63, coarse=coarse)[0]} == {
+        n for n, _ in everything[0]
+    }
+    with pytest.raises(InputError, match="k: expected at least 1, got 0"):
+        search([store[0]], store, 0)
 
 
 def test_any_engine_can_come_first(store):

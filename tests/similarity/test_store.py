@@ -1,9 +1,18 @@
 """TokenStore: what is committed stays, and damage is noticed."""
 
+import importlib.util
+import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import tracemalloc
+import zlib
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -12,6 +21,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
 from optical_rs.similarity import TokenStore, maxsim, search
+
+# The scenarios of `make torture`, here with small counts.
+_spec = importlib.util.spec_from_file_location("torture", Path(__file__).parents[2] / "tools" / "torture.py")
+torture = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(torture)
+
+
+@pytest.fixture
+def shared_memory():
+    """A folder in memory where there is one: what is killed are processes, not the machine."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -273,49 +295,336 @@ def test_a_full_disk_loses_nothing(tmp_path, texts):
     assert TokenStore(tmp_path / "s").ids == ["a", "b"]
 
 
-KILLED = """
-import os, random, select, signal, sys, time
-import numpy as np
-from optical_rs.similarity import TokenStore
+def test_another_process_is_waited_for(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "s")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"writing\n"
+        with pytest.raises(InputError, match="is being written by process"), store.writing(timeout=0.05):
+            pass
+        threading.Timer(0.2, other.stdin.close).start()
+        with store.writing(timeout=60):
+            store.append(texts[:1], ["a"])
+    assert TokenStore(tmp_path / "s").ids == ["a"]
 
-folder, rounds = sys.argv[1], int(sys.argv[2])
-TokenStore.create(folder, 8)
-generator, committed = random.Random(0), 0
-for _ in range(rounds):
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        store = TokenStore(folder)
-        for i in range(len(store), len(store) + 1000):
-            store.append([np.full((i % 5 + 1, 8), i, np.float32)], [str(i)])
-            os.write(write, b".")
-            if i % 7 == 3:
-                store.compact()
-        os._exit(0)
-    os.close(write)
-    # However slow the machine: every other writer is let come to its first commit.
-    if generator.random() < 0.5:
-        select.select([read], [], [], 60)
-    time.sleep(generator.random() * 0.03)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with os.fdopen(read, "rb") as pipe:
-        committed += len(pipe.read())
-    store = TokenStore(folder)
-    store.verify()
-    # What was told to be committed is there, and nothing but whole texts.
-    assert len(store) >= committed, (len(store), committed)
-    assert store.ids == [str(i) for i in range(len(store))]
-    assert all((store[i] == i).all() and len(store[i]) == i % 5 + 1 for i in range(len(store)))
-    committed = len(store)
-print(committed)
-"""
+
+def test_objects_of_one_process_write_in_turn(tmp_path, texts):
+    one = TokenStore.create(tmp_path / "s", 5)
+    two = TokenStore(tmp_path / "s")
+    with one.writing():
+        two.append(texts[:1], ["a"])
+        one.append(texts[2:3], ["b"])
+        two.delete(["a"])
+        assert "a" in one  # what it has seen
+        one.append(texts[3:], ["c"])
+        assert "a" not in one
+    assert two.ids == ["a", "b"]
+    assert TokenStore(tmp_path / "s").ids == ["a", "b", "c"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_writers_killed_at_any_point_lose_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "s"), "200"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 50, "the writers got far enough to be interrupted in the middle"
+def test_a_forked_child_does_not_keep_the_lock(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    read, write = os.pipe()
+    with store.writing():
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    try:
+        code = "import sys; from optical_rs.similarity import TokenStore; TokenStore(sys.argv[1]).delete([])"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], check=True)
+    finally:
+        os.close(read)
+        os.close(write)
+        os.waitpid(child, 0)
+
+
+def test_a_store_that_was_made_anew_is_not_mixed_with_the_old(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    store.append(texts[:1], ["a"])
+    shutil.rmtree(tmp_path / "s")
+    TokenStore.create(tmp_path / "s", 5).append(texts[2:], ["x", "y"])
+    store.append(texts[:1], ["z"])
+    assert store.ids == TokenStore(tmp_path / "s").ids == ["x", "y", "z"]
+    assert store[0].tolist() == texts[2].tolist()
+
+
+def test_readers_outlive_the_compaction_of_another_process(tmp_path, texts):
+    TokenStore.create(tmp_path / "s", 5).append(texts, list("abcd"), ["one", "two", "three", "four"])
+    reader = TokenStore(tmp_path / "s")
+    code = """
+import sys
+from optical_rs.similarity import TokenStore
+store = TokenStore(sys.argv[1])
+store.delete(["a"])
+store.compact()
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], check=True)
+    assert not (tmp_path / "s" / "values.0").exists()
+    reader.verify()
+    assert reader.ids == list("abcd")
+    assert reader.contents == ["one", "two", "three", "four"]
+    assert search(texts[:1], reader, 1)[0][0][0] in "abcd"
+    assert [reader[i].tolist() for i in range(4)] == [t.tolist() for t in texts]
+    assert TokenStore(tmp_path / "s").ids == ["b", "c", "d"]
+
+
+def test_a_snapshot_stays_as_it_is(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    store.append(texts[:3], list("abc"))
+    seen = store.snapshot()
+    store.delete(["a"])
+    store.append(texts[3:], ["a"])
+    assert (seen.index("a"), store.index("a")) == (0, 3)
+    store.compact()
+    assert seen.ids == ["a", "b", "c"]
+    assert seen[0].tolist() == texts[0].tolist()
+    assert len(store) == 3
+    again = pickle.loads(pickle.dumps(store))
+    assert again.ids == store.ids
+
+
+@pytest.mark.parametrize(
+    ("dtype", "large", "fits"),
+    [("float16", 65520.0, 65519.0), ("bfloat16", 3.4e38, 3.38e38), ("float32", 1e39, 3.4e38)],
+)
+def test_numbers_that_do_not_fit_are_refused(tmp_path, dtype, large, fits):
+    store = TokenStore.create(tmp_path / "s", 2, dtype=dtype)
+    good = np.array([[1.0, -fits]])
+    store.append([good, good], ["a", "b"])
+    with pytest.raises(
+        InputError, match=rf"tokens: expected (finite numbers|numbers that fit {dtype}).* at 1"
+    ):
+        store.append([good, np.array([[0.0, 1.0], [-large, 1.0]]), good], ["c", "d", "e"])
+    assert TokenStore(tmp_path / "s").ids == ["a", "b"]
+    assert np.isfinite(store[1]).all()
+
+
+def test_what_killed_writers_left_is_removed(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    store.append(texts[:1], ["a"])
+    (tmp_path / "s" / "values.1").write_bytes(b"of a compaction that was killed")
+    (tmp_path / "s" / "store.tmp").write_bytes(b"{")
+    (tmp_path / "s" / "values.old").write_bytes(b"of somebody else")
+    store.compact()
+    assert sorted(f.name for f in (tmp_path / "s").iterdir() if f.name.startswith(("values", "store"))) == [
+        "store.json",
+        "values.1",
+        "values.old",
+    ]
+    assert TokenStore(tmp_path / "s").ids == ["a"]
+    # What a killed create left is no store, and does not stand in the way of one.
+    half = tmp_path / "half"
+    half.mkdir()
+    for name in ("values.0", "writer.lock", "store.tmp"):
+        (half / name).write_bytes(b"")
+    TokenStore.create(half, 5).append(texts[:1], ["a"])
+    TokenStore(half).verify()
+
+
+def test_folders_and_links_of_others_are_refused(tmp_path, texts):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty and holds no store \(it has 'thesis.txt'\)"):
+        TokenStore.create(foreign, 5)
+    assert [f.name for f in foreign.iterdir() if f.name != "writer.lock"] == ["thesis.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot be written to"):
+        TokenStore.create(tmp_path / "file", 5)
+    store = TokenStore.create(tmp_path / "s", 5)
+    store.append(texts[:1], ["a"])
+    for name in ("values.0", "store.json"):
+        file = tmp_path / "s" / name
+        good = file.read_bytes()
+        file.unlink()
+        (tmp_path / "elsewhere").write_bytes(good)
+        file.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="cannot be read"):
+            TokenStore(tmp_path / "s")
+        with pytest.raises(InputError):
+            store.append(texts[:1], ["b"])
+        assert (tmp_path / "elsewhere").read_bytes() == good
+        file.unlink()
+        file.write_bytes(good)
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "s" / "writer.lock").unlink()
+    (tmp_path / "s" / "writer.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match="cannot be written to"):
+        store.append(texts[:1], ["b"])
+    (tmp_path / "s" / "writer.lock").unlink()
+    (tmp_path / "s" / "store.tmp").symlink_to(tmp_path / "victim")
+    store.append(texts[:1], ["b"])
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": "5"},
+        {"dim": 0},
+        {"dim": True},
+        {"generation": "../0"},
+        {"generation": -1},
+        {"bytes": {}},
+        {"bytes": {"values": -20}},
+        {"bytes": {"lengths": 8.0}},
+        {"bytes": {"id_ends": 0}},
+        {"bytes": {"values": 1 << 80}},
+        {"crc32": None},
+        {"metadata": []},
+        {"dtype": "int4"},
+        {"dtype": ["float32"]},
+        {"dtype": "int8"},
+    ],
+)
+def test_metadata_that_cannot_be_is_one_clear_error(tmp_path, texts, change):
+    folder = tmp_path / "s"
+    TokenStore.create(folder, 5).append(texts[:1], ["a"])
+    state = json.loads((folder / "store.json").read_bytes().split(b"\n")[0])
+    for key, value in change.items():
+        state[key] = {**state[key], **value} if isinstance(value, dict) and value else value
+    line = json.dumps(state).encode()
+    (folder / "store.json").write_bytes(line + b"\n%08x\n" % zlib.crc32(line))
+    with pytest.raises(InputError, match=r"damaged|cannot read"):
+        TokenStore(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "data", "reading"),
+    [
+        ("deleted", np.array([4], "<i8").tobytes(), len),
+        ("deleted", np.array([-1], "<i8").tobytes(), len),
+        ("ids", b"\xff\xfe", lambda store: store.ids),
+        ("id_ends", np.array([9, 2], "<i8").tobytes(), lambda store: store.ids),
+        ("id_ends", np.array([-1, 2], "<i8").tobytes(), lambda store: store.index("a")),
+        ("lengths", np.array([4, -1], "<i8").tobytes(), len),
+        ("content_ends", np.array([1, 1], "<i8").tobytes(), lambda store: store.contents[0]),
+    ],
+)
+def test_columns_that_cannot_be_are_one_clear_error(tmp_path, texts, column, data, reading):
+    folder = tmp_path / "s"
+    TokenStore.create(folder, 5).append([texts[0], texts[1]], ["a", "b"], ["x", "y"])
+    state = json.loads((folder / "store.json").read_bytes().split(b"\n")[0])
+    (folder / f"{column}.0").write_bytes(data)
+    state["bytes"][column], state["crc32"][column] = len(data), zlib.crc32(data)
+    line = json.dumps(state).encode()
+    (folder / "store.json").write_bytes(line + b"\n%08x\n" % zlib.crc32(line))
+    with pytest.raises(InputError, match="damaged"):
+        reading(TokenStore(folder))
+
+
+def test_other_bad_input(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    for call, message in (
+        (lambda: store.append(texts[:1], [3]), "ids: expected non-empty strings, got 3"),
+        (lambda: store.append(texts[:1], ["\ud800"]), "ids: expected Unicode text, got surrogates"),
+        (lambda: store.append(texts[:1], ["a"], [None]), "contents: expected"),
+        (lambda: TokenStore.create(tmp_path / "x", 5, {"a": {1}}), "metadata: expected a JSON object"),
+        (lambda: TokenStore.create(tmp_path / "x", 5, [1]), "metadata: expected a JSON object, got list"),
+        (lambda: TokenStore.create(tmp_path / "x", 2.5), "dim: expected at least 1, got 2.5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    assert not (tmp_path / "x").exists()
+    assert len(TokenStore(tmp_path / "s")) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and users")
+def test_a_folder_that_is_read_only_can_be_read(tmp_path, texts):
+    folder = tmp_path / "s"
+    TokenStore.create(folder, 5).append(texts, list("abcd"))
+
+    def work():
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        store = TokenStore(folder)
+        store.verify()
+        assert store.ids == list("abcd")
+        for change in (
+            lambda: store.append(texts[:1], ["e"]),
+            store.compact,
+            lambda: TokenStore.create(tmp_path / "new", 5),
+            lambda: store.convert(tmp_path / "new", "int8"),
+        ):
+            with pytest.raises(InputError, match="cannot be written to"):
+                change()
+
+    places = [tmp_path, *tmp_path.parents]
+    modes = [place.stat().st_mode for place in places]
+    try:
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        tmp_path.chmod(0o555)
+        if os.geteuid() == 0:  # another user may come as far as the store
+            for place in places[1:-1]:
+                place.chmod(place.stat().st_mode | 0o055)
+        assert os.waitpid(torture.forked(work), 0)[1] == 0
+    finally:
+        for place, mode in zip(places, modes, strict=True):
+            if place.stat().st_mode != mode:
+                place.chmod(mode)
+        folder.chmod(0o755)
+
+
+def test_a_store_that_was_cut_is_refused_before_it_is_mapped(tmp_path, texts):
+    store = TokenStore.create(tmp_path / "s", 5)
+    store.append(texts, list("abcd"))
+    late = TokenStore(tmp_path / "s")
+    os.truncate(tmp_path / "s" / "values.0", 20)
+    with pytest.raises(InputError, match="is truncated: 20 bytes, 220 committed"):
+        TokenStore(tmp_path / "s")
+    late.path.joinpath("values.0").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        TokenStore(tmp_path / "s")
+
+
+def test_appending_to_many_texts_reads_none_of_them_again(tmp_path):
+    store = TokenStore.create(tmp_path / "s", 1)
+    count = 200_000
+    names = [f"{i:064x}" for i in range(count)]
+    store.append([np.zeros((1, 1), np.float32)] * count, names)
+    store = TokenStore(tmp_path / "s")
+    assert names[5] in store
+    one = np.zeros((1, 1), np.float32)
+    for i in range(3):  # a list that was made to measure grows once
+        store.append([one], [f"first {i}"])
+    tracemalloc.start()
+    try:
+        for i in range(5):
+            store.append([one], [f"more {i}"])
+        assert "more 4" in store
+        assert tracemalloc.get_traced_memory()[1] < 100_000, "an append holds what grows with the store"
+    finally:
+        tracemalloc.stop()
+    # One list of references besides the ids themselves.
+    tracemalloc.start()
+    try:
+        assert store.ids[count - 1] == names[-1]
+        assert tracemalloc.get_traced_memory()[0] < 12 * count
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        lambda folder: torture.threads(folder, 300, objects=False),
+        lambda folder: torture.threads(folder, 300, objects=True),
+        lambda folder: torture.kills(folder, 30),
+        lambda folder: torture.disks(folder, 4),
+        lambda folder: torture.opens(folder, 300),
+        lambda folder: torture.writers(folder, 60),
+        lambda folder: torture.flips(folder, 200),
+    ],
+    ids=["one object", "objects", "kills", "full disks", "opens during compaction", "writers", "flips"],
+)
+def test_nothing_is_lost(shared_memory, scenario):
+    # In a process of its own: it forks, and threads of other tests do not survive that.
+    child = torture.forked(lambda: scenario(shared_memory / "s"))
+    assert os.waitpid(child, 0)[1] == 0

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="edge",
         help="what is to read it: this package, or PyLate",
     )
-    parser.add_argument("--precision", choices=(*PRECISIONS, "both"), default="both", help="of the weights")
+    parser.add_argument("--precision", choices=(*PRECISIONS, "both"), default="int8", help="of the weights")
     parser.add_argument(
         "--vocabulary",
         action="append",
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.format == "pylate":
         from ..edge.pylate import export_pylate
 
-        if options.vocabulary or options.precision != "both":
+        if options.vocabulary or options.precision != "int8":
             raise InputError("format: 'pylate' goes with neither --vocabulary nor --precision")
         config = export_pylate(options.model, options.output)
         print(f"{options.output}: for PyLate, texts of up to {config['document_length']} tokens")

@@ -1,7 +1,6 @@
 """``optical-rs index``: documents as a store of tokens, ready to be searched."""
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,9 +44,9 @@ def main(arguments: Sequence[str]) -> None:
     require("onnxruntime", "edge")
     from ..data import stream_documents
     from ..edge import Encoder
-    from ..edge.index import coarse_of, index
-    from ..similarity import TokenStore, pool
+    from ..edge.index import coarse_of, expect_coarse, index, make_coarse
 
+    factor = expect_coarse(coarse_of(options.output)) or options.pool  # before anything is encoded
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     documents = stream_documents(options.documents)
     where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
@@ -62,14 +61,11 @@ def main(arguments: Sequence[str]) -> None:
             overlap=options.overlap,
             progress=progress,
         )
-    coarse = coarse_of(options.output)
-    factor = options.pool or (TokenStore(coarse).metadata["pool"] if coarse.exists() else None)
     if factor:
-        shutil.rmtree(coarse, ignore_errors=True)
-        say(f"pooling tokens into {coarse}")
+        say(f"pooling tokens into {coarse_of(options.output)}")
         with progress_bar("pooling", "text") as progress:
-            pool(store, coarse, factor, progress=progress)
-        print(f"{coarse}: a token in {factor}")
+            coarse = make_coarse(store, options.pool or factor, progress)
+        print(f"{coarse.path}: a token in {options.pool or factor}")
     found = store.inspect()
     print(
         f"{options.output}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "

@@ -52,13 +52,17 @@ def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenS
     require("onnxruntime", "edge")
     from ..edge import Encoder
     from ..edge.index import coarse_of
+    from ..fingerprint import expect_related
     from ..similarity import TokenStore
 
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     other = Encoder(options.teacher) if options.teacher else None
     coarse = coarse_of(options.index)
     use = coarse.exists() and not options.exact
-    return encoder, other, TokenStore(options.index), TokenStore(coarse) if use else None
+    store = TokenStore(options.index)
+    if other:
+        expect_related(other.identity, store.metadata, f"teacher: {options.teacher}")
+    return encoder, other, store, TokenStore(coarse) if use else None
 
 
 def main(arguments: Sequence[str]) -> None:

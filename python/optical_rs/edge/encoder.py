@@ -1,6 +1,8 @@
 """``Encoder``: token embeddings by onnxruntime, as the exported model gave them in torch."""
 
+import functools
 import json
+import lzma
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,13 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest, require
+from ..fingerprint import IDENTITY, of_files, of_settings
 
 FORMAT = "optical-edge"
-VERSION = 1
+#: Models of version 1 can be read, too: they have no checksums, and their embeddings in int8 depend on the batch.
+VERSION = 2
 #: The files of a model, by the precision of its weights.
 MODELS = {"float32": "model.onnx", "int8": "model.int8.onnx"}
-#: Tokens with padding that one call of the runtime gets; bounds memory.
+#: The tokenizer before its vocabulary was trimmed.
+UNTRIMMED = "untrimmed.json.xz"
+#: Tokens that one call of the runtime gets; bounds memory.
 TOKENS_PER_BATCH = 4096
+#: From how many times the tokens of the whole vocabulary on texts are worth a warning.
+COSTLY = 1.1
 
 
 class Encoder:
@@ -33,7 +41,8 @@ class Encoder:
     Raises
     ------
     InputError
-        A folder that is no exported model, is of another format version, or lacks the precision.
+        A folder that is no exported model, is of another format version, lacks the precision, or is damaged:
+        the checksums of all that is read are compared.
 
     Attributes
     ----------
@@ -43,6 +52,8 @@ class Encoder:
         Tokens of a text that are encoded at most, with prompt and special tokens.
     name : str
         What was exported.
+    identity : dict
+        Which model it was and which it learnt from; see :func:`~optical_rs.fingerprint.identity_of`.
     """
 
     def __init__(self, path: str | os.PathLike, *, precision: str | None = None, threads: int | None = None):
@@ -56,21 +67,69 @@ class Encoder:
         self.max_tokens: int = config["max_tokens"]
         self.name: str = config["name"]
         self.prompts: dict[str, str] = config["prompts"]
+        self.identity: dict[str, str | None] = {key: config[key] for key in IDENTITY if key in config}
         self._skip = {role: np.array(ids, dtype=np.int64) for role, ids in config["skip"].items()}
-        self._pad: int = config["pad_id"]
+        self._config = config
         runtime = require("onnxruntime", "edge")
-        tokenizer = require("tokenizers", "edge").Tokenizer.from_file(str(self.path / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(self.max_tokens)
-        self._tokenizer = tokenizer
+        file = self._checked(MODELS[self.precision])
+        self._tokenizer = self._tokenizer_of(self._checked("tokenizer.json").read_text(encoding="utf-8"))
+        self._tokenizer.enable_truncation(self.max_tokens)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or os.cpu_count() or 1
         # Threads that wait by spinning would take the cores from the search.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(
-            str(self.path / MODELS[self.precision]), options, providers=["CPUExecutionProvider"]
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._masked = any(i.name == "attention_mask" for i in self._session.get_inputs())
+
+    def _checked(self, name: str) -> Path:
+        """A file of the model, if it is what was exported."""
+        file = self.path / name
+        if not file.is_file():
+            raise InputError(f"model: {self.path} is damaged: it has no {name}")
+        wanted = self._config.get("files", {}).get(name)
+        if self._config["version"] > 1 and of_files(file) != wanted:
+            raise InputError(f"model: {file} is damaged: its checksum does not match")
+        return file
+
+    @staticmethod
+    def _tokenizer_of(text: str) -> Any:
+        tokenizer = require("tokenizers", "edge").Tokenizer.from_str(text)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @functools.cached_property
+    def content(self) -> str:
+        """A hash of all that embeddings depend on: the weights as they are kept, the tokenizer and the settings."""
+        files = [self.path / name for name in (MODELS[self.precision], "tokenizer.json")]
+        known = self._config.get("files", {})
+        return of_settings(
+            {
+                "files": [known.get(file.name) or of_files(file) for file in files],
+                "settings": {key: self._config[key] for key in ("max_tokens", "prompts", "skip")},
+            }
         )
+
+    def vocabulary_cost(self, texts: Sequence[str]) -> tuple[float, float]:
+        """What it costs on texts that the vocabulary was trimmed.
+
+        Returns
+        -------
+        (float, float)
+            The share of texts that take more tokens than with the whole vocabulary, and how many times its tokens
+            all of them take: (0, 1) for texts that were named when the model was exported, or if it was not trimmed.
+        """
+        if UNTRIMMED not in self._config.get("files", {}):
+            return 0.0, 1.0
+        from .vocabulary import token_cost
+
+        whole = self._tokenizer_of(lzma.decompress(self._checked(UNTRIMMED).read_bytes()).decode())
+        self._tokenizer.no_truncation()
+        try:
+            return token_cost(self._tokenizer, whole, texts)
+        finally:
+            self._tokenizer.enable_truncation(self.max_tokens)
 
     def tokens(self, text: str, role: str) -> list[str]:
         """The tokens of a text that have an embedding, as the tokenizer writes them."""
@@ -86,8 +145,9 @@ class Encoder:
     ) -> list[np.ndarray]:
         """Token embeddings of texts in the role ``"query"`` or ``"document"``.
 
-        Texts are encoded in order of their length, so that little is padded, and returned in the order
-        given. What is beyond ``max_tokens`` is left out; see :func:`windows` for long documents.
+        Texts of one length are encoded together, so that nothing is padded: a text's embedding has the same bits
+        whatever else is encoded with it. What is beyond ``max_tokens`` is left out; see :func:`windows` for long
+        documents.
 
         Parameters
         ----------
@@ -99,7 +159,7 @@ class Encoder:
         Returns
         -------
         list of (tokens, dim) float32 arrays
-            Unit vectors.
+            Unit vectors, in the order of the texts.
 
         Raises
         ------
@@ -111,19 +171,23 @@ class Encoder:
         found: list[Any] = [None] * len(encodings)
         start = 0
         while start < len(order):
+            length = len(encodings[order[start]].ids)
             end = start + 1
-            while end < len(order) and (end + 1 - start) * len(encodings[order[end]].ids) <= TOKENS_PER_BATCH:
+            while (
+                end < len(order)
+                and len(encodings[order[end]].ids) == length
+                and (end + 1 - start) * length <= TOKENS_PER_BATCH
+            ):
                 end += 1
-            batch = [encodings[i] for i in order[start:end]]
-            width = max(len(e.ids) for e in batch)
-            ids = np.full((len(batch), width), self._pad, dtype=np.int64)
-            mask = np.zeros((len(batch), width), dtype=np.int64)
-            for row, encoding in enumerate(batch):
-                ids[row, : len(encoding.ids)] = encoding.ids
-                mask[row, : len(encoding.ids)] = 1
-            out = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-            for row, (i, encoding) in enumerate(zip(order[start:end], batch, strict=True)):
-                found[i] = out[row, : len(encoding.ids)][self._kept(encoding, role)]
+            ids = np.array([encodings[i].ids for i in order[start:end]], dtype=np.int64)
+            inputs = {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if self._masked else {})
+            out = (
+                self._session.run(None, inputs)[0]
+                if length
+                else np.zeros((len(ids), 0, self.dim), np.float32)
+            )
+            for row, i in enumerate(order[start:end]):
+                found[i] = out[row][self._kept(encodings[i], role)]
             start = end
             if progress:
                 progress(end, len(order))
@@ -185,12 +249,20 @@ def _config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"model: {path} is no exported model (it has no edge.json); make one with optical-rs export"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"model: {file} is damaged ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"model: {file} does not describe an exported model")
-    if config["version"] != VERSION:
+    if config.get("version") not in (1, VERSION):
         raise InputError(
-            f"model: {path} has format version {config['version']}, this program reads {VERSION}"
+            f"model: {path} has format version {config.get('version')}, this program reads 1 and {VERSION}"
         )
+    if config["version"] > 1 and config != sealed(config):
+        raise InputError(f"model: {file} is damaged: its checksum does not match")
     return config
+
+
+def sealed(config: dict[str, Any]) -> dict[str, Any]:
+    """A description with its checksum."""
+    said = {key: value for key, value in config.items() if key != "checksum"}
+    return {**said, "checksum": of_settings(said)}

@@ -1,7 +1,9 @@
 """``export``: a trained model as a small folder that needs no torch."""
 
+import copy
 import json
 import logging
+import lzma
 import shutil
 import tempfile
 import warnings
@@ -13,7 +15,8 @@ import numpy as np
 
 from ..data import load_collection
 from ..errors import InputError, closest, require
-from .encoder import FORMAT, MODELS, VERSION, Encoder
+from ..fingerprint import identity_of, of_files, of_model
+from .encoder import COSTLY, FORMAT, MODELS, UNTRIMMED, VERSION, Encoder, sealed
 
 #: Text that the check encodes besides what the vocabulary was made for.
 SAMPLE = (
@@ -29,8 +32,9 @@ def export(
     model: Any,
     out: str | Path,
     *,
-    precisions: Sequence[str] = ("float32", "int8"),
+    precisions: Sequence[str] = ("int8",),
     vocabulary: Sequence[str] | None = None,
+    teacher: Any = None,
 ) -> dict[str, Any]:
     """Write a model for :class:`~optical_rs.edge.Encoder`, and check that both agree.
 
@@ -41,18 +45,22 @@ def export(
         :func:`~optical_rs.models.late_interaction` makes it.
     out : path
         A directory that does not exist or is empty.
-    precisions : sequence of {"float32", "int8"}
+    precisions : sequence of {"int8", "float32"}
         Weights to write. ``"int8"`` has the matrices in bytes, with a scale for each output channel, and
-        the word embeddings with a scale for each word; activations are quantised as they come.
+        the word embeddings with a scale for each word; activations become bytes with a scale for each token.
     vocabulary : sequence of str, optional
         Texts that the model will meet: pieces that they do not need are left out, which makes the word
-        embeddings small. These texts keep their tokens; others are cut into smaller pieces.
+        embeddings small. These texts keep their tokens; others are cut into smaller pieces, and a warning says
+        if that would cost much for new texts of the same kind.
+    teacher : path, hub id or MultiVectorEncoder, optional
+        What a student learnt from, where its checkpoint does not say it.
 
     Returns
     -------
     dict
         What ``edge.json`` says, with ``agreement``: the smallest and the mean cosine between the token
-        embeddings of the export and of the model, for each precision.
+        embeddings of the export and of the model, for each precision; and with ``vocabulary_cost``: how many times
+        the tokens new texts of the kind of ``vocabulary`` take (every tenth of them, measured without it).
 
     Raises
     ------
@@ -65,6 +73,7 @@ def export(
         require(package, "export")
     from tokenizers import Tokenizer
 
+    from .quantise import quantise
     from .vocabulary import trim
 
     for precision in precisions:
@@ -73,26 +82,30 @@ def export(
     if not precisions:
         raise InputError("precisions: expected at least one")
     out = check_out(out)
-    model, source = loaded(model)
+    model, source, record = loaded(model)
+    if teacher is not None:
+        record = {**record, "teacher_fingerprint": of_model(loaded(teacher)[0])}
     transformer, dense, mask = parts(model)
-    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    whole = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer, old = whole, None
     prompts = {role: model.prompts.get(role) or "" for role in ("query", "document")}
-    old = None
+    cost = None
     if vocabulary is not None:
-        every = [prompt + text for text in [*vocabulary, *SAMPLE] for prompt in prompts.values()]
-        tokenizer, old = trim(tokenizer, every)
-    network = _network(torch, transformer.auto_model, dense.linear, old)
-    skip = _skipped(model, mask, old)
+        sample = [prompt + text for text in SAMPLE for prompt in prompts.values()]
+        texts = [prompt + text for text in vocabulary for prompt in prompts.values()]
+        tokenizer, old = trim(whole, [*sample, *texts])
+        cost = _cost_of_new_texts(whole, sample, list(vocabulary), prompts)
     pad = model.tokenizer.pad_token_id or 0
     config: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "name": source,
+        **identity_of(model, record),
         "dim": int(dense.linear.out_features),
         "max_tokens": int(model.get_max_seq_length() or 512),
         "prompts": prompts,
         "pad_id": pad if old is None else old.index(pad),
-        "skip": skip,
+        "skip": _skipped(model, mask, old),
         "vocabulary": tokenizer.get_vocab_size(),
         "precisions": list(precisions),
     }
@@ -101,24 +114,54 @@ def export(
         folder = Path(temporary) / "model"
         folder.mkdir()
         tokenizer.save(str(folder / "tokenizer.json"))
-        _write_onnx(torch, network, folder / MODELS["float32"])
+        if cost is not None:
+            (folder / UNTRIMMED).write_bytes(lzma.compress(_plain(whole).encode()))
+            config["vocabulary_cost"] = round(cost, 3)
+        _write_onnx(
+            torch, _network(torch, transformer.auto_model, dense.linear, old), folder / MODELS["float32"]
+        )
         if "int8" in precisions:
-            _write_int8(folder / MODELS["float32"], folder / MODELS["int8"])
+            quantise(folder / MODELS["float32"], folder / MODELS["int8"])
+        config["files"] = {file.name: of_files(file) for file in sorted(folder.iterdir())}
+        every = sealed({**config, "precisions": list(dict.fromkeys(["float32", *precisions]))})
+        (folder / "edge.json").write_text(json.dumps(every), encoding="utf-8")
+        check = [*SAMPLE, *(vocabulary or ())[:100]]
+        agreement = {p: _agreement(model, Encoder(folder, precision=p), check) for p in every["precisions"]}
+        if agreement["float32"]["smallest"] < 0.999:
+            raise InputError(
+                f"model: exported embeddings are off: smallest cosine {agreement['float32']['smallest']:.4f}"
+            )
         if "float32" not in precisions:
             (folder / MODELS["float32"]).unlink()
-        (folder / "edge.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        check = [*SAMPLE, *(vocabulary or ())[:100]]
-        config["agreement"] = {p: _agreement(model, Encoder(folder, precision=p), check) for p in precisions}
-        if "float32" in precisions and config["agreement"]["float32"]["smallest"] < 0.999:
-            raise InputError(
-                f"model: exported embeddings are off: smallest cosine "
-                f"{config['agreement']['float32']['smallest']:.4f}"
-            )
+            del config["files"][MODELS["float32"]]
+        config["agreement"] = {precision: agreement[precision] for precision in precisions}
+        config = sealed(config)
         (folder / "edge.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
         shutil.move(folder, out)
+    if cost is not None and cost > COSTLY:
+        warnings.warn(
+            f"vocabulary: new texts like these take {cost:.1f} × the tokens of the whole vocabulary; "
+            "name more of what the model will meet",
+            stacklevel=2,
+        )
     return config
+
+
+def _cost_of_new_texts(whole: Any, sample: list[str], texts: list[str], prompts: dict[str, str]) -> float:
+    """How many times the tokens texts take whose pieces were not asked for: every tenth, without them."""
+    from .vocabulary import token_cost, trim
+
+    new = texts[::10][:1000]
+    others = [p + text for i, text in enumerate(texts) if i % 10 or i >= 10_000 for p in prompts.values()]
+    trimmed, _ = trim(whole, [*sample, *others])
+    return token_cost(trimmed, whole, new)[1]
+
+
+def _plain(tokenizer: Any) -> str:
+    """A tokenizer as JSON without blanks."""
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
 
 
 def check_out(out: str | Path) -> Path:
@@ -129,13 +172,14 @@ def check_out(out: str | Path) -> Path:
     return out
 
 
-def loaded(model: Any) -> tuple[Any, str]:
-    """A model, loaded if it is a path or hub id, and what to call it."""
+def loaded(model: Any) -> tuple[Any, str, dict[str, Any]]:
+    """A model, loaded if it is a path or hub id, what to call it, and what its checkpoint says of how it was made."""
     from ..models import load_model
+    from ..record import record_of
 
     if isinstance(model, (str, Path)):
-        return load_model(model, device="cpu"), str(model)
-    return model, type(model).__name__
+        return load_model(model, device="cpu"), str(model), record_of(model)
+    return model, type(model).__name__, {}
 
 
 def parts(model: Any) -> tuple[Any, Any, Any]:
@@ -153,22 +197,22 @@ def parts(model: Any) -> tuple[Any, Any, Any]:
 
 
 def _network(torch: Any, encoder: Any, head: Any, old: list[int] | None) -> Any:
-    """Token ids and mask → unit token embeddings."""
+    """Token ids → unit token embeddings. There is no mask: texts of one length are encoded together."""
 
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.encoder, self.head = encoder, head
 
-        def forward(self, input_ids, attention_mask):
-            found = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        def forward(self, input_ids):
+            found = self.encoder(input_ids=input_ids, return_dict=True)
             return torch.nn.functional.normalize(self.head(found.last_hidden_state), dim=-1)
 
-    network = Network().eval()
+    # The model that was given stays as it is.
+    network = copy.deepcopy(Network().eval())
+    # The plainest form of attention: others guard against rows that are masked altogether.
+    network.encoder.set_attn_implementation("eager")
     if old is not None:
-        import copy
-
-        network = copy.deepcopy(network)
         words = network.encoder.get_input_embeddings()
         kept = words.weight.detach()[torch.tensor(old)]
         network.encoder.set_input_embeddings(torch.nn.Embedding.from_pretrained(kept))
@@ -187,7 +231,6 @@ def _skipped(model: Any, mask: Any, old: list[int] | None) -> dict[str, list[int
 
 def _write_onnx(torch: Any, network: Any, file: Path) -> None:
     ids = torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]])
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     loud = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loud]
     with warnings.catch_warnings(), torch.no_grad():
@@ -197,11 +240,11 @@ def _write_onnx(torch: Any, network: Any, file: Path) -> None:
         try:
             torch.onnx.export(
                 network,
-                (ids, mask),
+                (ids,),
                 str(file),
-                input_names=["input_ids", "attention_mask"],
+                input_names=["input_ids"],
                 output_names=["token_embeddings"],
-                dynamic_shapes=({0: "batch", 1: "tokens"}, {0: "batch", 1: "tokens"}),
+                dynamic_shapes=({0: "batch", 1: "tokens"},),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -209,48 +252,6 @@ def _write_onnx(torch: Any, network: Any, file: Path) -> None:
         finally:
             for logger, level in zip(loud, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _write_int8(float32: Path, file: Path) -> None:
-    """Matrices by onnxruntime's dynamic quantisation, word embeddings with a scale for each word."""
-    import onnx
-    from onnx import helper, numpy_helper
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        quantize_dynamic(
-            float32, file, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
-        )
-    finally:
-        root.setLevel(level)
-    model = onnx.load(file)
-    graph = model.graph
-    lookup = next(n for n in graph.node if n.op_type == "Gather" and "input_ids" in n.input)
-    words = next(i for i in graph.initializer if i.name == lookup.input[0])
-    values = numpy_helper.to_array(words)
-    scales = np.abs(values).max(axis=1, keepdims=True) / 127
-    codes = np.round(values / np.where(scales > 0, scales, 1)).astype(np.int8)
-    graph.initializer.remove(words)
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(codes, "words.codes"),
-            numpy_helper.from_array(scales.astype(np.float32), "words.scales"),
-        ]
-    )
-    at = list(graph.node).index(lookup)
-    graph.node.remove(lookup)
-    nodes = [
-        helper.make_node("Gather", ["words.codes", "input_ids"], ["words.found"], axis=0),
-        helper.make_node("Cast", ["words.found"], ["words.float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Gather", ["words.scales", "input_ids"], ["words.scale"], axis=0),
-        helper.make_node("Mul", ["words.float", "words.scale"], [lookup.output[0]]),
-    ]
-    for offset, node in enumerate(nodes):
-        graph.node.insert(at + offset, node)
-    onnx.save(model, file)
 
 
 def _agreement(model: Any, encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:

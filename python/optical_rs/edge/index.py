@@ -1,15 +1,19 @@
 """``index``: documents as a store of tokens, ready to be searched."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sized
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 
 from ..errors import InputError
-from ..similarity import TokenStore
-from .encoder import Encoder
+from ..similarity import TokenStore, columns, pool
+from .encoder import COSTLY, Encoder
 
 #: Documents that are encoded and committed together.
 BATCH = 512
+#: Texts whose tokens are counted to see what a trimmed vocabulary costs.
+_SAMPLE = 100
 
 
 def index(
@@ -49,23 +53,30 @@ def index(
     Raises
     ------
     InputError
-        A store of another model, windows that do not fit, or an id that is repeated.
+        A store of another model (by content: a model that was moved is the same), windows that do not fit, or an
+        id that is repeated.
+
+    Warns
+    -----
+    UserWarning
+        If documents take many more tokens than with the vocabulary that the model had before it was trimmed, or a
+        store of an older version does not say which model made it.
     """
     out = Path(out)
-    made_with = {"model": encoder.name, "window": window, "overlap": overlap}
-    if (out / "store.json").exists():
+    made_with = {"encoder": encoder.content, "window": window, "overlap": overlap}
+    if columns.holds_store(out):
         store = TokenStore(out)
-        found = {key: store.metadata.get(key) for key in made_with}
-        if found != made_with or store.dim != encoder.dim:
-            raise InputError(f"out: {out} was made with {found}, dimension {store.dim}; got {made_with}")
+        _expect_same(store, {**made_with, "dimension": encoder.dim}, encoder.name)
     else:
-        store = TokenStore.create(out, encoder.dim, made_with, dtype=dtype)
+        metadata = {"model": encoder.name, **encoder.identity, **made_with}
+        store = TokenStore.create(out, encoder.dim, metadata, dtype=dtype)
     with store.writing():
         deleted = store.deleted
         known = {document_of(store, i) for i in range(len(store)) if not deleted[i]}
         pairs = iter(documents.items() if isinstance(documents, Mapping) else documents)
         done = 0
         total = len(documents) if isinstance(documents, Sized) else 0
+        measured = False
         while batch := list(itertools.islice(pairs, BATCH)):
             missing = [(name, text) for name, text in batch if name not in known]
             ids, texts = [], []
@@ -73,6 +84,9 @@ def index(
                 pieces = [text] if window is None else encoder.windows(text, window, overlap)
                 texts += pieces
                 ids += [name] if window is None else [f"{name}#{i}" for i in range(len(pieces))]
+            if texts and not measured:
+                _warn_of_cost(encoder, texts[:: -(-len(texts) // _SAMPLE)])
+                measured = True
             if ids:
                 store.append(encoder.encode_document(texts), ids, texts)
             done += len(batch)
@@ -81,10 +95,83 @@ def index(
     return store
 
 
+def _expect_same(store: TokenStore, made_with: dict[str, object], model: str) -> None:
+    found = {key: store.metadata.get(key) for key in made_with} | {"dimension": store.dim}
+    if "encoder" not in store.metadata:
+        warnings.warn(f"out: {store.path} does not say which model made it; it is added to", stacklevel=3)
+        found["encoder"] = made_with["encoder"]
+    wrong = [key for key, value in made_with.items() if found[key] != value]
+    if "encoder" in wrong:
+        raise InputError(
+            f"out: {store.path} was made with another model ({store.metadata['model']}) than {model}"
+        )
+    if wrong:
+        said = ", ".join(f"{key} {found[key]}, got {made_with[key]}" for key in wrong)
+        raise InputError(f"out: {store.path} was made with {said}")
+
+
+def _warn_of_cost(encoder: Encoder, texts: Sequence[str]) -> None:
+    share, cost = encoder.vocabulary_cost(texts)
+    if cost > COSTLY:
+        warnings.warn(
+            f"vocabulary: {share:.0%} of documents lie outside the model's trimmed vocabulary, and they take "
+            f"{cost:.1f} × the tokens of the whole one; export the model again with texts like these",
+            stacklevel=3,
+        )
+
+
 def coarse_of(path: str | Path) -> Path:
     """Where the coarse store of an index is, if it has one."""
     path = Path(path)
     return path.with_name(path.name + ".coarse")
+
+
+def make_coarse(
+    store: TokenStore, factor: int, progress: Callable[[int, int], None] | None = None
+) -> TokenStore:
+    """Make the coarse store of an index, in place of the one that it has.
+
+    Parameters
+    ----------
+    store : TokenStore
+    factor, progress
+        As for :func:`~optical_rs.similarity.pool`.
+
+    Raises
+    ------
+    InputError
+        If there is anything else in the coarse store's place, or in it.
+    """
+    path = coarse_of(store.path)
+    new = path.with_name(path.name + ".new")
+    for place in (path, new):
+        expect_coarse(place)
+    try:
+        if columns.holds_store(new):  # of a run that was interrupted
+            columns.remove(new)
+        pool(store, new, factor, progress=progress)
+        if columns.holds_store(path):
+            columns.remove(path)
+        new.rename(path)
+    except OSError as error:
+        raise InputError(f"pool: {path} cannot be replaced ({error.strerror or error})") from None
+    return TokenStore(path)
+
+
+def expect_coarse(path: Path) -> int | None:
+    """The factor of a coarse store, if there is one; nothing else may be there.
+
+    Raises
+    ------
+    InputError
+    """
+    if not os.path.lexists(path):
+        return None
+    foreign = path.is_symlink() or not path.is_dir() or set(path.iterdir()) - set(columns.own(path))
+    factor = None if foreign else TokenStore(path).metadata.get("pool")
+    if type(factor) is not int:
+        raise InputError(f"pool: {path} is no coarse store, and is left alone; move it away")
+    return factor
 
 
 def document_of(store: TokenStore, number: int) -> str:

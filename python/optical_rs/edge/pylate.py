@@ -37,7 +37,7 @@ def export_pylate(model: Any, out: str | Path) -> dict[str, Any]:
     """
     save_file = require("safetensors.torch", "train").save_file
     out = check_out(out)
-    model, _ = loaded(model)
+    model, _, _ = loaded(model)
     transformer, dense, mask = parts(model)
     if mask.skiplist_words and "query" in mask.skiplist_tasks:
         raise InputError("model: leaves words of queries out, which PyLate cannot")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..fingerprint import expect_related
 from ..similarity import TokenStore, maxsim, search
 from ..similarity.maxsim import FirstStage
 from ..transport import solve_batch
@@ -100,15 +101,12 @@ def search_texts(
     Raises
     ------
     InputError
-        A query that is empty, or a store of another dimension.
+        A query that is empty, or a store of a model that has another teacher.
     """
     for i, query in enumerate(queries):
         if not query.strip():
             raise InputError(f"queries: expected text, got nothing at {i}")
-    if store.dim != encoder.dim:
-        raise InputError(
-            f"store: has dimension {store.dim}, but the model has {encoder.dim}; index with its partner"
-        )
+    expect_fitting(encoder, store)
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
     if not len(store) or not queries:
@@ -117,6 +115,20 @@ def search_texts(
     pieces = k * _most_pieces(store)
     found = search(encoder.encode_query(queries), store, pieces, coarse=coarse, progress=progress)
     return [_documents(store, hits, k) for hits in found]
+
+
+def expect_fitting(encoder: Encoder, store: TokenStore) -> None:
+    """Refuse a store whose tokens mean something else than the model's.
+
+    Raises
+    ------
+    InputError
+    """
+    if store.dim != encoder.dim:
+        raise InputError(
+            f"store: has dimension {store.dim}, but the model has {encoder.dim}; index with its teacher"
+        )
+    expect_related(encoder.identity, store.metadata, f"store: {store.path}")
 
 
 def rerank(
@@ -145,6 +157,7 @@ def rerank(
     InputError
         A query without text, or a document that the store does not have.
     """
+    expect_fitting(encoder, store)
     pieces: dict[str, list[int]] = {}
     for i in np.flatnonzero(~store.deleted).tolist():
         pieces.setdefault(document_of(store, i), []).append(i)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError, closest
 from ..losses import options_of, resolve_loss
-from ..similarity.store import DTYPES
+from ..similarity.columns import DTYPES
 from ..training import arguments
 from ..training.batches import ORDERS
 from ..training.hybrid import OPTIONS as HYBRID

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import InputError, closest
-from .base import BitextLoss, pooled
+from .base import BitextLoss, mean_tokens
 from .greedy import GreedyAlignmentLoss
 from .optical import OpticalLoss
 from .pooled import PooledMSELoss
@@ -64,7 +64,7 @@ __all__ = [
     "OpticalLoss",
     "PooledMSELoss",
     "TranslateDistillLoss",
+    "mean_tokens",
     "options_of",
-    "pooled",
     "resolve_loss",
 ]

@@ -44,7 +44,7 @@ class BitextLoss(nn.Module, ABC):
                 self.weight = weight
 
             def compare(self, features, labels, x, x_mask, y, y_mask):
-                cosine = torch.cosine_similarity(pooled(x, x_mask), pooled(y, y_mask))
+                cosine = torch.cosine_similarity(mean_tokens(x, x_mask), mean_tokens(y, y_mask))
                 return self.weight * (1 - cosine).mean()
     """
 
@@ -128,7 +128,7 @@ def pad(texts: Sequence[np.ndarray], dim: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-def pooled(x: Tensor, mask: Tensor) -> Tensor:
+def mean_tokens(x: Tensor, mask: Tensor) -> Tensor:
     """Mean token vectors (batch, dim)."""
     weights = mask.to(x.dtype)[:, :, None]
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)

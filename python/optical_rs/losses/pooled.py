@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from .base import BitextLoss, pooled
+from .base import BitextLoss, mean_tokens
 
 
 def pooled_mse(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
     """Mean over the batch of ``|mean(x) − mean(y)|²``."""
-    return (pooled(x, x_mask) - pooled(y, y_mask)).square().sum(1).mean()
+    return (mean_tokens(x, x_mask) - mean_tokens(y, y_mask)).square().sum(1).mean()
 
 
 class PooledMSELoss(BitextLoss):

@@ -68,6 +68,8 @@ def maxsim(
     ------
     InputError
         Shapes or dimensions that do not fit.
+    MemoryError
+        More scores than there is memory for; :func:`search` keeps the best of them alone.
 
     References
     ----------
@@ -83,7 +85,13 @@ def maxsim(
     """
     q_values, q_offsets = _queries(queries, query_lengths)
     d_values, d_offsets = _packed("documents", documents, document_lengths)
+    _expect_memory((len(q_offsets) - 1) * (len(d_offsets) - 1))
     return _core.maxsim(q_values, q_offsets, d_values, d_offsets)
+
+
+def _expect_memory(numbers: int) -> None:
+    """Ask for a result's memory where a refusal is a MemoryError: the native core would end the process."""
+    np.empty(numbers, dtype=np.float32)
 
 
 def _queries(queries: Any, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +152,8 @@ def search(
     """
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
+    if isinstance(documents, TokenStore):
+        documents = documents.snapshot()
     if coarse is not None:
         return _search_twice(queries, documents, k, coarse, candidates or max(20 * k, 200), progress)
     q_values, q_offsets = _queries(queries)
@@ -160,6 +170,8 @@ def search(
         places[sorted(range(n), key=names.__getitem__)] = np.arange(n)
         if isinstance(documents, TokenStore):
             places[documents.deleted] = -1
+    k = min(k, n)
+    _expect_memory(2 * (len(q_offsets) - 1) * k)  # numbers and scores
     offsets, numbers, scores = _core.search(q_values, q_offsets, d_values, d_offsets, places, k, progress)
     hits = [(document_ids[i], score) for i, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
     return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]
@@ -175,11 +187,14 @@ def _search_twice(
 ) -> list[list[tuple[str, float]]]:
     if not isinstance(documents, TokenStore):
         raise InputError(f"coarse: needs a TokenStore as documents, got {type(documents).__name__}")
+    k, candidates = (min(number, max(len(documents), 1)) for number in (k, candidates))
     if candidates < k:
         raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
     q_values, q_offsets = _queries(queries)
     found: list[list[tuple[str, float]]] = []
     if isinstance(coarse, TokenStore):
+        if coarse.metadata.get("of", documents.fingerprint) != documents.fingerprint:
+            raise InputError("coarse: was made of other texts than documents has; pool them again")
         live = len(documents) - int(documents.deleted.sum())
         if live > len(coarse):
             raise InputError(f"coarse: has {len(coarse)} texts, but documents {live}; pool them again")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, require
-from .store import TokenStore
+from .store import TokenStore, making
 
 
 def pool(
@@ -64,9 +64,10 @@ def pool(
     if factor < 2:
         raise InputError(f"factor: expected at least 2, got {factor}")
     hierarchy = require("scipy.cluster.hierarchy", "compare")
-    made = TokenStore.create(path, store.dim, {**store.metadata, "pool": factor}, dtype=dtype)
+    store = store.snapshot()
     numbers = np.flatnonzero(~store.deleted).tolist()
-    with made.writing():
+    metadata = {**store.metadata, "pool": factor, "of": store.fingerprint}
+    with making(path, store.dim, metadata, dtype) as made:
         for first in range(0, len(numbers), 4096):
             part = numbers[first : first + 4096]
             groups = [_grouped(store[i], factor, hierarchy) for i in part]

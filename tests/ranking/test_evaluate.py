@@ -493,6 +493,20 @@ def test_results_of_a_search_as_arrays():
     assert evaluate(judged, run, ["map", "num_ret"]).mean == {"map": 0.75, "num_ret": 3}
 
 
+def test_arrays_at_odd_addresses_are_copied():
+    from optical_rs.ranking.tables import arrays
+
+    def odd(values, dtype):
+        data = np.array(values, dtype).tobytes()
+        return np.frombuffer(b"x" + data, dtype, offset=1)
+
+    given = odd([1, 1], np.int64), odd([7, 8], np.int64), odd([0.5, 0.25], np.float64)
+    assert not any(array.flags.aligned for array in given)
+    taken = arrays("run", given)
+    assert all(array.flags.aligned and array.flags.c_contiguous for array in taken)
+    assert evaluate(tuple(np.array(x) for x in ([1], [8], [1])), given, ["map"]).mean["map"] == 0.5
+
+
 def test_bad_tables():
     pandas = pytest.importorskip("pandas")
     qrels = {"1": {"a": 1}}

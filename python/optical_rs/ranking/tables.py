@@ -11,6 +11,8 @@ from ..errors import InputError
 TOPIC = ("query_id", "qid", "q_id", "topic", "query")
 DOCUMENT = ("doc_id", "docno", "docid", "document", "doc")
 VALUE = {"qrels": ("relevance", "label", "rel", "score"), "run": ("score",)}
+#: Of arrays that the native core reads: one value after another, each where its type may lie.
+_READABLE = ["C_CONTIGUOUS", "ALIGNED"]
 _VALUE_TYPE = {"qrels": np.int64, "run": np.float64}
 
 
@@ -93,7 +95,7 @@ def _values(name: str, column: Any) -> np.ndarray:
         expected = "integers" if name == "qrels" else "numbers"
         hint = "; are qrels and run swapped?" if name == "qrels" and values.dtype.kind == "f" else ""
         raise InputError(f"{name}: expected {expected} as values, got {values.dtype}{hint}")
-    return np.ascontiguousarray(values, dtype=wanted)
+    return np.require(values, wanted, _READABLE)
 
 
 def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
@@ -106,7 +108,7 @@ def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
 
 def _integers(column: Any) -> np.ndarray | None:
     if str(getattr(column, "dtype", getattr(column, "type", ""))).lower().startswith(("int", "uint")):
-        return np.ascontiguousarray(np.asarray(column), dtype=np.int64)
+        return np.require(np.asarray(column), np.int64, _READABLE)
     return None
 
 

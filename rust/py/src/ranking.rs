@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyString};
 
-use crate::enter::{InputError, Watch, watched};
+use crate::enter::{InputError, Watch, enter, watched};
 
 type Array<'py, T> = PyReadonlyArray1<'py, T>;
 type Ids<'py> = (Array<'py, u8>, Array<'py, i64>);
@@ -445,7 +445,10 @@ where
 pub(crate) fn read_run<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<Bound<'py, PyDict>> {
     let held = Held::new(&run)?;
     match held.data().map_err(raise)? {
-        Data::Text(file, text) => dicts(py, &trec::read_run(file, text, Version::Nine).map_err(raise)?),
+        Data::Text(file, text) => {
+            let read = enter(py, 0.0, |_| Ok(trec::read_run(file, text, Version::Nine)))?;
+            dicts(py, &read.map_err(raise)?)
+        }
         _ => Err(raise(mixed())),
     }
 }
@@ -455,7 +458,10 @@ pub(crate) fn read_run<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<
 pub(crate) fn read_qrels<'py>(py: Python<'py>, qrels: Source<'py, i64>) -> PyResult<Bound<'py, PyDict>> {
     let held = Held::new(&qrels)?;
     match held.data().map_err(raise)? {
-        Data::Text(file, text) => dicts(py, &trec::read_qrels(file, text, Version::Nine).map_err(raise)?),
+        Data::Text(file, text) => {
+            let read = enter(py, 0.0, |_| Ok(trec::read_qrels(file, text, Version::Nine)))?;
+            dicts(py, &read.map_err(raise)?)
+        }
         _ => Err(raise(mixed())),
     }
 }

@@ -11,8 +11,6 @@ from ..errors import InputError
 TOPIC = ("query_id", "qid", "q_id", "topic", "query")
 DOCUMENT = ("doc_id", "docno", "docid", "document", "doc")
 VALUE = {"qrels": ("relevance", "label", "rel", "score"), "run": ("score",)}
-#: Of arrays that the native core reads: one value after another, each where its type may lie.
-_READABLE = ["C_CONTIGUOUS", "ALIGNED"]
 _VALUE_TYPE = {"qrels": np.int64, "run": np.float64}
 
 
@@ -95,7 +93,8 @@ def _values(name: str, column: Any) -> np.ndarray:
         expected = "integers" if name == "qrels" else "numbers"
         hint = "; are qrels and run swapped?" if name == "qrels" and values.dtype.kind == "f" else ""
         raise InputError(f"{name}: expected {expected} as values, got {values.dtype}{hint}")
-    return np.require(values, wanted, _READABLE)
+    # The native core reads one value after another, each where its type may lie.
+    return np.require(values, wanted, ["C", "A"])
 
 
 def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
@@ -108,7 +107,7 @@ def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
 
 def _integers(column: Any) -> np.ndarray | None:
     if str(getattr(column, "dtype", getattr(column, "type", ""))).lower().startswith(("int", "uint")):
-        return np.require(np.asarray(column), np.int64, _READABLE)
+        return np.require(np.asarray(column), np.int64, ["C", "A"])
     return None
 
 

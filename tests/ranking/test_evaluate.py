@@ -277,6 +277,8 @@ def test_names_come_out_as_they_went_in():
         ({"q": {"d": 1}}, {"q": {"d": "high"}}, "run: topic 'q', document 'd': expected a number as score, "
          "got high (str)"),
         ({"q": {"d": 1}}, {"q": {7: 1.0}}, "run: topic 'q': expected text as id of a document, got 7 (int)"),
+        ({1: {"d": 1}, "1": {"e": 1}}, {}, "qrels: two topics have the same id, one as text and one as a number"),
+        ({"q": {"\ud800": 1}}, {"q": {"d": 1.0}}, "ids: no text that has bytes: '\\ud800'"),
         ({"q": {"d": 1}}, {"q": 1.0}, "run: expected {topic: {document: score}}, got other values than dicts"),
         ({"q": {"d": 1}}, {"z": {"d": 1.0}}, "run: no topic in common with qrels; it has z, judged are q"),
         ({"q": {"d": 1}}, {}, "run: no topic in common with qrels; it has none, judged are q"),
@@ -293,6 +295,31 @@ def test_what_users_mix_up_gets_one_line(qrels, run, message):
     with pytest.raises(InputError) as caught:
         evaluate(qrels, run)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relevance_level": 1.5}, "relevance_level: expected an integer, got 1.5"),
+        ({"relevance_level": 2**70}, "relevance_level: expected an integer, got 1180591620717411303424"),
+        ({"max_documents": -1}, "max_documents: expected an integer >= 0, got -1"),
+        ({"collection_size": -3}, "collection_size: expected an integer >= 0, got -3"),
+    ],
+)
+def test_options_that_are_no_integers(options, message):
+    with pytest.raises(InputError) as caught:
+        evaluate({"q": {"d": 1}}, {"q": {"d": 1.0}}, **options)
+    assert str(caught.value) == message
+
+
+def test_a_topic_without_documents_is_missing_as_it_is_in_a_file(tmp_path):
+    judged, run = {"q": {"a": 1}, "r": {"a": 1}}, {"q": {}, "r": {"a": 1.0}}
+    write_run(tmp_path / "run", run, "t")
+    for complete, mean in ((False, 1.0), (True, 0.5)):
+        ours = evaluate(judged, run, ["map", "iprec_at_recall_0.00"], complete=complete)
+        assert ours.missing == ["q"]
+        assert ours.mean == {"map": mean, "iprec_at_recall_0.00": mean}
+        assert ours == evaluate(judged, tmp_path / "run", ours.measures, complete=complete)
 
 
 def test_topics_that_a_run_lacks_are_named():

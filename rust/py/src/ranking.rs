@@ -63,7 +63,13 @@ fn push_id(ids: &mut Vec<u8>, id: &Bound<'_, PyString>) -> PyResult<()> {
     if let Ok(text) = id.to_str() {
         ids.extend_from_slice(text.as_bytes());
     } else {
-        let bytes = id.call_method1("encode", ("utf-8", "surrogateescape"))?;
+        let encoded = id.call_method1("encode", ("utf-8", "surrogateescape"));
+        let bytes = match encoded {
+            Ok(bytes) => bytes,
+            Err(_) => {
+                return Err(InputError::new_err(format!("ids: no text that has bytes: {}", id.repr()?)));
+            }
+        };
         ids.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
     }
     Ok(())

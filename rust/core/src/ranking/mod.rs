@@ -158,7 +158,9 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
             if let Some(done) = options.done {
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            let row = judged.get(*topic).map(|judged| measure(scratch, &how, judged)).transpose();
+            // A topic without documents is as good as missing, as it would be in a file.
+            let judged = judged.get(*topic).filter(|_| scratch.documents().next().is_some());
+            let row = judged.map(|judged| measure(scratch, &how, judged)).transpose();
             let fault = |reason| Fault::contradiction(documents.position(0), reason);
             row.map_err(|reason| fault(format!("topic '{}': {reason}", topic.show())))
         });

@@ -25,6 +25,7 @@ mod preference;
 mod qrels;
 mod ranked;
 mod rows;
+mod scratch;
 pub mod trec;
 
 use std::collections::BTreeMap;
@@ -37,9 +38,10 @@ pub use gain::Gain;
 pub use measure::{ALL, Formula, Measure, Summary};
 pub use preference::{Preference, Statement, evaluate_preferences};
 pub use qrels::{GroupQrels, Preferences};
+use ranked::all_or_first;
 pub use ranked::{AtLevel, Fault, Id, Judgments, Ranked, Retrieved};
-use ranked::{Ranking, Scratch, all_or_first};
 pub use rows::{Column, Rows, TextColumn, qrels_of_rows, qrels_of_topics, run_of_rows};
+use scratch::{Ranking, Scratch};
 
 /// Judgments: topic → document → relevance.
 pub type Qrels<T, D> = BTreeMap<T, Judgments<D>>;

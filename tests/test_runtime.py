@@ -1,7 +1,6 @@
 """The native core as a citizen of a process: import, threads, signals, forks."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -120,11 +119,47 @@ def test_a_data_loader_worker_can_solve():
     assert list(loader) == want.tolist()
 
 
-def test_the_stub_names_what_the_binary_has():
-    from pathlib import Path
+def test_the_stub_is_that_of_the_binary():
+    pytest.importorskip("mypy.stubtest")
+    command = [sys.executable, "-m", "mypy.stubtest", "optical_rs._core", "--ignore-missing-stub"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
-    import optical_rs._core as core
 
-    stub = Path(core.__file__).with_name("_core.pyi").read_text()
-    named = set(re.findall(r"^(?:def|class) (\w+)", stub, re.MULTILINE))
-    assert named == {n for n in dir(core) if not n.startswith("_")}
+def threads_of_this_process() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc here")
+def test_pools_do_not_pile_up():
+    cost = np.zeros((4, 3, 3), np.float32)
+    before = threads_of_this_process()
+    try:
+        for n in range(60):
+            optical_rs.set_num_threads(1 + n % 3)
+            solve_batch(cost, 0.1)
+        racing = [threading.Thread(target=solve_batch, args=(cost, 0.1)) for _ in range(8)]
+        for thread in racing:
+            thread.start()
+        for thread in racing:
+            thread.join()
+        deadline = time.monotonic() + 5
+        # Threads of a pool that was replaced end by and by.
+        while threads_of_this_process() > before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threads_of_this_process() <= before + 3
+    finally:
+        optical_rs.set_num_threads(0)
+
+
+@pytest.mark.parametrize(("given", "says"), [("3", "3"), ("0", "OPTICAL_RS_NUM_THREADS: expected a number")])
+def test_the_environment_sets_the_threads(given, says):
+    code = "import optical_rs; print(optical_rs.build_info()['threads'])"
+    environment = {**os.environ, "OPTICAL_RS_NUM_THREADS": given}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert says in (found.stdout if given == "3" else found.stderr)
+
+
+def test_free_threaded_python_is_declined():
+    # Says nothing where there is a lock anyway; where there is none, the module asks for it.
+    assert getattr(sys, "_is_gil_enabled", lambda: True)()

@@ -276,19 +276,20 @@ def test_tmx_and_sgml_are_read_in_bounded_memory(tmp_path):
 def test_pairs_of_questions_and_passages(tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [
-        {"query": "who?", "passage": "she", "negatives": ["he", "they"]},
+        {"query": "who?", "passage": "she", "negatives": ["he", "they"], "answers": ["she"]},
         {"query": "where?", "passage": "here"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = load_pairs(path)
     assert (found.questions, found.passages) == (["who?", "where?"], ["she", "here"])
-    assert found.negatives == [("he", "they"), ()]
+    assert (found.negatives, found.answers) == ([("he", "they"), ()], [("she",), ()])
     assert repr(found) == f"QuestionPassages('{path}', 2 pairs, 1 with negatives)"
     for text, message in (
         ('{"query": "a"}', r":1: no field 'passage'"),
         ('{"query": "a", "passage": null}', r":1: field 'passage': expected text, got None"),
         ('{"query": "a", "passage": " "}', r":1: the passage is empty"),
         ('{"query": "a", "passage": "b", "negatives": "c"}', r":1: field 'negatives': expected a list"),
+        ('{"query": "a", "passage": "b", "answers": [1]}', r":1: field 'answers': expected a list"),
         ("", "no question–passage pairs"),
     ):
         path.write_text(text)
@@ -327,7 +328,7 @@ def test_pairs_in_the_format_of_squad(tmp_path):
     ]
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": questions}]}]}))
     found = load_pairs(f"squad:{path}")
-    assert (found.questions, found.passages) == (["what?"], [context])
+    assert (found.questions, found.passages, found.answers) == (["what?"], [context], [("two",)])
     path.write_text('{"data": [{}]}')
     with pytest.raises(InputError, match="expected the format of SQuAD"):
         load_pairs(f"squad:{path}")

@@ -480,7 +480,7 @@ def test_the_command(recipe, tmp_path, capsys):
     assert "ny, in domain: 12 queries, 12 documents" in capsys.readouterr().out
     main([*arguments, "--report_only"])
     out = capsys.readouterr().out
-    assert "pooled  " in out
+    assert "| pooled |" in out
     main([*arguments, "--dry_run"])
     out = capsys.readouterr().out
     assert (out.count("done"), out.count("to do")) == (2, 3)
@@ -500,6 +500,11 @@ def test_the_command(recipe, tmp_path, capsys):
         ({"seeds": {"low": 1}}, "seeds: expected a number of seeds for 'high'"),
         ({"baseline": "zero"}, "no system 'zero'; did you mean 'zero-shot'"),
         ({"out_of_domain": {"yy": {}}}, "out_of_domain: no language 'yy'"),
+        (
+            {"out_of_domain": {"ny": {"collection": "x", "querys": 3}}},
+            "out_of_domain: ny: unknown key 'querys'",
+        ),
+        ({"out_of_domain": {"ny": {"queries": 3}}}, "out_of_domain: ny: expected a collection"),
         ({"training": {"epochs": 3}}, "training: unknown key 'epochs'"),
         ({"systems": {"zero-shot": {"loss": "opticl"}}}, "unknown loss 'opticl'; did you mean 'optical'"),
         ({"systems": {"zero-shot": {"method": "psk"}}}, "unknown method 'psk'; did you mean 'psq'"),
@@ -534,8 +539,11 @@ def test_bad_recipes(recipe, tmp_path, change, message):
 def test_a_report_of_nothing(recipe, tmp_path):
     with pytest.raises(InputError, match="nothing was made"):
         write_report(tmp_path, [], recipe=read(recipe, tmp_path))
+    with pytest.raises(InputError, match=r"report_only: .*out holds no results of this recipe"):
+        run(recipe, tmp_path, report_only=True)
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", [p.stem for p in RECIPES.glob("*.yaml")])
+@pytest.mark.parametrize("name", sorted({p.stem for p in RECIPES.glob("*.yaml")} - {"english_teacher"}))
 def test_the_recipes_that_come_along_are_valid(name):
     assert sum(map(len, cells_of(experiments.read_recipe(name)))) >= 4

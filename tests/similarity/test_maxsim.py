@@ -1,12 +1,16 @@
 """MaxSim and search: against brute force in float64."""
 
+import os
+import threading
+import time
+
 import numpy as np
 import optical_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
-from optical_rs.similarity import maxsim, search
+from optical_rs.similarity import Documents, TokenStore, maxsim, search
 
 
 def brute(queries, documents):
@@ -98,6 +102,130 @@ def test_levels_and_threads(level, threads):
     assert (np.abs(scores - exact) <= 1e-5 * np.abs(exact)).all()
     if level == used:
         assert (scores == maxsim(queries, documents)).all()
+
+
+def test_arrays_are_scored_where_they_lie():
+    rng = np.random.default_rng(2)
+    texts = [rng.normal(size=(n, 8)).astype(np.float32) for n in (5, 0, 9)]
+    read_only = [t.copy() for t in texts]
+    for t in read_only:
+        t.flags.writeable = False
+    misaligned = [
+        np.frombuffer(b"\0" + t.tobytes(), np.uint8, offset=1).view(np.float32).reshape(t.shape)
+        for t in texts
+    ]
+    want = maxsim(texts, texts)
+    for other in (
+        read_only,
+        misaligned,
+        [t.astype(">f4") for t in texts],
+        [np.asfortranarray(t) for t in texts],
+        [t.tolist() if len(t) else t for t in texts],
+    ):
+        assert (maxsim(texts, other) == want).all()
+    documents = Documents(texts)
+    # No copy: what is written to the array is what is scored.
+    texts[0][:] = 0
+    assert (maxsim([np.ones((1, 8))], documents)[0, 0]) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("level", optical_rs.build_info()["simd_supported"])
+def test_numbers_that_are_not_finite_are_refused_by_name(bad, level):
+    texts = [np.ones((n, 5), np.float32) for n in (3, 9, 2)]
+    wrong = [t.copy() for t in texts]
+    wrong[1][7, 4] = bad
+    used = optical_rs.build_info()["simd"]
+    try:
+        optical_rs.set_simd_level(level)
+        for call in (lambda: maxsim(texts, wrong), lambda: search(texts, wrong, 2)):
+            with pytest.raises(
+                InputError, match=r"documents: text 1 has \S+ in token 7; expected finite numbers"
+            ):
+                call()
+        with pytest.raises(InputError, match=r"queries: text 1 has \S+ in token 7"):
+            maxsim(wrong, texts)
+    finally:
+        optical_rs.set_simd_level(used)
+
+
+def test_more_hits_than_could_be_are_asked_for():
+    texts = [np.ones((1, 2), np.float32)] * 3
+    for k in (3, 4, 2**31, 2**63, 2**200):
+        assert len(search(texts[:1], texts, k)[0]) == 3
+
+
+def memory_of_this_process(name):
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(name)) * 1024
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc here")
+def test_documents_without_tokens_need_little_memory():
+    queries = [np.ones((32, 8), np.float32)] * 64
+    documents = [np.ones((0, 8), np.float32)] * 30_000
+    search(queries, documents[:10], 1)
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
+    before = memory_of_this_process("VmRSS")
+    search(queries, documents, 1)
+    assert memory_of_this_process("VmHWM") - before < 40 << 20
+
+
+@given(problems(), st.integers(1, 6), st.data())
+def test_an_allow_list_is_a_search_of_fewer_documents(problem, k, data):
+    queries, documents = problem
+    names = [f"d{(7 * j) % 13}-{j}" for j in range(len(documents))]
+    allow = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    whole = search(queries, documents, len(names), document_ids=names)
+    some = search(queries, documents, k, document_ids=names, allow=allow)
+    assert some == [[hit for hit in hits if hit[0] in allow][:k] for hits in whole]
+
+
+def test_several_stores_are_searched_as_one(tmp_path):
+    rng = np.random.default_rng(3)
+    queries = [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(3)]
+    documents = [rng.normal(size=(n, 8)).astype(np.float32) for n in rng.integers(1, 9, 20)]
+    names = [f"d{i}" for i in range(20)]
+    stores = []
+    for part, (first, end) in enumerate(((0, 12), (12, 20))):
+        store = TokenStore.create(tmp_path / str(part), dim=8)
+        store.append(documents[first:end], ids=names[first:end])
+        stores.append(store)
+    want = search(queries, documents, 7, document_ids=names)
+    assert search(queries, stores, 7) == want
+    assert search(queries, stores, 2, allow=["d3", "d15"]) == search(
+        queries, documents, 2, document_ids=names, allow=["d3", "d15"]
+    )
+    stores[0].delete([want[0][0][0] if want[0][0][0] in stores[0] else "d0"])
+    left = [n for n in names if n in stores[0] or n in stores[1]]
+    assert search(queries, stores, 7) == search(queries, documents, 7, document_ids=names, allow=left)
+    with pytest.raises(InputError, match="allow: no document has the id 'd99'"):
+        search(queries, stores, 1, allow=["d1", "d99"])
+
+
+def test_prepared_documents_follow_their_store(tmp_path):
+    store = TokenStore.create(tmp_path / "store", dim=2)
+    store.append([np.eye(2)], ids=["a"])
+    assert search([np.eye(2)], store, 5) == [[("a", 2.0)]]
+    store.append([2 * np.eye(2)], ids=["b"])
+    assert search([np.eye(2)], store, 5) == [[("b", 4.0), ("a", 2.0)]]
+    store.delete(["b"])
+    assert search([np.eye(2)], store, 5) == [[("a", 2.0)]]
+
+
+def test_a_search_starts_no_thread_and_costs_nothing_by_the_number_of_documents():
+    threads = threading.active_count()
+    documents = Documents([np.ones((1, 4), np.float32)] * 20_000)
+    query, allow = [np.ones((1, 4), np.float32)], ["5", "7"]
+    search(query, documents, 1)
+    search(query, documents, 1, allow=allow)
+    began = time.perf_counter()
+    for _ in range(100):
+        search(query, documents, 1, allow=allow)
+    # Milliseconds each, if all documents were looked at.
+    assert (time.perf_counter() - began) / 100 < 0.001
+    assert threading.active_count() == threads
 
 
 def test_bad_input():

@@ -25,7 +25,7 @@ for name in json.loads(sys.argv[1]):
         *(given.get(k) for k in ("a", "b", "row_mask", "col_mask", "start")),
         str(p["method"]), int(p["max_iter"]), float(p["tol"]), p["reg_m"].tolist(),
     )
-    names = "plan f g value value_linear error n_iter converged status".split()
+    names = "plan f g value value_linear gap error n_iter converged status".split()
     np.savez(name + ".out.npz", **({} if solved is None else dict(zip(names, solved))))
 """
 
@@ -98,6 +98,7 @@ def test_the_interpreted_kernel_agrees_with_the_native_core(tmp_path):
             np.testing.assert_allclose(out["plan"][i], want.plan[0], atol=max(2e-6, 2e-7 / reg))
             np.testing.assert_allclose(out["value"][i], want.value[0], rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(out["value_linear"][i], want.value_linear[0], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(out["gap"][i], want.duality_gap[0], atol=max(2e-5, 2e-6 / reg))
             np.testing.assert_allclose(out["error"][i], want.marginal_error[0], atol=max(2e-5, 2e-6 / reg))
             assert STATUS[out["status"][i]] == status
             assert (out["n_iter"][i] < max_iter) == (tol > 0)

@@ -15,6 +15,7 @@ from ..errors import InputError, closest
 COMMANDS = {
     "train": "distil students by a recipe, and evaluate them",
     "experiment": "compare systems over languages and seeds, by a recipe",
+    "teacher": "train a teacher on English questions with passages, by a recipe",
     "evaluate": "evaluate a student on a collection",
     "split": "hold pairs of a bitext out as a test collection",
     "trec-eval": "trec_eval's measures of TREC runs, as it prints them",

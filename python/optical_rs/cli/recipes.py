@@ -20,7 +20,7 @@ OLD = {
 #: Keys of a recipe that a command line can express.
 KEYS = (
     *("bitext", "collection", "dev_collection", "teacher", "student", "dim", "side", "max_pairs"),
-    *("freeze_embeddings", "dropout", "token_dtype", "foreign_column", "english_column"),
+    *("head_text", "freeze_embeddings", "dropout", "token_dtype", "foreign_column", "english_column"),
 )
 #: The most used of the trainer's options.
 TRAINER = {
@@ -167,7 +167,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
             given = getattr(options, key)
             # Names stay as they are; numbers and switches are read as a recipe's.
             changes[key] = given if "str" in types[key] else read_yaml(given)
-    training, left = _training(rest)
+    training, left = read_training(rest)
     system = _system(left)
     if training:
         changes["training"] = training
@@ -188,7 +188,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
     raise InputError("recipe: expected a recipe, or --bitext; see docs/experiments.md")
 
 
-def _training(rest: list[str]) -> tuple[dict[str, Any], list[str]]:
+def read_training(rest: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Training arguments among what is left of a command line, and the others."""
     from transformers import HfArgumentParser
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import InputError, closest
@@ -25,15 +25,29 @@ class QuestionPassages:
         Passage i answers question i.
     negatives : list of tuple of str
         Passages that do not answer question i; empty where none are known.
+    answers : list of tuple of str
+        Short answers to question i, as its passage has them; empty where none are known.
     """
 
     name: str
     questions: list[str]
     passages: list[str]
     negatives: list[tuple[str, ...]]
+    answers: list[tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def take(self, places: Iterable[int]) -> "QuestionPassages":
+        """The pairs at these places."""
+        chosen = list(places)
+        return QuestionPassages(
+            self.name,
+            [self.questions[i] for i in chosen],
+            [self.passages[i] for i in chosen],
+            [self.negatives[i] for i in chosen],
+            [self.answers[i] for i in chosen],
+        )
 
     def __repr__(self) -> str:
         known = sum(map(bool, self.negatives))
@@ -46,10 +60,12 @@ class QuestionPassages:
 
 def _jsonl(path: Path) -> Iterator[tuple]:
     for where, row in json_lines(path):
-        negatives = row.get("negatives") or []
-        if not isinstance(negatives, list) or not all(isinstance(n, str) for n in negatives):
-            raise InputError(f"{where}: field 'negatives': expected a list of texts, got {negatives!r}")
-        yield where, text_of(where, row, "query"), text_of(where, row, "passage"), tuple(negatives)
+        for name in ("negatives", "answers"):
+            given = row.get(name) or []
+            if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+                raise InputError(f"{where}: field '{name}': expected a list of texts, got {given!r}")
+        negatives, answers = tuple(row.get("negatives") or ()), tuple(row.get("answers") or ())
+        yield where, text_of(where, row, "query"), text_of(where, row, "passage"), negatives, answers
 
 
 def _beir(path: Path, split: str) -> Iterator[tuple]:
@@ -72,7 +88,7 @@ def load_pairs(spec: str | os.PathLike, *, split: str = "train") -> QuestionPass
     Parameters
     ----------
     spec : str or path
-        * a ``.jsonl`` file of ``{"query": …, "passage": …}``, optionally with a list ``negatives``;
+        * a ``.jsonl`` file of ``{"query": …, "passage": …}``, optionally with lists ``negatives`` and ``answers``;
         * a folder in BEIR's layout, of whose judgments those above 0 make pairs;
         * ``"squad:FILE"`` in SQuAD's format;
         * ``"medquad"``, ``"qed"``, ``"xquad"``, ``"covid-qa"``, ``"pubmedqa"``;
@@ -111,13 +127,14 @@ def load_pairs(spec: str | os.PathLike, *, split: str = "train") -> QuestionPass
     else:
         known = [s.spelling for s in SOURCES.values() if s.pairs]
         raise InputError(f"pairs: no folder, .jsonl file or source '{spec}'{closest(spec, known)}")
-    questions, passages, negatives = [], [], []
-    for where, question, passage, others in rows:
+    questions, passages, negatives, answers = [], [], [], []
+    for where, question, passage, others, *short in rows:
         if not question.strip() or not passage.strip():
             raise InputError(f"{where}: the {'passage' if question.strip() else 'question'} is empty")
         questions.append(question.strip())
         passages.append(passage.strip())
         negatives.append(others)
+        answers.append(tuple(dict.fromkeys(short[0])) if short else ())
     if not questions:
         raise InputError(f"{spec}: no question–passage pairs")
-    return QuestionPassages(spec, questions, passages, negatives)
+    return QuestionPassages(spec, questions, passages, negatives, answers)

@@ -1,5 +1,6 @@
 """What the cells of a run share: models, the teacher's tokens, bitexts and collections, and their identities."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -10,25 +11,26 @@ from typing import Any
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
-from ..data import Bitext, Collection, load_bitext, load_collection
+from ..data import Bitext, Collection, load_bitext, load_collection, stream_documents
 from ..data.collection import splits_of
 from ..errors import InputError
-from ..models import RECORD, is_late_interaction
+from ..models import RECORD, is_late_interaction, pooled_encoder
 from ..retrieval import (
     Evaluation,
     TokenCache,
     content_of,
-    encode,
     evaluate_pair,
-    evaluate_tokens,
     other_side,
-    texts_of,
 )
-from ..training import Distillation
-from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of
+from ..training import Anchor, Distillation
+from ..training.anchor import check_anchor, read_anchor
+from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
 from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
-from .recipe import DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, Recipe
+from .recipe import DEV, DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, WEIGHTED, Recipe
+
+#: Documents that a head is fitted on at most, and at least unless a recipe asks for them.
+HEAD_TEXTS, HEAD_LEAST = 20_000, 500
 
 
 class Workbench:
@@ -54,6 +56,8 @@ class Workbench:
         self.other = other_side(self.side)
         self._bitexts: dict[str, Bitext] = {}
         self._collections: dict[str, Collection] = {}
+        self._anchors: dict[str, Anchor] = {}
+        self._pooled: dict[str, TokenCache] = {}
         self._dev: dict[str, tuple[Collection | None, frozenset[str]]] = {}
 
     # Models
@@ -64,14 +68,26 @@ class Workbench:
 
     @functools.cached_property
     def _head_texts(self) -> list[str]:
-        """English of the recipe's own bitexts, which a head is fitted on.
+        """What a head is fitted on: text like that which will be searched, as far as it is known.
 
-        Of all its languages, also where a run is restricted to some: a later run goes on with the same teacher.
+        By default the English documents of the recipe's own collections, without queries or judgments, if they are some
+        hundreds; else the English of the bitexts. Of all languages of the recipe, also where a run is restricted to
+        some: a later run goes on with the same teacher.
         """
-        recipe = self.recipe
+        source = self.recipe.head_text
+        if source not in ("", "documents", "bitext"):
+            return list(dict.fromkeys(text for _, text in stream_documents(source)))[:HEAD_TEXTS]
         texts: dict[str, None] = {}
-        for language in recipe.head_languages:
-            pairs = self.bitext(recipe.bitext.format(language=language)).head(recipe.max_pairs)
+        if source == "documents" or (not source and self.recipe.collection and self.other == "document"):
+            for language in self.recipe.head_languages:
+                found = load_collection(self.recipe.collection.format(language=language), side=self.side)
+                texts |= dict.fromkeys(found.documents.values())
+            if source or len(texts) >= HEAD_LEAST:
+                # Evenly spaced ones of many: moments of more texts are the same.
+                return list(texts)[:: max(1, -(-len(texts) // HEAD_TEXTS))]
+            texts = {}
+        for language in self.recipe.head_languages:
+            pairs = self.bitext(self.recipe.bitext.format(language=language)).head(self.recipe.max_pairs)
             texts |= dict.fromkeys(pairs.english)
         return list(texts)
 
@@ -164,6 +180,43 @@ class Workbench:
             found[place] = self._collections[key]
         return found
 
+    def asked(self, system: str, language: str) -> dict[str, Collection]:
+        """What a system is asked: the test collections, and dev queries where a weight is chosen by them."""
+        found = self.collections(language)
+        if system not in self.recipe.weighted(language):
+            return found
+        dev, held_out = self.dev(language)
+        if dev is None or held_out:
+            raise InputError(
+                f"method_of_fusion: {WEIGHTED} chooses by dev queries, and there are none besides pairs of the bitext; "
+                "name a dev_collection"
+            )
+        return {**found, DEV: dev}
+
+    def pooled(self, encoder: str = "") -> TokenCache:
+        """The plain encoder, one vector of a text, and what it made of texts: by default what students start from."""
+        spec = encoder or self.recipe.student or self.recipe.teacher
+        if spec not in self._pooled:
+            self._pooled[spec] = TokenCache(pooled_encoder(spec), self.cache)
+        return self._pooled[spec]
+
+    def translations(self, language: str, options: Mapping[str, Any]) -> dict[str, Collection]:
+        """The test collections of a language with queries that people translated."""
+        found = {}
+        for place, own in self.recipe.places(language).items():
+            spec = options.get("queries", "").format(language=language) or f"{own['collection']}/translated"
+            asked = self.collections(language)[place]
+            try:
+                translated = load_collection(spec, split=own.get("split", "test")).queries
+            except InputError as error:
+                raise InputError(f"queries: no translations for {place}: {error}") from None
+            if missing := [query for query in asked.queries if query not in translated]:
+                raise InputError(
+                    f"queries: {spec} lacks {len(missing)} of the queries of {place}, such as '{missing[0]}'"
+                )
+            found[place] = dataclasses.replace(asked, queries={q: translated[q] for q in asked.queries})
+        return found
+
     def dev(self, language: str) -> tuple[Collection | None, frozenset[str]]:
         """Dev queries of a language, and English sentences that training must leave out for them.
 
@@ -226,6 +279,7 @@ class Workbench:
             own["mlm"] = [t for name in languages for t in self.bitext(mlm.format(language=name)).foreign]
         if mine:
             own["mine"] = [self.bitext(mine.format(language=name)) for name in languages]
+        own["anchor"] = self.anchor(options, languages)
         made = Distillation(
             loss=options["loss"],
             loss_options={k: v for k, v in options.items() if k not in (*DISTILLATION, *PAIRS, "loss")},
@@ -248,21 +302,30 @@ class Workbench:
                 groups = [groups[i] for i in kept]
         return made, pairs, groups, dev
 
+    def anchor(self, options: Mapping[str, Any], languages: Sequence[str]) -> Anchor | None:
+        """A system's anchor, read once; ``{language}`` stands for each of a student's languages."""
+        if options.get("anchor") is None:
+            return None
+        given = check_anchor(options["anchor"])
+        specs = [str(spec).format(language=name) for spec in given["text"] for name in languages]
+        resolved = {**given, "text": list(dict.fromkeys(specs))}
+        key = json.dumps(resolved, sort_keys=True)
+        if key not in self._anchors:
+            self._anchors[key] = read_anchor(resolved, self.side)
+        return self._anchors[key]
+
     def evaluate(
         self, model: MultiVectorEncoder, collection: Collection, options: Mapping[str, Any] | None = None
     ) -> Evaluation:
         """Search a collection with a model on the foreign side, and score; the English side is the teacher's."""
         if options is not None and options.get("loss") == RETRIEVAL:
             # Both sides were trained.
-            queries, documents = (
-                encode(model, texts_of(collection, role), role) for role in ("query", "document")
-            )
-            return evaluate_tokens(queries, documents, collection)
+            return evaluate_alone(model, collection)
         return evaluate_pair(model, self.english, collection, self.side)
 
-    def content(self, language: str) -> dict[str, str]:
-        """The content hash of each place's collection."""
-        return {place: self._content(found) for place, found in self.collections(language).items()}
+    def content(self, system: str, language: str) -> dict[str, str]:
+        """The content hash of each collection that a system is asked."""
+        return {place: self._content(found) for place, found in self.asked(system, language).items()}
 
     def _content(self, collection: Collection) -> str:
         known: dict[int, tuple[Collection, str]] = self.__dict__.setdefault("_contents", {})

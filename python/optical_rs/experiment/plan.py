@@ -11,11 +11,11 @@ from .. import fingerprint
 from ..errors import InputError
 from ..files import write_json
 from ..models import RECORD
-from ..training.distillation import MARK
+from ..training.fit import MARK
 from .bench import Workbench
 from .recipe import Cell, cells
 from .trained import identity
-from .untrained import OF_BITEXT, parts_of
+from .untrained import OF_BITEXT, content_of_method, parts_of
 
 #: What a run was asked for, in its folder.
 CONFIG = "config.json"
@@ -38,10 +38,13 @@ class Plan:
         self.bench.check_models()
         for group in self.groups:
             for cell in group:
-                self.bench.collections(cell.language)
+                self.bench.asked(cell.system, cell.language)
                 options = self.bench.recipe.systems[cell.system]
+                if options.get("method") == "oracle":
+                    self.bench.translations(cell.language, options)
                 if options.get("loss") or options["method"] in OF_BITEXT:
                     self.bench.training_pairs(options, [cell.language])
+                self.bench.anchor(options, [cell.language])
 
     def identity(self, cell: Cell) -> str:
         """The content hash of all that a cell's results depend on, besides the collections."""
@@ -51,7 +54,7 @@ class Plan:
                 content: list[Any] = [identity(bench, cell), options.get("interpolate", 1.0)]
             else:
                 content = [{k: v for k, v in options.items() if k not in ("languages", "seeds", "of")}]
-                content += [bench.side, *bench.prints]
+                content += [bench.side, *bench.prints, *content_of_method(bench, cell)]
                 if options["method"] in OF_BITEXT:
                     pairs, _ = bench.training_pairs(options, [cell.language])
                     content += [cell.seed, fingerprint.of_texts([*pairs.foreign, *pairs.english])]
@@ -68,7 +71,7 @@ class Plan:
 
     def missing(self, cell: Cell) -> list[str]:
         """The places that a cell has no results of, or results of other text."""
-        asked = self.bench.content(cell.language)
+        asked = self.bench.content(cell.system, cell.language)
         known = self.record(cell).get("collections", {}) if self.is_made(cell) else {}
         return [place for place, content in asked.items() if known.get(place) != content]
 

@@ -10,16 +10,21 @@ from ..errors import InputError, closest
 from ..losses import options_of, resolve_loss
 from ..similarity.columns import DTYPES
 from ..training import arguments
+from ..training.anchor import check_anchor
 from ..training.batches import ORDERS
 from ..training.hybrid import OPTIONS as HYBRID
 from .recipe import (
+    DEV,
     DISTILLATION,
+    FUSIONS,
     METHODS,
     OF_BITEXT,
+    ORACLES,
     PAIRS,
     RESERVED,
     RETRIEVAL,
     SIDES,
+    WEIGHTED,
     Recipe,
     find_recipe,
     read_yaml,
@@ -30,7 +35,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("bitext", "collection", "dev_collection", "teacher", "student", "side", "question"), (str,)
     ),
-    **dict.fromkeys(("baseline", "token_dtype", "foreign_column", "english_column"), (str,)),
+    **dict.fromkeys(("baseline", "token_dtype", "foreign_column", "english_column", "head_text"), (str,)),
     **dict.fromkeys(("systems", "training", "out_of_domain", "collections"), (dict,)),
     **dict.fromkeys(("head_languages", "translation"), (list,)),
     "languages": (dict,),
@@ -63,7 +68,8 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"recipe: {file}: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("systems"), dict) or not raw["systems"]:
-        raise InputError(f"recipe: {file}: expected a mapping with a mapping 'systems'")
+        hint = "; optical-rs teacher trains a teacher" if isinstance(raw, dict) and "pairs" in raw else ""
+        raise InputError(f"recipe: {file}: expected a mapping with a mapping 'systems'{hint}")
     return make_recipe(raw, str(file), changes)
 
 
@@ -130,16 +136,21 @@ def check_recipe(recipe: Recipe, where: str) -> None:
 
 
 def _check_places(recipe: Recipe, where: str) -> None:
-    for name, given in recipe.collections.items():
-        options = {"collection": given} if isinstance(given, str) else given
-        valid = ("collection", "queries", "documents", "languages", "split")
-        if not isinstance(options, dict) or not options.get("collection"):
-            raise InputError(f"{where}: collections: {name}: expected a collection, got {given!r}")
-        for key in options:
-            if key not in valid:
-                raise InputError(f"{where}: collections: {name}: unknown key '{key}'{closest(key, valid)}")
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise InputError(f"{where}: collections: {name!r} is not usable as the name of a folder")
+    sample = ("collection", "queries", "documents", "split")
+    for kind, places, valid in (
+        ("out_of_domain", recipe.out_of_domain, sample),
+        ("collections", recipe.collections, (*sample, "languages")),
+    ):
+        for name, given in places.items():
+            short = kind == "collections" and isinstance(given, str)
+            options = {"collection": given} if short else given
+            if not isinstance(options, dict) or not options.get("collection"):
+                raise InputError(f"{where}: {kind}: {name}: expected a collection, got {given!r}")
+            for key in options:
+                if key not in valid:
+                    raise InputError(f"{where}: {kind}: {name}: unknown key '{key}'{closest(key, valid)}")
+            if name == DEV or not re.fullmatch(r"\w[\w.+-]*", name):
+                raise InputError(f"{where}: {kind}: {name!r} is not usable as the name of a folder")
 
 
 def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
@@ -166,6 +177,11 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     if not 0 < options.get("interpolate", 1.0) <= 1:
         raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
     arguments.check(options.get("training") or {}, f"{where}: training")
+    if options.get("anchor") is not None:
+        try:
+            check_anchor(options["anchor"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     _check_mixture(where, options)
     for language in options.get("languages") or []:
         if language not in recipe.every_language:
@@ -175,8 +191,33 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     for other in options.get("of") or []:
         if other not in recipe.systems:
             raise InputError(f"{where}: of: no system '{other}'{closest(other, recipe.systems)}")
-    if method == "fusion" and len(options.get("of") or []) < 2:
+    if method == "fusion":
+        _check_fusion(recipe, where, options)
+    if method == "oracle":
+        by = options.get("by", "late")
+        if by not in ORACLES:
+            raise InputError(f"{where}: by: unknown way '{by}'{closest(by, ORACLES)}")
+        if recipe.search_side != "query":
+            raise InputError(
+                f"{where}: human translations of queries need the side 'query', got '{recipe.side}'"
+            )
+
+
+def _check_fusion(recipe: Recipe, where: str, options: Mapping[str, Any]) -> None:
+    parts, way = options.get("of") or [], options.get("method_of_fusion", "rrf")
+    if len(parts) < 2:
         raise InputError(f"{where}: of: expected two systems or more")
+    if way not in FUSIONS:
+        raise InputError(f"{where}: method_of_fusion: unknown way '{way}'{closest(way, FUSIONS)}")
+    if way != WEIGHTED:
+        return
+    if len(parts) > 2:
+        raise InputError(f"{where}: of: a weight is chosen for two systems, got {len(parts)}")
+    for part in parts:
+        if (recipe.systems[part] or {}).get("method") in ("fusion", "oracle"):
+            raise InputError(
+                f"{where}: of: '{part}' is not asked dev queries; name a system that is no fusion or oracle"
+            )
 
 
 def _check_mixture(where: str, options: Mapping[str, Any]) -> None:

@@ -14,11 +14,20 @@ SIDES = ("query", "document", "both")
 #: What a system may be besides a loss, and the options of each.
 METHODS = {
     "zero-shot": ("languages",),
+    # The plain encoder, one vector of a text: the student's by default, or another.
+    "pooled": ("languages", "encoder"),
+    # Translations by people, asked in the documents' language.
+    "oracle": ("languages", "queries", "by", "encoder"),
     "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "nmt": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "fusion": ("languages", "of", "method_of_fusion"),
 }
+#: How human translations are searched: by the teacher's tokens, by the plain encoder's vector, or by words.
+ORACLES = ("late", "pooled", "bm25")
+#: How a fusion puts runs together: fuse's own ways, or scores with a weight that is chosen on dev queries.
+WEIGHTED = "weighted"
+FUSIONS = ("rrf", "score", WEIGHTED)
 #: The translator that goes word by word, with the alignments of the bitext.
 DICTIONARY = "dictionary"
 #: The loss that trains on texts in several languages, not on sentence pairs: hybrid batches.
@@ -33,6 +42,7 @@ DISTILLATION = (
     "mlm",
     "mine",
     "margin",
+    "anchor",
     "adapter_rank",
     "freeze_layers",
     "training",
@@ -41,6 +51,8 @@ DISTILLATION = (
 OF_BITEXT = ("order", "schedule", "mine", "margin")
 #: The places of a recipe's own test collection, and of another domain's.
 IN_DOMAIN, OUT_OF_DOMAIN = "in-domain", "out-of-domain"
+#: The place of dev queries, which are asked only of systems that a weighted fusion is made of.
+DEV = "dev"
 #: Names of folders in an output folder that are not systems.
 RESERVED = ("teacher", "start", "cache")
 #: The recipes that come along.
@@ -76,6 +88,10 @@ class Recipe:
     side: str = key("query", "foreign side: query, document or both")
     languages: dict[str, list[str]] = key({}, "languages, or groups of them: low-resource: [ha, yo]")
     head_languages: list[str] = key([], "languages whose English a head is fitted on (default: all)")
+    head_text: str = key(
+        "",
+        "what a head is fitted on: documents (of the collection), bitext, or a file; see docs/experiments.md",
+    )
     seeds: Any = key(1, "number of seeds, or of each group of languages")
     out_of_domain: dict[str, dict[str, Any]] = key(
         {}, "language: a collection of another domain, with a sample"
@@ -127,6 +143,12 @@ class Recipe:
         """The languages that a system is asked in."""
         own = self.systems[system].get("languages")
         return [name for name in self.every_language if own is None or name in own]
+
+    def weighted(self, language: str) -> set[str]:
+        """The systems that weighted fusions in a language are made of."""
+        fusions = {name: o for name, o in self.systems.items() if o.get("method_of_fusion") == WEIGHTED}
+        asked = (options for name, options in fusions.items() if language in self.languages_of(name))
+        return {part for options in asked for part in options["of"]}
 
     def places(self, language: str) -> dict[str, dict[str, Any]]:
         """Place → ``collection`` (its spec), and ``queries`` and ``documents`` of a sample, for a language."""

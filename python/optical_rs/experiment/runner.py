@@ -25,13 +25,13 @@ from ..models import RECORD
 from ..progress import progress_bar
 from ..retrieval import write_evaluation
 from ..training import arguments
-from ..training.distillation import MARK
+from ..training.fit import MARK
 from .bench import Workbench
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
 from .recipe import Cell, Recipe
 from .report import write_report
 from .trained import Made, evaluate_cell, kept_student, train_cells
-from .untrained import ask
+from .untrained import ask, chosen
 
 #: Results per query that are kept in a cell's run.
 KEPT = 1000
@@ -105,6 +105,8 @@ def run(
     plan.load()
     if dry_run:
         return _told(plan, say)
+    if report_only and not any(plan.record(cell) for group in plan.groups for cell in group):
+        raise InputError(f"report_only: {folder} holds no results of this recipe")
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,8 +223,9 @@ def _made(plan: Plan, group: Sequence[Cell]):
         if PartialState().is_main_process:
             for cell in group:
                 began = time.perf_counter()
-                found = {place: ask(bench, cell, place) for place in bench.collections(cell.language)}
-                yield Made(cell, found, {"cell_seconds": time.perf_counter() - began})
+                found = {place: ask(bench, cell, place) for place in bench.asked(cell.system, cell.language)}
+                record = {**chosen(bench, cell), "cell_seconds": time.perf_counter() - began}
+                yield Made(cell, found, record)
         return
     needed = [cell for cell in group if not plan.is_done(cell)]
     left = []
@@ -234,7 +237,7 @@ def _made(plan: Plan, group: Sequence[Cell]):
             found = evaluate_cell(bench, cell, student, plan.missing(cell))
             yield Made(cell, found, plan.record(cell))
     if left:
-        places = {cell: list(bench.collections(cell.language)) for cell in left}
+        places = {cell: list(bench.asked(cell.system, cell.language)) for cell in left}
         yield from train_cells(bench, left, places, dev=plan.keep == "best")
 
 
@@ -256,10 +259,10 @@ def write_cell(plan: Plan, made: Made) -> None:
         "teacher": bench.teacher_from(target),
         "teacher_fingerprint": bench.prints[0],
         "made_of": plan.identity(cell),
-        "collections": bench.content(cell.language),
+        "collections": bench.content(cell.system, cell.language),
         "sizes": {
             place: {"queries": len(found.queries), "documents": len(found.documents)}
-            for place, found in bench.collections(cell.language).items()
+            for place, found in bench.asked(cell.system, cell.language).items()
         },
         "build": build_info(),
         "versions": versions(),

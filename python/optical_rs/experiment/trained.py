@@ -85,7 +85,7 @@ def evaluate_cell(
 ) -> dict[str, Evaluation]:
     """Ask a student."""
     options = bench.recipe.systems[cell.system]
-    collections = bench.collections(cell.language)
+    collections = bench.asked(cell.system, cell.language)
     return {place: bench.evaluate(student, collections[place], options) for place in places}
 
 

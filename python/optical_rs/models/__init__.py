@@ -4,6 +4,7 @@ from ..record import RECORD, record_of
 from .late_interaction import late_interaction
 from .loading import check_path, is_late_interaction, load_model
 from .packaged import NAME as PACKAGED
+from .pooled import pooled_encoder
 from .weights import (
     add_adapters,
     freeze_layers,
@@ -27,6 +28,7 @@ __all__ = [
     "late_interaction",
     "load_model",
     "merge_adapters",
+    "pooled_encoder",
     "record_of",
     "set_dropout",
     "student_of",

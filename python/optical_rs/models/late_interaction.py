@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import InputError
 from .head import regression, whitening
-from .loading import check_path, zero_pooler
+from .loading import check_path, is_late_interaction, load_model, zero_pooler
 from .packaged import NAME as PACKAGED
 from .packaged import packaged_model
 
@@ -73,7 +73,7 @@ def late_interaction(
     InputError
         No such model, a ``dim`` that does not fit, or too few texts to fit on.
     """
-    transformer, found = _transformer(encoder, device)
+    transformer, found = transformer_of(encoder, device)
     if max_seq_length is not None:
         transformer.max_seq_length = max_seq_length
     hidden = transformer.get_embedding_dimension()
@@ -102,7 +102,7 @@ def late_interaction(
     return model
 
 
-def _transformer(encoder: Any, device: str | None) -> tuple[Transformer, dict[str, str] | None]:
+def transformer_of(encoder: Any, device: str | None) -> tuple[Transformer, dict[str, str] | None]:
     """The Transformer module of an encoder, and its prompts."""
     if isinstance(encoder, nn.Module):
         module = next((m for m in encoder.modules() if isinstance(m, Transformer)), None)
@@ -113,5 +113,7 @@ def _transformer(encoder: Any, device: str | None) -> tuple[Transformer, dict[st
         return zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
     path = check_path(str(encoder), "encoder")
     if Path(path, "modules.json").exists():
-        return _transformer(SentenceTransformer(path, device=device), device)
+        if is_late_interaction(path, "encoder"):
+            return transformer_of(load_model(path, device=device, argument="encoder"), device)
+        return transformer_of(SentenceTransformer(path, device=device), device)
     return zero_pooler(Transformer(path)), None

@@ -1,7 +1,7 @@
 """MaxSim over ragged tokens, and exhaustive search with it."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,33 +13,143 @@ from .store import TokenStore
 #: A first stage of search: queries and a number of candidates to each query's (id, score), best first.
 FirstStage = Callable[[Sequence[np.ndarray], int], list[list[tuple[str, float]]]]
 
+#: A query's documents and their scores, best first.
+Hits = list[tuple[str, float]]
 
-def _packed(name: str, texts: Any, lengths: Any = None) -> tuple[Any, np.ndarray]:
-    """(values (tokens, dim), with scales if they are bytes; offsets (texts + 1) int64) of any form."""
-    if isinstance(texts, TokenStore):
-        values = texts.values if texts.scales is None else (texts.values, texts.scales)
-        return values, texts.offsets
-    if hasattr(texts, "detach"):
-        texts = texts.detach().cpu().float().numpy()
-    if isinstance(texts, np.ndarray) and texts.dtype != object:
-        if texts.ndim != 3:
-            raise InputError(f"{name}: expected a padded array (texts, tokens, dim), got shape {texts.shape}")
-        sizes = np.full(len(texts), texts.shape[1]) if lengths is None else np.asarray(lengths)
-        if sizes.shape != (len(texts),) or (sizes < 0).any() or (sizes > texts.shape[1]).any():
-            raise InputError(f"{name}: expected {len(texts)} lengths in 0..{texts.shape[1]}, got {lengths}")
-        texts = [t[:n] for t, n in zip(texts, sizes, strict=True)]
+
+class Documents:
+    """Documents made ready to be searched any number of times.
+
+    What depends on their number alone (checking, cutting them into tasks, sorting their ids) is done once.
+    :func:`search` and :func:`maxsim` make one of what they are given; a store's is kept for as long as the store
+    is unchanged.
+
+    Parameters
+    ----------
+    texts : TokenStore, sequence of (tokens, dim) arrays, or (texts, tokens, dim) array
+        Arrays of single precision are scored where they lie, without a copy: they must not change meanwhile.
+    ids : sequence of str, optional
+        Names of the documents; those of the store, or their positions, by default.
+    lengths : sequence of int, optional
+        Real tokens of each text of a padded array.
+
+    Raises
+    ------
+    InputError
+        Shapes or dimensions that do not fit, or another number of ids than of texts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from optical_rs.similarity import Documents, search
+    >>> documents = Documents([np.eye(2), np.array([[0.6, 0.8]])], ids=["a", "b"])
+    >>> search([np.eye(2)], documents, k=1)
+    [[('a', 2.0)]]
+    """
+
+    def __init__(self, texts: Any, ids: Sequence[str] | None = None, *, lengths: Any = None):
+        self.texts = _texts("documents", texts, lengths)
+        self._store = texts if isinstance(texts, TokenStore) else None
+        if ids is not None and len(ids) != len(self.texts):
+            raise InputError(f"document_ids: expected {len(self.texts)} ids, got {len(ids)}")
+        self._ids = ids
+        self._numbers: dict[str, int] | None = None
+        self._places: Any = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of each document."""
+        if self._ids is None:
+            self._ids = self._store.ids if self._store is not None else [str(i) for i in range(len(self))]
+        return self._ids
+
+    @property
+    def places(self) -> Any:
+        """The ids' places in byte order, by which ties are broken."""
+        if self._places is None:
+            if self._store is not None and self._ids is None:
+                places = self._store.places
+            else:
+                names = [name.encode() for name in self.ids]
+                places = np.empty(len(self), dtype=np.int64)
+                places[sorted(range(len(self)), key=names.__getitem__)] = np.arange(len(self))
+                if self._store is not None:
+                    places[self._store.deleted] = -1
+            self._places = _core.Places(np.require(places, np.int64, ["C", "A"]))
+        return self._places
+
+    def numbers(self, ids: Iterable[str]) -> list[int]:
+        """The documents with these ids; others are passed over."""
+        if self._store is not None and self._ids is None:
+            return [self._store.index(name) for name in ids if name in self._store]
+        if self._numbers is None:
+            self._numbers = {name: i for i, name in enumerate(self.ids)}
+        return [self._numbers[name] for name in ids if name in self._numbers]
+
+    def search(self, queries: Any, k: int, numbers: list[int] | None, progress: Any) -> list[Hits]:
+        """The best of these documents, of those with some numbers if given."""
+        k = min(k, len(self))
+        offsets, found, scores = _core.search(queries, self.texts, self.places, k, numbers, progress)
+        ids = self.ids
+        hits = [(ids[i], score) for i, score in zip(found.tolist(), scores.tolist(), strict=True)]
+        return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+
+
+def _documents(given: Any, ids: Sequence[str] | None = None, lengths: Any = None) -> Documents:
+    if isinstance(given, Documents):
+        if ids is not None:
+            raise InputError("document_ids: expected None with Documents, which have their ids")
+        return given
+    if not isinstance(given, TokenStore) or ids is not None:
+        return Documents(given, ids, lengths=lengths)
+    # Kept with what the store held at this moment: a store that has changed has another view.
+    view = given.view
+    if view.prepared is None:
+        view.prepared = Documents(given.snapshot())
+    prepared: Documents = view.prepared
+    return prepared
+
+
+def _texts(name: str, given: Any, lengths: Any = None) -> Any:
+    """Texts of any form, for the native core."""
+    if isinstance(given, TokenStore):
+        values = given.values if given.scales is None else (given.values, given.scales)
+        return _core.Texts(name, values, given.offsets)
+    if hasattr(given, "detach"):
+        given = given.detach().cpu().float().numpy()
+    if isinstance(given, np.ndarray) and given.dtype != object:
+        if given.ndim != 3:
+            raise InputError(f"{name}: expected a padded array (texts, tokens, dim), got shape {given.shape}")
+        sizes = np.full(len(given), given.shape[1]) if lengths is None else np.asarray(lengths)
+        if sizes.shape != (len(given),) or (sizes < 0).any() or (sizes > given.shape[1]).any():
+            raise InputError(f"{name}: expected {len(given)} lengths in 0..{given.shape[1]}, got {lengths}")
+        given = [text[:size] for text, size in zip(given, sizes, strict=True)]
+    # As they are, if they are ready; the native core names what does not fit.
     arrays = [
-        np.asarray(t.detach().cpu().float() if hasattr(t, "detach") else t, dtype=np.float32) for t in texts
+        text if type(text) is np.ndarray and text.dtype is _F32 and text.flags.carray else _single(text)
+        for text in given
     ]
     if not arrays:
         raise InputError(f"{name}: expected at least one text")
-    dims = {t.shape[1:] for t in arrays if t.ndim == 2}
-    if any(t.ndim != 2 for t in arrays) or len(dims) != 1:
-        shapes = sorted({t.shape for t in arrays})[:4]
-        raise InputError(f"{name}: expected arrays (tokens, dim) of one dim, got shapes {shapes}")
-    offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-    np.cumsum([len(t) for t in arrays], out=offsets[1:])
-    return np.ascontiguousarray(np.concatenate(arrays)), offsets
+    return _core.Texts(name, arrays, None)
+
+
+_F32 = np.dtype(np.float32)
+
+
+def _single(text: Any) -> np.ndarray:
+    """A text in single precision, contiguous and aligned."""
+    return np.require(text.detach().cpu().float() if hasattr(text, "detach") else text, _F32, ["C", "A"])
+
+
+def _queries(given: Any, lengths: Any = None) -> Any:
+    """As :func:`_texts`, in single precision."""
+    if isinstance(given, TokenStore) and given.dtype != "float32":
+        given = [given[i] for i in range(len(given))]
+    return _texts("queries", given, lengths)
 
 
 def maxsim(
@@ -48,7 +158,7 @@ def maxsim(
     """Late-interaction scores of every query against every document.
 
     ``score(q, d) = Σ_i max_j <q_i, d_j>`` over the real tokens of both [1]_. Computed in float32,
-    exactly over all tokens; the similarity matrix is never stored.
+    exactly over all tokens; the similarity matrix is never stored, and arrays of float32 are read where they lie.
 
     Parameters
     ----------
@@ -56,6 +166,7 @@ def maxsim(
         Token embeddings (numpy or CPU tensors). A padded array may come with lengths; its padding
         never takes part. Documents in a store of float16, bfloat16 or int8 are scored as they are
         kept; queries are float32 (against bfloat16 they are rounded, against int8 become bytes, too).
+        ``documents`` may also be :class:`Documents`.
     query_lengths, document_lengths : sequence of int, optional
         Real tokens of each text of a padded array.
 
@@ -67,7 +178,7 @@ def maxsim(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit.
+        Shapes or dimensions that do not fit, NaN or infinity (the text is named).
     MemoryError
         More scores than there is memory for; :func:`search` keeps the best of them alone.
 
@@ -83,22 +194,14 @@ def maxsim(
     >>> maxsim([np.eye(2)], [np.eye(2), np.array([[0.6, 0.8]])]).round(3)
     array([[2. , 1.4]], dtype=float32)
     """
-    q_values, q_offsets = _queries(queries, query_lengths)
-    d_values, d_offsets = _packed("documents", documents, document_lengths)
-    _expect_memory((len(q_offsets) - 1) * (len(d_offsets) - 1))
-    return _core.maxsim(q_values, q_offsets, d_values, d_offsets)
+    asked, found = _queries(queries, query_lengths), _documents(documents, lengths=document_lengths)
+    _expect_memory(len(asked) * len(found))
+    return _core.maxsim(asked, found.texts)
 
 
 def _expect_memory(numbers: int) -> None:
     """Ask for a result's memory where a refusal is a MemoryError: the native core would end the process."""
     np.empty(numbers, dtype=np.float32)
-
-
-def _queries(queries: Any, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`_packed`, in single precision."""
-    if isinstance(queries, TokenStore) and queries.dtype != "float32":
-        queries = [queries[i] for i in range(len(queries))]
-    return _packed("queries", queries, lengths)
 
 
 def search(
@@ -107,20 +210,26 @@ def search(
     k: int,
     *,
     document_ids: Sequence[str] | None = None,
+    allow: Iterable[str] | None = None,
     coarse: TokenStore | FirstStage | None = None,
     candidates: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[list[tuple[str, float]]]:
+) -> list[Hits]:
     """The ``k`` best documents of each query by MaxSim, over all of them unless ``coarse`` is given.
 
     Parameters
     ----------
-    queries, documents
-        As in :func:`maxsim`. Deleted texts of a store are passed over.
+    queries
+        As in :func:`maxsim`.
+    documents
+        As in :func:`maxsim`, :class:`Documents`, or a sequence of stores (or :class:`Documents`), which are
+        searched as one; of documents with the same id the best counts. Deleted texts of a store are passed over.
     k : int
         Documents per query; all of them if there are fewer.
     document_ids : sequence of str, optional
         Names of the documents; those of the store, or their positions, by default.
+    allow : iterable of str, optional
+        Search only documents with these ids; the time is theirs, not that of all documents.
     coarse : TokenStore or callable, optional
         Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store; or any engine, such as
         :func:`~optical_rs.engines.fast_plaid`: called with the queries and ``candidates``, it
@@ -140,41 +249,61 @@ def search(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit, ``k`` below 1, another number of ids than of documents, or a
-        coarse store that lacks texts.
+        Shapes or dimensions that do not fit, NaN or infinity, ``k`` below 1, another number of ids than of
+        documents, an allowed id that no document has, or a coarse store that lacks texts.
 
     Examples
     --------
     >>> import numpy as np
     >>> from optical_rs.similarity import search
-    >>> search([np.eye(2)], [np.array([[0.0, 1.0]]), np.eye(2)], k=1, document_ids=["a", "b"])
+    >>> documents = [np.array([[0.0, 1.0]]), np.eye(2)]
+    >>> search([np.eye(2)], documents, k=1, document_ids=["a", "b"])
     [[('b', 2.0)]]
+    >>> search([np.eye(2)], documents, k=1, document_ids=["a", "b"], allow=["a"])
+    [[('a', 1.0)]]
     """
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
     if isinstance(documents, TokenStore):
         documents = documents.snapshot()
     if coarse is not None:
-        return _search_twice(queries, documents, k, coarse, candidates or max(20 * k, 200), progress)
-    q_values, q_offsets = _queries(queries)
-    d_values, d_offsets = _packed("documents", documents)
-    n = len(d_offsets) - 1
-    if document_ids is None and isinstance(documents, TokenStore):
-        document_ids, places = documents.ids, documents.places
+        wanted = candidates or max(20 * k, 200)
+        return _search_twice(queries, documents, k, coarse, wanted, allow, progress)
+    several = isinstance(documents, list | tuple) and len(documents) > 0
+    if several and all(isinstance(part, TokenStore | Documents) for part in documents):
+        if document_ids is not None:
+            raise InputError("document_ids: expected None with several stores, which have their ids")
+        parts = [_documents(part) for part in documents]
     else:
-        document_ids = [str(i) for i in range(n)] if document_ids is None else document_ids
-        if len(document_ids) != n:
-            raise InputError(f"document_ids: expected {n} ids, got {len(document_ids)}")
-        names = [name.encode() for name in document_ids]
-        places = np.empty(n, dtype=np.int64)
-        places[sorted(range(n), key=names.__getitem__)] = np.arange(n)
-        if isinstance(documents, TokenStore):
-            places[documents.deleted] = -1
-    k = min(k, n)
-    _expect_memory(2 * (len(q_offsets) - 1) * k)  # numbers and scores
-    offsets, numbers, scores = _core.search(q_values, q_offsets, d_values, d_offsets, places, k, progress)
-    hits = [(document_ids[i], score) for i, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
-    return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+        parts = [_documents(documents, document_ids)]
+    texts = _queries(queries)
+    numbers = _allowed(parts, allow)
+    found = [part.search(texts, k, own, progress) for part, own in zip(parts, numbers, strict=True)]
+    if len(found) == 1:
+        return found[0]
+    return [_merged(hits, k) for hits in zip(*found, strict=True)]
+
+
+def _allowed(parts: list[Documents], allow: Iterable[str] | None) -> list[list[int] | None]:
+    """The allowed documents of each part, ascending; None for all."""
+    if allow is None:
+        return [None] * len(parts)
+    if isinstance(allow, str):
+        raise InputError(f"allow: expected ids, got the string {allow!r}")
+    names = list(dict.fromkeys(allow))
+    numbers = [part.numbers(names) for part in parts]
+    if sum(map(len, numbers)) < len(names):
+        known = {part.ids[i] for part, own in zip(parts, numbers, strict=True) for i in own}
+        raise InputError(f"allow: no document has the id {next(n for n in names if n not in known)!r}")
+    return [sorted(own) for own in numbers]
+
+
+def _merged(parts: Sequence[Hits], k: int) -> Hits:
+    """The best of several lists of hits."""
+    best: dict[str, float] = {}
+    for name, score in itertools.chain.from_iterable(parts):
+        best[name] = max(score, best.get(name, score))
+    return sorted(best.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:k]
 
 
 def _search_twice(
@@ -183,39 +312,31 @@ def _search_twice(
     k: int,
     coarse: TokenStore | FirstStage,
     candidates: int,
+    allow: Iterable[str] | None,
     progress: Callable[[int, int], None] | None,
-) -> list[list[tuple[str, float]]]:
+) -> list[Hits]:
     if not isinstance(documents, TokenStore):
         raise InputError(f"coarse: needs a TokenStore as documents, got {type(documents).__name__}")
     k, candidates = (min(number, max(len(documents), 1)) for number in (k, candidates))
     if candidates < k:
         raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
-    q_values, q_offsets = _queries(queries)
-    found: list[list[tuple[str, float]]] = []
+    given = [queries[i] for i in range(len(queries))] if isinstance(queries, TokenStore) else list(queries)
     if isinstance(coarse, TokenStore):
         if coarse.metadata.get("of", documents.fingerprint) != documents.fingerprint:
             raise InputError("coarse: was made of other texts than documents has; pool them again")
         live = len(documents) - int(documents.deleted.sum())
         if live > len(coarse):
             raise InputError(f"coarse: has {len(coarse)} texts, but documents {live}; pool them again")
-        first = search(queries, coarse, candidates, progress=progress)
+        first = search(given, coarse, candidates, allow=allow, progress=progress)
     else:
-        texts = [q_values[start:end] for start, end in itertools.pairwise(q_offsets.tolist())]
-        first = coarse(texts, candidates)
-        if len(first) != len(texts):
-            raise InputError(f"coarse: expected hits for {len(texts)} queries, got {len(first)}")
-    for (start, end), hits in zip(itertools.pairwise(q_offsets.tolist()), first, strict=True):
-        numbers = [documents.index(name) for name, _ in hits if name in documents]
-        rows = [slice(documents.offsets[i], documents.offsets[i + 1]) for i in numbers]
-        if not rows:
-            found.append([])
-            continue
-        offsets = np.concatenate([[0], np.cumsum([r.stop - r.start for r in rows])]).astype(np.int64)
-        values: Any = np.concatenate([documents.values[r] for r in rows])
-        if documents.scales is not None:
-            values = values, np.concatenate([documents.scales[r] for r in rows])
-        query = np.ascontiguousarray(q_values[start:end])
-        scores = _core.maxsim(query, np.array([0, end - start]), values, offsets)[0]
-        best = np.lexsort((-documents.places[numbers], -scores))[:k]
-        found.append([(documents.ids[numbers[i]], float(scores[i])) for i in best])
+        if allow is not None:
+            raise InputError("allow: expected None where an engine finds the candidates")
+        first = coarse([_single(text) for text in given], candidates)
+        if len(first) != len(given):
+            raise InputError(f"coarse: expected hits for {len(given)} queries, got {len(first)}")
+    fine = _documents(documents)
+    found: list[Hits] = []
+    for query, hits in zip(given, first, strict=True):
+        numbers = fine.numbers(name for name, _ in hits)
+        found += fine.search(_queries([query]), k, numbers, None) if numbers else [[]]
     return found

@@ -180,6 +180,11 @@ class TokenStore:
         }
         return of_settings({"dim": state.dim, "dtype": state.dtype, "columns": kept})
 
+    @property
+    def view(self) -> View:
+        """What the store holds at this moment."""
+        return self._view
+
     def snapshot(self) -> TokenStore:
         """The store as it is now, whatever is written later through this object by another thread."""
         return copy.copy(self)

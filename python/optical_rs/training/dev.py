@@ -1,12 +1,14 @@
 """Development queries: which they are, and their MAP during training."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..data import Bitext, Collection, load_collection
 from ..data.split import hold_out
-from ..retrieval import TokenCache, evaluate_pair
+from ..retrieval import MEASURES, Evaluation, TokenCache, encode, evaluate_pair, evaluate_tokens, texts_of
 
 #: Dev queries and documents at most: they are searched after every epoch.
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
@@ -19,26 +21,33 @@ class RetrievalEvaluator(BaseEvaluator):
     ----------
     collection : Collection
         Dev queries and their documents.
-    english : TokenCache
-        Of the teacher.
+    english : TokenCache or None
+        Of the teacher; None for a model that encodes both sides.
     side : {"query", "document"}
         The side that the student encodes.
     """
 
-    def __init__(self, collection: Collection, english: TokenCache, side: str = "query"):
+    def __init__(self, collection: Collection, english: TokenCache | None, side: str = "query"):
         super().__init__()
         self.collection, self.english, self.side = collection, english, side
         self.primary_metric = "dev_map"
 
     def __call__(self, model, output_path=None, epoch=-1, steps=-1) -> dict[str, float]:
-        training = model.training
-        found = evaluate_pair(
-            model, self.english, self.collection, self.side, measures=("map", "ndcg_cut_10")
-        )
+        training, measures = model.training, ("map", "ndcg_cut_10")
+        if self.english is None:
+            found = evaluate_alone(model, self.collection, measures)
+        else:
+            found = evaluate_pair(model, self.english, self.collection, self.side, measures=measures)
         model.train(training)
         metrics = {f"dev_{name}": value for name, value in found.result.mean.items()}
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
+
+
+def evaluate_alone(model: Any, collection: Collection, measures: Sequence[str] = MEASURES) -> Evaluation:
+    """Search a collection with a model on both sides, and score."""
+    queries, documents = (encode(model, texts_of(collection, role), role) for role in ("query", "document"))
+    return evaluate_tokens(queries, documents, collection, measures)
 
 
 def dev_of(

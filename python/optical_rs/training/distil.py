@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sentence_transformers import MultiVectorEncoder
 from ..data import Bitext, Collection, load_bitext
 from ..models import PACKAGED
 from ..retrieval import TokenCache
+from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
 from .teacher import check_models, prepare_start, prepare_teacher
@@ -28,6 +29,7 @@ def distil(
     side: str = "query",
     dim: int = 128,
     dev: str | os.PathLike | Collection | bool = True,
+    head_text: Sequence[str] | None = None,
     max_pairs: int | None = None,
     columns: tuple[str, str] = ("foreign", "english"),
     training: Mapping[str, Any] | None = None,
@@ -55,6 +57,9 @@ def distil(
     dev : str, path, Collection or bool
         Whose dev queries choose the best checkpoint. True holds pairs out of the bitext for that; False takes the
         last checkpoint.
+    head_text : sequence of str, optional
+        What a head is fitted on: English text like that which will be searched, best of all the documents themselves.
+        The English of the bitext by default.
     max_pairs : int, optional
         Use only the first pairs.
     columns : pair of str
@@ -67,7 +72,8 @@ def distil(
     cache : path, optional
         Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
     **options
-        Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`.
+        Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`;
+        ``anchor={"text": "qed", "weight": 1.0}`` holds the student's English where it was.
 
     Returns
     -------
@@ -87,6 +93,8 @@ def distil(
     """
     fields = {f.name for f in dataclasses.fields(Distillation)}
     own = {key: options.pop(key) for key in list(options) if key in fields}
+    if own.get("anchor") is not None:
+        own["anchor"] = read_anchor(own["anchor"], "query" if side == "both" else side)
     recipe = Distillation(
         loss=loss,
         loss_options=options,
@@ -98,15 +106,16 @@ def distil(
     )
     pairs = bitext if isinstance(bitext, Bitext) else load_bitext(str(bitext), columns=columns)
     pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
+    head_text = pairs.english if head_text is None else list(head_text)
     folder = None if output is None else Path(output)
     if isinstance(teacher, MultiVectorEncoder):
         model, path = teacher, ""
-        begin = prepare_start(student, model, pairs.english, None)
+        begin = prepare_start(student, model, head_text, None)
     else:
         check_models(str(teacher), student, dim)
         where = None if folder is None else folder / "teacher"
-        model, path = prepare_teacher(str(teacher), dim, pairs.english, where)
-        begin = prepare_start(student, model, pairs.english, None if folder is None else folder / "start")
+        model, path = prepare_teacher(str(teacher), dim, head_text, where)
+        begin = prepare_start(student, model, head_text, None if folder is None else folder / "start")
     trained = recipe.train(
         pairs,
         model,

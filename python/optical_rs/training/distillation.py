@@ -2,12 +2,10 @@
 
 import dataclasses
 import inspect
-import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from sentence_transformers import MultiVectorEncoder
+from torch import nn
 
 from .. import fingerprint
 from ..data import Bitext, Collection
@@ -33,9 +32,10 @@ from ..models import (
 )
 from ..retrieval import TokenCache, content_of
 from . import arguments
+from .anchor import Anchor, AnchoredLoss
 from .batches import ORDERS, LengthBucketBatchSampler
 from .dev import RetrievalEvaluator
-from .fit import fit
+from .fit import claim, fit
 from .hybrid import RETRIEVAL, train_hybrid
 from .mixture import by_epoch, mix
 from .stages import continue_mlm, mine_bitext
@@ -44,8 +44,6 @@ from .trained import Trained
 SIDES = ("query", "document", "both")
 #: What is trained where nobody says anything else; see docs/experiments.md for the evidence.
 DEFAULT: dict[str, Any] = {"loss": "pooled-mse", "interpolate": 0.5}
-#: The file that says which training the checkpoints in a folder are of.
-MARK = "training.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +79,8 @@ class Distillation:
         Keep the word embedding table fixed.
     dropout : float, optional
         Of the student in training; None for the encoder's own.
+    anchor : Anchor, optional
+        English text at which the student is held where it was before training.
     training : dict
         Training arguments of sentence-transformers and transformers, over :func:`.arguments.defaults`.
     seed : int
@@ -99,6 +99,7 @@ class Distillation:
     freeze_layers: int = 0
     freeze_embeddings: bool = True
     dropout: float | None = 0.0
+    anchor: Anchor | None = None
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -107,6 +108,8 @@ class Distillation:
             raise InputError(f"side: expected one of {', '.join(SIDES)}, got {self.side!r}")
         if self.order not in ORDERS:
             raise InputError(f"order: expected one of {', '.join(ORDERS)}, got {self.order!r}")
+        if self.anchor is not None and not isinstance(self.anchor, Anchor):
+            raise InputError(f"anchor: expected an Anchor, got {self.anchor!r}")
         if not 0 < self.interpolate <= 1:
             raise InputError(f"interpolate: expected a share in 0..1, got {self.interpolate}")
         arguments.check(self.training, "training")
@@ -148,8 +151,10 @@ class Distillation:
             Fingerprints of the teacher and of what the student starts from.
         """
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("loss", "mlm", "mine", "interpolate", "training"):
+        for name in ("loss", "mlm", "mine", "interpolate", "training", "anchor"):
             options.pop(name)
+        if self.anchor is not None:
+            options["anchor"] = self.anchor.identity
         return fingerprint.of_settings(
             {
                 **options,
@@ -246,7 +251,7 @@ class Distillation:
             training["output_dir"] = str(folder if resumable else temporary)
             if resumable:
                 start_print = english.fingerprint if start is teacher else fingerprint.of_model(start)
-                self._mark(
+                claim(
                     Path(training["output_dir"]),
                     self.identity(english.fingerprint, start_print, bitext, groups, dev),
                 )
@@ -258,6 +263,7 @@ class Distillation:
                 with PartialState().main_process_first():
                     evaluator = RetrievalEvaluator(dev, english, self.search_side)
             record: dict[str, Any] = {"pairs": len(bitext)}
+            held = self._anchored(start, teacher, english)
             if self.mlm:
                 record |= continue_mlm(student, self.mlm, _plain(training))
             if self.freeze_layers:
@@ -265,33 +271,31 @@ class Distillation:
             if self.adapter_rank:
                 add_adapters(student, self.adapter_rank)
             if self.loss == RETRIEVAL:
-                record |= train_hybrid(student, bitext, groups, training, self.loss_options, label=label)
+                record |= train_hybrid(
+                    student, bitext, groups, training, self.loss_options, anchored=held, label=label
+                )
             else:
-                record |= self._distil(student, english, bitext, groups, training, evaluator, label)
+                record |= self._distil(student, english, bitext, groups, training, evaluator, held, label)
                 if self.mine:
-                    record |= self._train_on_mined(student, english, bitext, groups, training, label)
+                    record |= self._train_on_mined(student, english, bitext, groups, training, held, label)
             if self.adapter_rank:
                 merge_adapters(student)
         student.eval()
         return Trained(student, start, record, teacher, english.fingerprint, self.side)
 
-    def _mark(self, folder: Path, identity: str) -> None:
-        """Refuse checkpoints of another training; say whose those that follow are."""
-        mark = folder / MARK
-        state = PartialState()
-        if state.is_main_process:
-            try:
-                found = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
-            except (OSError, ValueError):
-                found = None
-            if found != identity:
-                for checkpoint in folder.glob("checkpoint-*"):
-                    shutil.rmtree(checkpoint)
-                folder.mkdir(parents=True, exist_ok=True)
-                mark.write_text(json.dumps({"made_of": identity}) + "\n", encoding="utf-8")
-        state.wait_for_everyone()
+    def _anchored(
+        self, start: MultiVectorEncoder, teacher: MultiVectorEncoder, english: TokenCache
+    ) -> Callable[[nn.Module], nn.Module] | None:
+        """What puts the anchor's term to a loss."""
+        if self.anchor is None:
+            return None
+        tokens = english if start is teacher else TokenCache(start, english.path.parent, dtype=english.dtype)
+        roles = ("query", "document") if self.loss == RETRIEVAL else self.sides
+        with PartialState().main_process_first():
+            before = {role: tokens.tokens(self.anchor.texts, role) for role in roles}
+        return partial(AnchoredLoss, anchor=self.anchor, before=before, seed=self.seed)
 
-    def _distil(self, student, english, bitext, groups, training, evaluator, label) -> dict[str, Any]:
+    def _distil(self, student, english, bitext, groups, training, evaluator, held, label) -> dict[str, Any]:
         sides = self.sides
         unique = {text: i for i, text in enumerate(dict.fromkeys(bitext.english))}
         texts = list(unique)
@@ -302,7 +306,9 @@ class Distillation:
         if options.get("marginals") == "idf":
             options["student_idf"] = inverse_document_frequency(student, bitext.foreign)
             options["teacher_idf"] = TeacherWeights(english.model, texts, sides)
-        loss = resolve_loss(self.loss)(student, tokens, **options)
+        loss: Any = resolve_loss(self.loss)(student, tokens, **options)
+        if held is not None:
+            loss = held(loss, student)
         places = [unique[text] for text in bitext.english]
         sampler: Any = training.get("batch_sampler", "length_bucket")
         if sampler == "length_bucket":
@@ -334,7 +340,7 @@ class Distillation:
             loss, dataset, {**training, **mapping, "batch_sampler": sampler}, evaluator=evaluator, label=label
         )
 
-    def _train_on_mined(self, student, english, bitext, groups, training, label) -> dict[str, Any]:
+    def _train_on_mined(self, student, english, bitext, groups, training, held, label) -> dict[str, Any]:
         """Self-training: pairs that the student finds in text of the domain, besides its bitext."""
         student.eval()
         parts, names = [bitext], list(groups) or ["bitext"] * len(bitext)
@@ -352,7 +358,7 @@ class Distillation:
                 names += [f"{text.name}, mined"] * len(mined)
         student.train()
         both, _ = mix(parts)
-        self._distil(student, english, both, names, training, None, label)
+        self._distil(student, english, both, names, training, None, held, label)
         return {"mined": found, "mined_right": right}
 
 

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..progress import quiet
+from .anchor import AnchoredLoss, CountSteps
 from .arguments import made
 from .dev import RetrievalEvaluator
 
 #: The file of a checkpoint that has the checksums of the others; it is written last.
 CHECKSUMS = "checksums.json"
+#: The file that says which training the checkpoints in a folder are of.
+MARK = "training.json"
 
 
 def fit(
@@ -87,6 +91,8 @@ def fit(
 
     quiet(student)
     steps = Steps()
+    if isinstance(loss, AnchoredLoss):
+        callbacks = [*callbacks, CountSteps(loss)]
     trainer = Trainer(
         model=student,
         args=args,
@@ -130,6 +136,23 @@ def _resumed(asked: Any, folder: Path) -> str | None:
     if asked in (None, True):
         return last_whole_checkpoint(folder)
     return str(asked)
+
+
+def claim(folder: Path, identity: str) -> None:
+    """Remove checkpoints of another training from a folder; say whose those that follow are."""
+    mark = folder / MARK
+    state = PartialState()
+    if state.is_main_process:
+        try:
+            found = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
+        except (OSError, ValueError):
+            found = None
+        if found != identity:
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.write_text(json.dumps({"made_of": identity}) + "\n", encoding="utf-8")
+    state.wait_for_everyone()
 
 
 class Steps(TrainerCallback):

@@ -1,6 +1,6 @@
 """Contrastive retrieval training on parallel texts in several languages: hybrid batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ def train_hybrid(
     training: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
+    anchored: Callable[..., Any] | None = None,
     label: str = "training",
 ) -> dict[str, Any]:
     """Train both sides of a student: a stretch of a text must find the text, in its own or another language.
@@ -44,6 +45,10 @@ def train_hybrid(
     options : dict
         ``alpha`` and ``weights`` of :class:`~optical_rs.training.batches.HybridBatchSampler`; ``scale`` of the
         contrastive loss.
+    anchored : callable, optional
+        Makes another loss of a loss and the student.
+    label : str
+        Of the progress bar.
 
     Returns
     -------
@@ -72,11 +77,13 @@ def train_hybrid(
         },
         "router_mapping": {"query": "query", "passage": "document"},
     }  # fmt: skip
-    loss = MultiVectorMultipleNegativesRankingLoss(
+    loss: Any = MultiVectorMultipleNegativesRankingLoss(
         student,
         scale=options.get("scale", 20.0),
         similarity_fct=partial(maxsim_scores, length_normalize=True),
     )
+    if anchored is not None:
+        loss = anchored(loss, student)
     record = fit(loss, Dataset.from_dict(rows), {**training, **mapping}, collator=HybridCollator, label=label)
     return {**record, "texts": len(texts)}
 

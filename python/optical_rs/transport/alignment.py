@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from .. import _core
 from ..errors import InputError
 from . import arguments
@@ -53,13 +51,14 @@ def alignment_loss(
     reg : float
         Regularisation: in cost units with ``reg_scale="absolute"``, in standard deviations of the
         pair's own costs with ``reg_scale="spread"``.
-    a, b : (B, n) and (B, m) float arrays, optional
-        Weights of the tokens; of equal mass per pair. Uniform by default.
+    a, b : (B, n) and (B, m), or (n,) and (m,), float arrays, optional
+        Weights of the tokens; of equal mass per pair, and shared by all if of one dimension. Uniform by
+        default.
     reg_scale : {"absolute", "spread"}
         The unit of ``reg`` and ``reg_m``. Cosines of raw transformer tokens can all lie within .1 of each other;
         a relative ``reg`` adapts to that. (It is a constant for the gradient.)
     reg_m
-        Relaxed marginals, as in :func:`~optical_rs.transport.solve_batch`: a token without a
+        Unbalanced marginals, as in :func:`~optical_rs.transport.solve_batch`: a token without a
         counterpart may stay (partly) unmatched.
     method, max_iter, tol, accelerate
         As in :func:`~optical_rs.transport.solve_batch`, with defaults for training.
@@ -99,19 +98,18 @@ def alignment_loss(
     for name, tokens in (("x", x), ("y", y)):
         arguments.check_ndim(name, tokens, 3, "(batch, tokens, dim)")
     relative = reg_scale == "spread"
+    losses: Any
     if arguments.is_tensor(x):
         from . import torch_ops
 
         losses = torch_ops.alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad)
     else:
         x = arguments.floats("x", x)
-        same = {"dtype": x.dtype, "order": "C"}
-        y = np.asarray(y, **same)
-        _, _, _, losses, error, _, converged, _ = _core.align_batch(
+        reports = _core.align_batch(
             x,
-            y,
-            None if a is None else np.asarray(a, **same),
-            None if b is None else np.asarray(b, **same),
+            arguments.native("y", y, x.dtype),
+            arguments.marginal("a", a, x.shape[0], x.shape[1], x.dtype),
+            arguments.marginal("b", b, y.shape[0], y.shape[1], x.dtype),
             arguments.side("x", None, x_mask, *x.shape[:2]),
             arguments.side("y", None, y_mask, *y.shape[:2]),
             float(reg),
@@ -120,8 +118,9 @@ def alignment_loss(
             solver,
             False,
             False,
-        )
-        warn_unless_converged(converged, error, solver)
+        ).reports
+        losses = reports.value_linear
+        warn_unless_converged(reports.converged, reports.marginal_error, solver)
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()

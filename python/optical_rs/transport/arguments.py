@@ -74,7 +74,8 @@ def side(name: str, lengths: Any, mask: Any, batch: int, size: int) -> Any:
         mask = np.asarray(mask)
         if mask.shape != (batch, size):
             raise InputError(f"{name}_mask: expected shape {(batch, size)}, got {mask.shape}")
-        return np.ascontiguousarray(mask.astype(bool))
+        # As bytes: a numpy bool may be any of them.
+        return np.require(mask != 0, requirements=["C", "A"]).view(np.uint8)
     return None
 
 
@@ -83,12 +84,41 @@ def present(name: str, lengths: Any, mask: Any, batch: int, size: int) -> np.nda
     given = side(name, lengths, mask, batch, size)
     if isinstance(given, list):
         return np.arange(size) < np.array(given)[:, None]
-    return np.ones((batch, size), dtype=bool) if given is None else given
+    return np.ones((batch, size), dtype=bool) if given is None else given.astype(bool)
+
+
+def marginal(name: str, given: Any, batch: int, size: int, dtype: Any) -> np.ndarray | None:
+    """A marginal (batch, size); one of shape (size,) is that of every problem."""
+    if given is None:
+        return None
+    given = native(name, given, dtype)
+    if given.ndim == 1 and given.shape == (size,):
+        given = np.broadcast_to(given, (batch, size))
+    check_ndim(name, given, 2, f"({batch}, {size}) or ({size},)")
+    whole: np.ndarray = np.require(given, requirements=["C", "A"])
+    return whole
 
 
 def floats(name: str, x: Any) -> np.ndarray:
-    """A contiguous float array: float64 stays, everything else becomes float32."""
-    x = np.asarray(x)
+    """A contiguous float array: double precision and more becomes float64, everything else float32."""
+    x = as_numpy(name, x)
+    double = x.dtype.kind == "f" and x.dtype.itemsize >= 8
+    return native(name, x, np.float64 if double else np.float32)
+
+
+def native(name: str, x: Any, dtype: Any) -> np.ndarray:
+    """``x`` in a native type, contiguous and aligned."""
+    x = as_numpy(name, x)
     if x.dtype.kind not in "fiub":
         raise InputError(f"{name}: expected numbers, got dtype {x.dtype}")
-    return np.ascontiguousarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    return np.require(x, dtype=dtype, requirements=["C", "A"])
+
+
+def as_numpy(name: str, x: Any) -> np.ndarray:
+    """``x`` as an array; without a copy where it speaks DLPack and is in this machine's memory."""
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack__"):
+        return np.asarray(x)
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected an array in this machine's memory ({error})") from None

@@ -32,10 +32,10 @@ def solve_exact(
 
     Parameters
     ----------
-    cost : (B, n, m) array
-        Costs; +inf forbids an edge.
-    a, b : (B, n) and (B, m) arrays, optional
-        Marginals of equal mass per problem; uniform with mass 1 by default.
+    cost : (B, n, m) or (n, m) array
+        Costs; two dimensions are a batch of one. +inf forbids an edge.
+    a, b : (B, n) and (B, m), or (n,) and (m,), arrays, optional
+        Marginals of equal mass per problem, shared if of one dimension; uniform with mass 1 by default.
     row_lengths, row_mask, col_lengths, col_mask
         As in :func:`~optical_rs.transport.solve_batch`.
     max_iter : int
@@ -65,13 +65,22 @@ def solve_exact(
             [0. , 0.5]]])
     """
     ot = require("ot", "exact")
-    cost = np.asarray(cost, dtype=np.float64)
-    arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
+    cost = arguments.native("cost", cost, np.float64)
+    cost = cost[None] if cost.ndim == 2 else cost
+    arguments.check_ndim("cost", cost, 3, "(batch, n, m) or (n, m)")
     batch, n, m = cost.shape
     rows = arguments.present("row", row_lengths, row_mask, batch, n)
     cols = arguments.present("col", col_lengths, col_mask, batch, m)
+    a = arguments.marginal("a", a, batch, n, np.float64)
+    b = arguments.marginal("b", b, batch, m, np.float64)
     plan, f, g = np.zeros_like(cost), np.zeros((batch, n)), np.zeros((batch, m))
-    value, error, converged, status = np.zeros(batch), np.zeros(batch), np.ones(batch, bool), []
+    value, gap, error, converged, status = (
+        np.zeros(batch),
+        np.zeros(batch),
+        np.zeros(batch),
+        np.ones(batch, bool),
+        [],
+    )
     for i in range(batch):
         r, c = rows[i], cols[i]
         status.append("exact" if r.any() and c.any() else "empty")
@@ -81,8 +90,7 @@ def solve_exact(
         if np.isnan(inner).any() or (inner == -np.inf).any():
             raise InputError(f"cost: problem {i} has NaN or -inf; expected numbers or +inf")
         weights_a, weights_b = (
-            np.full(keep.sum(), 1 / keep.sum()) if x is None else np.asarray(x, np.float64)[i][keep]
-            for x, keep in ((a, r), (b, c))
+            np.full(keep.sum(), 1 / keep.sum()) if x is None else x[i][keep] for x, keep in ((a, r), (b, c))
         )
         mass_a, mass_b = weights_a.sum(), weights_b.sum()
         if abs(mass_a - mass_b) > 1e-6 * max(mass_a, mass_b):
@@ -102,7 +110,19 @@ def solve_exact(
         plan[i][np.ix_(r, c)] = found
         f[i][r], g[i][c] = log["u"], log["v"]
         value[i] = (found[~forbidden] * finite).sum()
+        gap[i] = value[i] - weights_a @ log["u"] - weights_b @ log["v"]
         off = np.abs(found.sum(1) - weights_a).sum(), np.abs(found.sum(0) - weights_b).sum()
         error[i] = max(off) / mass_a
         converged[i] = log["warning"] is None
-    return TransportResult(plan, (f, g), value, value.copy(), np.zeros(batch, int), converged, error, status)
+    return TransportResult(
+        plan,
+        (f, g),
+        value,
+        value.copy(),
+        gap,
+        np.zeros(batch, int),
+        converged,
+        error,
+        status,
+        np.zeros(batch),
+    )

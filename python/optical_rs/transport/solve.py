@@ -22,23 +22,30 @@ class TransportResult:
     plan : (B, n, m) float array or None
         Transport plans; 0 in padding and on forbidden edges.
     potentials : tuple of (B, n) and (B, m) float arrays
-        Dual potentials ``(f, g)`` in the units of the cost: ``plan = exp((f ⊕ g − C) / reg)``. For
-        ``method="ipot"`` after t steps, ``reg`` is ``reg / t`` in this formula.
+        Dual potentials ``(f, g)`` in the units of the cost: ``plan = exp((f ⊕ g − C) / reg)``, with the
+        field ``reg``.
     value : (B,) float array
-        ``<T, C> + reg · Σ T (log T − 1)``, plus the divergences of relaxed marginals; for IPOT
-        ``<T, C>``.
+        ``<T, C> + reg · Σ T (log T − 1)``, plus the divergences of unbalanced marginals; for IPOT
+        ``<T, C>``. POT's ``value`` is ``<T, C> + reg · Σ T log T`` (its default ``reg_type="KL"`` with
+        uniform reference aside), which is larger by ``reg`` times the plan's mass: :attr:`value_pot`.
     value_linear : (B,) float array
         ``<T, C>``.
+    duality_gap : (B,) float array
+        ``value`` less the dual objective at the potentials, below which no feasible plan's value is; for
+        IPOT that of the problem without regularisation. How far ``value`` is above the optimum at most, up
+        to ``marginal_error`` for hard marginals (and so a little below 0 at times).
     n_iter : (B,) int array
         Iterations run.
     converged : (B,) bool array
         Whether ``marginal_error <= tol``.
     marginal_error : (B,) float array
-        The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``. For a relaxed marginal
-        the distance to ``a · exp(−f / reg_m)``, which T 1 equals at the optimum.
+        The larger of ``Σ|T 1 − a|`` and ``Σ|Tᵀ 1 − b|``, relative to ``Σ a``: what stops the iteration
+        and what is warned of. For an unbalanced marginal the distance to ``a · exp(−f / reg_m)``, which T 1 equals at the optimum.
     status : list of str
         How each was solved: ``"linear"``, ``"stabilised"``, ``"log"``, ``"ipot"``, ``"exact"`` or
-        ``"empty"``.
+        ``"empty"`` (no real rows or columns, or none with mass).
+    reg : (B,) float array
+        The regularisation that plan and potentials are of; for IPOT ``reg / t`` after t steps.
 
     Examples
     --------
@@ -52,10 +59,19 @@ class TransportResult:
     potentials: tuple[Any, Any]
     value: Any
     value_linear: Any
+    duality_gap: Any
     n_iter: Any
     converged: Any
     marginal_error: Any
     status: list[str]
+    reg: Any
+
+    @property
+    def value_pot(self) -> Any:
+        """``value`` as POT defines it: ``<T, C> + reg · Σ T log T``, larger by ``reg`` times the plan's mass."""
+        if self.plan is None:
+            raise InputError("value_pot: needs the plan; solve with return_plan=True")
+        return self.value + self.reg * self.plan.sum((1, 2))
 
     def __repr__(self) -> str:
         f, g = self.potentials
@@ -102,7 +118,7 @@ def solve_batch(
     grad: str = "envelope",
     return_plan: bool = True,
 ) -> TransportResult:
-    """Solve a padded batch of entropic optimal transport problems.
+    """Solve a padded batch of entropic optimal transport problems, or one.
 
     For each problem, over its real rows and columns::
 
@@ -114,23 +130,25 @@ def solve_batch(
     the number of threads, bit for bit.
 
     numpy in, numpy out; tensors in, tensors out. Tensors on a CPU are solved by the native core,
-    on other devices by a torch implementation.
+    on other devices by a torch implementation. Arrays of other libraries are taken by DLPack.
 
     Parameters
     ----------
-    cost : (B, n, m) float array or tensor
-        Costs. ``+inf`` forbids an edge. float64 is computed in float64, all else in float32.
+    cost : (B, n, m) or (n, m) float array or tensor
+        Costs; two dimensions are a batch of one. ``+inf`` forbids an edge. float64 is computed in float64,
+        all else in float32; plans and potentials of half precision come back in it.
     reg : float or (B,) floats
         Regularisation in the units of the cost; for ``method="ipot"`` the proximal step β.
-    a, b : (B, n) and (B, m) float arrays, optional
-        Marginals, >= 0, of equal mass per problem; zeros are allowed, padding is ignored. Uniform
-        with mass 1 over the real rows and columns by default.
+    a, b : (B, n) and (B, m), or (n,) and (m,), float arrays, optional
+        Marginals, >= 0, of equal mass per problem; zeros are allowed, padding is ignored. Of one dimension
+        they are shared by all problems. Uniform with mass 1 over the real rows and columns by default. A
+        problem without mass has an empty plan.
     row_lengths, col_lengths : (B,) ints, optional
         Only the first ``lengths[i]`` rows (columns) of problem i are real.
     row_mask, col_mask : (B, n) and (B, m) bools, optional
         Which rows (columns) are real, instead of lengths.
     reg_m : float or pair of floats, optional
-        Relaxed ("unbalanced") marginals: instead of holding exactly, they cost
+        Unbalanced marginals: instead of holding exactly, they cost
         ``reg_m · KL(T 1 | a)`` and ``reg_m · KL(Tᵀ 1 | b)``, with KL(x | y) = Σ x log(x/y) − x + y
         [4]_. One value for both sides, or one each, where None (or ``inf``) is hard. Masses may
         differ then, and a row without an edge keeps its mass.
@@ -142,16 +160,18 @@ def solve_batch(
     tol : float
         Stop when the relative L1 error of the row marginal is at most this. 0 runs ``max_iter``.
     accelerate : bool
-        Over-relax once the rate of convergence is known (hard marginals in the linear domains, with
-        ``tol > 0``): fewer iterations to the same solution [5]_.
+        With ``tol > 0``, fewer iterations to the same solution: over-relaxation once the rate of convergence is
+        known (hard marginals in the linear domains [5]_), the best translation of the potentials after each
+        sweep (unbalanced ones [6]_), and annealing where costs spread far.
     potentials : pair of (B, n) and (B, m) arrays, optional
         Start from these, as returned for a similar batch.
     grad : {"envelope", "implicit", "detach"}
         Tensors only: what ``value_linear`` is differentiated as. ``"envelope"``: the plan is held
         fixed, so the gradient with respect to the cost is the plan (that of ``value``).
         ``"implicit"``: the true gradient of ``<T*(C), C>``. ``"detach"``: no gradients. ``value``
-        has its true gradients with respect to cost (the plan) and marginals (the potentials).
-        Plan and potentials carry no gradient.
+        has its true gradients with respect to cost (the plan) and marginals (the potentials). The plan is
+        differentiable in the cost with ``"implicit"``; with ``"envelope"`` it is a constant, so that
+        ``(plan * cost).sum()`` has the same gradient as ``value_linear``. Potentials carry none.
     return_plan : bool
         Without it, ``plan`` is None and memory does not grow with B · n · m (numpy only).
 
@@ -182,6 +202,8 @@ def solve_batch(
        transport problems. Mathematics of Computation 87, 2018.
     .. [5] T. Lehmann, M.-K. von Renesse, A. Sambale, A. Uschmajew. A note on overrelaxation in the
        Sinkhorn algorithm. Optimization Letters 16, 2022.
+    .. [6] T. Séjourné, F.-X. Vialard, G. Peyré. Faster unbalanced optimal transport: translation
+       invariant Sinkhorn and 1-D Frank-Wolfe. AISTATS 2022.
 
     Examples
     --------
@@ -212,32 +234,39 @@ def solve_batch(
             grad=grad,
         )
         return result if return_plan else dataclasses.replace(result, plan=None)
+    half = getattr(cost, "dtype", None) == np.float16
     cost = arguments.floats("cost", cost)
-    arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
+    cost = cost[None] if cost.ndim == 2 else cost
+    arguments.check_ndim("cost", cost, 3, "(batch, n, m) or (n, m)")
     batch, n, m = cost.shape
-    same = {"dtype": cost.dtype, "order": "C"}
     start = None
     if potentials is not None:
         if len(potentials) != 2:
             raise InputError(f"potentials: expected a pair (f, g), got {len(potentials)} items")
-        start = np.asarray(potentials[1], **same)
-        arguments.check_ndim("potentials", start, 2, f"({batch}, {m})")
-    for name, marginal, size in (("a", a, n), ("b", b, m)):
-        if marginal is not None:
-            arguments.check_ndim(name, np.asarray(marginal), 2, f"({batch}, {size})")
-    plan, f, g, value, linear, error, n_iter, converged, status = _core.solve_batch(
+        start = arguments.marginal("potentials", potentials[1], batch, m, cost.dtype)
+    solved = _core.solve_batch(
         cost,
         np.atleast_1d(np.asarray(reg, dtype=np.float64)).tolist(),
-        None if a is None else np.asarray(a, **same),
-        None if b is None else np.asarray(b, **same),
+        arguments.marginal("a", a, batch, n, cost.dtype),
+        arguments.marginal("b", b, batch, m, cost.dtype),
         arguments.side("row", row_lengths, row_mask, batch, n),
         arguments.side("col", col_lengths, col_mask, batch, m),
         start,
         solver,
         return_plan,
     )
-    warn_unless_converged(converged, error, solver)
-    return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
+    parts: list[Any] = [solved.plan, solved.f, solved.g]
+    if half:
+        parts = [None if x is None else x.astype(np.float16) for x in parts]
+    plan, f, g = parts
+    warn_unless_converged(solved.reports.converged, solved.reports.marginal_error, solver)
+    return TransportResult(plan, (f, g), **reported(solved.reports))
+
+
+def reported(reports: Any) -> dict[str, Any]:
+    """The native core's reports, as fields of a :class:`TransportResult`."""
+    names = (field.name for field in dataclasses.fields(TransportResult))
+    return {name: getattr(reports, name) for name in names if name not in ("plan", "potentials")}
 
 
 def warn_unless_converged(converged: Any, error: Any, solver: arguments.Solver) -> None:

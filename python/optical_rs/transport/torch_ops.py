@@ -22,8 +22,8 @@ _library = torch.library.Library("optical_rs", "DEF")
 _library.define(
     "solve(Tensor cost, Tensor reg, Tensor? a, Tensor? b, Tensor? row_mask, Tensor? col_mask, "
     "Tensor? start, str method, int max_iter, float tol, float[] reg_m, bool accelerate) -> "
-    "(Tensor plan, Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor marginal_error, "
-    "Tensor n_iter, Tensor converged, Tensor status)"
+    "(Tensor plan, Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor duality_gap, "
+    "Tensor marginal_error, Tensor n_iter, Tensor converged, Tensor status)"
 )
 _library.define("implicit_gradient(Tensor plan, Tensor cost, Tensor reg, float[] reg_m) -> Tensor")
 _library.define(
@@ -40,31 +40,31 @@ def _numpy(x: Tensor | None, dtype: torch.dtype | None = None) -> np.ndarray | N
     return x.detach().to(dtype=dtype or x.dtype).contiguous().numpy()
 
 
+def _mask_bytes(x: Tensor | None) -> np.ndarray | None:
+    return None if x is None else x.detach().contiguous().numpy().view(np.uint8)
+
+
 def _solve_native(cost, reg, a, b, row_mask, col_mask, start, *solver):
     dtype = cost.dtype
-    plan, f, g, *scalars, status = _core.solve_batch(
+    solved = _core.solve_batch(
         _numpy(cost),
         reg.tolist(),
         _numpy(a, dtype),
         _numpy(b, dtype),
-        _numpy(row_mask),
-        _numpy(col_mask),
+        _mask_bytes(row_mask),
+        _mask_bytes(col_mask),
         _numpy(start, dtype),
         _native(*solver),
         True,
     )
-    value, linear, error, n_iter, converged = (torch.from_numpy(s) for s in scalars)
-    codes = torch.tensor([STATUS.index(s) for s in status], dtype=torch.int64)
+    reports = solved.reports
+    scalars = (reports.value, reports.value_linear, reports.duality_gap, reports.marginal_error)
     return (
-        torch.from_numpy(plan),
-        torch.from_numpy(f),
-        torch.from_numpy(g),
-        value.to(dtype),
-        linear.to(dtype),
-        error.to(dtype),
-        n_iter,
-        converged,
-        codes,
+        *(torch.from_numpy(x) for x in (solved.plan, solved.f, solved.g)),
+        *(torch.from_numpy(x).to(dtype) for x in scalars),
+        torch.from_numpy(reports.n_iter),
+        torch.from_numpy(reports.converged),
+        torch.tensor([STATUS.index(s) for s in reports.status], dtype=torch.int64),
     )
 
 
@@ -81,13 +81,13 @@ def _implicit_native(plan, cost, reg, reg_m):
 def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, *rest):
     *solver, want_x, want_y = rest
     dtype = x.dtype
-    grad_x, grad_y, _, loss, error, _, converged, _ = _core.align_batch(
+    aligned = _core.align_batch(
         _numpy(x),
         _numpy(y),
         _numpy(a, dtype),
         _numpy(b, dtype),
-        _numpy(x_mask),
-        _numpy(y_mask),
+        _mask_bytes(x_mask),
+        _mask_bytes(y_mask),
         reg,
         relative,
         implicit,
@@ -96,11 +96,11 @@ def _align_native(x, y, x_mask, y_mask, a, b, reg, relative, implicit, *rest):
         want_y,
     )
     return (
-        torch.from_numpy(loss).to(dtype),
-        x.new_empty(0) if grad_x is None else torch.from_numpy(grad_x),
-        y.new_empty(0) if grad_y is None else torch.from_numpy(grad_y),
-        torch.from_numpy(error).to(dtype),
-        torch.from_numpy(converged),
+        torch.from_numpy(aligned.reports.value_linear).to(dtype),
+        x.new_empty(0) if aligned.grad_x is None else torch.from_numpy(aligned.grad_x),
+        y.new_empty(0) if aligned.grad_y is None else torch.from_numpy(aligned.grad_y),
+        torch.from_numpy(aligned.reports.marginal_error).to(dtype),
+        torch.from_numpy(aligned.reports.converged),
     )
 
 
@@ -121,6 +121,7 @@ def _(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, 
         cost.new_empty(batch, n),
         cost.new_empty(batch, m),
         scalar,
+        torch.empty_like(scalar),
         torch.empty_like(scalar),
         torch.empty_like(scalar),
         cost.new_empty(batch, dtype=torch.int64),
@@ -165,7 +166,7 @@ def _(
 
 
 def _of_marginal(potential: Tensor, reg_m: float) -> Tensor:
-    """The slope of ``value`` in a marginal: its potential, or ``reg_m (1 − exp(−f / reg_m))`` if relaxed.
+    """The slope of ``value`` in a marginal: its potential, or ``reg_m (1 − exp(−f / reg_m))`` if unbalanced.
 
     The −∞ of an entry without mass has no finite slope, and becomes 0.
     """
@@ -179,35 +180,52 @@ def _refuse_second_derivatives() -> None:
         raise RuntimeError("transport has no second derivatives: call backward without create_graph=True")
 
 
+def _final_reg(reg: Tensor, n_iter: Tensor, method: str) -> Tensor:
+    """The regularisation that a plan is of: β/t after t proximal steps."""
+    return reg / n_iter.clamp(min=1) if method == "ipot" else reg
+
+
 class Transport(torch.autograd.Function):
-    """``solve`` with gradients for ``value`` (true) and ``value_linear`` (envelope or implicit)."""
+    """``solve`` with gradients for ``value`` (true), ``value_linear`` (envelope or implicit) and, if implicit,
+    the plan."""
 
     @staticmethod
     def forward(ctx, cost, reg, a, b, row_mask, col_mask, start, solver, grad):
         outputs = torch.ops.optical_rs.solve(cost, reg, a, b, row_mask, col_mask, start, *solver)
         plan, f, g = outputs[:3]
-        ctx.save_for_backward(plan, f, g, cost, reg)
+        ctx.save_for_backward(plan, f, g, cost, _final_reg(reg, outputs[7], solver.method))
         ctx.grad, ctx.reg_m = grad, solver.reg_m
-        ctx.mark_non_differentiable(plan, f, g, *outputs[5:])
+        ctx.mark_non_differentiable(*([] if grad == "implicit" else [plan]), f, g, *outputs[5:])
+        ctx.set_materialize_grads(False)
         return outputs
 
     @staticmethod
-    def backward(ctx, _plan, _f, _g, of_value, of_linear, *_):
+    def backward(ctx, of_plan, _f, _g, of_value, of_linear, *_):
         _refuse_second_derivatives()
         plan, f, g, cost, reg = ctx.saved_tensors
-        of_value, of_linear = of_value[:, None, None], of_linear[:, None, None]
         grad_cost = grad_a = grad_b = None
+
+        def implicit(weights: Tensor) -> Tensor:
+            return torch.ops.optical_rs.implicit_gradient(plan, weights, reg, list(ctx.reg_m))
+
         if ctx.needs_input_grad[0]:
-            linear = (
-                torch.ops.optical_rs.implicit_gradient(plan, cost, reg, list(ctx.reg_m))
-                if ctx.grad == "implicit"
-                else plan
-            )
-            grad_cost = plan * of_value + linear * of_linear
-        if ctx.needs_input_grad[2]:
-            grad_a = _of_marginal(f, ctx.reg_m[0]) * of_value[:, 0]
-        if ctx.needs_input_grad[3]:
-            grad_b = _of_marginal(g, ctx.reg_m[1]) * of_value[:, 0]
+            grad_cost = torch.zeros_like(plan)
+            if of_value is not None:
+                grad_cost = grad_cost + plan * of_value[:, None, None]
+            if of_linear is not None:
+                slope = implicit(cost) if ctx.grad == "implicit" else plan
+                grad_cost = grad_cost + slope * of_linear[:, None, None]
+            if of_plan is not None:
+                # That of <T(C), W> for a fixed W: the same projection, of W, and without W's own part.
+                grad_cost = grad_cost + implicit(of_plan) - plan
+        marginals = any(ctx.needs_input_grad[2:4])
+        if marginals and of_plan is not None:
+            raise RuntimeError("a plan has no gradient with respect to its marginals: detach one of them")
+        if of_value is not None:
+            if ctx.needs_input_grad[2]:
+                grad_a = _of_marginal(f, ctx.reg_m[0]) * of_value[:, None]
+            if ctx.needs_input_grad[3]:
+                grad_b = _of_marginal(g, ctx.reg_m[1]) * of_value[:, None]
         return grad_cost, None, grad_a, grad_b, *([None] * 5)
 
 
@@ -250,15 +268,17 @@ def _mask(name: str, lengths: Any, mask: Any, like: Tensor, batch: int, size: in
     side = arguments.side(name, lengths, mask, batch, size)
     if isinstance(side, list):
         return torch.arange(size, device=like.device) < torch.tensor(side, device=like.device)[:, None]
-    return None if side is None else torch.from_numpy(side).to(like.device)
+    return None if side is None else torch.from_numpy(side).to(like.device).bool()
 
 
 def _marginal(name: str, x: Any, like: Tensor, shape: tuple[int, int]) -> Tensor | None:
     if x is None:
         return None
     x = torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    if x.shape == shape[1:]:
+        x = x.expand(shape)
     if x.shape != shape:
-        raise InputError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
+        raise InputError(f"{name}: expected shape {shape} or {shape[1:]}, got {tuple(x.shape)}")
     return x
 
 
@@ -271,8 +291,10 @@ def solve_batch(
     cost, reg, a, b, *, row_lengths, row_mask, col_lengths, col_mask, solver, potentials, grad
 ) -> TransportResult:
     """The tensor side of :func:`optical_rs.transport.solve_batch`, which checks the options."""
-    arguments.check_ndim("cost", cost, 3, "(batch, n, m)")
+    cost = cost[None] if cost.ndim == 2 else cost
+    arguments.check_ndim("cost", cost, 3, "(batch, n, m) or (n, m)")
     batch, n, m = cost.shape
+    given = cost.dtype
     cost = _single_or_double(cost)
     reg = torch.as_tensor(reg, dtype=torch.float64).reshape(-1)
     if reg.numel() not in (1, batch):
@@ -292,14 +314,17 @@ def solve_batch(
             outputs = torch.ops.optical_rs.solve(*inputs, *solver)
     else:
         outputs = Transport.apply(*inputs, solver, grad)
-    plan, f, g, value, linear, error, n_iter, converged, codes = outputs
+    plan, f, g, value, linear, gap, error, n_iter, converged, codes = outputs
+    if given in (torch.float16, torch.bfloat16):
+        plan, f, g = (x.to(given) for x in (plan, f, g))
     if _may_warn(cost):
         warn_unless_converged(converged, error, solver)
     if torch.compiler.is_compiling():
         status: Any = codes
     else:
         status = [STATUS[code] for code in codes.tolist()]
-    return TransportResult(plan, (f, g), value, linear, n_iter, converged, error, status)
+    final = _final_reg(inputs[1], n_iter, solver.method).expand(batch)
+    return TransportResult(plan, (f, g), value, linear, gap, n_iter, converged, error, status, final)
 
 
 def alignment_losses(x, y, x_mask, y_mask, reg, a, b, relative, solver, grad) -> Tensor:

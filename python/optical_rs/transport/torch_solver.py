@@ -28,7 +28,7 @@ def _marginal(x: Tensor | None, present: Tensor, empty: Tensor, dtype: torch.dty
 
 
 def _check(cost, edges, reg, a, b, empty, reg_m) -> tuple[Tensor, Tensor]:
-    """Refuse bad input; the marginals, without what relaxed ones leave behind for want of an edge.
+    """Refuse bad input; the marginals, without what unbalanced ones leave behind for want of an edge.
 
     All questions are put together, so that a device is waited for once.
     """
@@ -40,9 +40,8 @@ def _check(cost, edges, reg, a, b, empty, reg_m) -> tuple[Tensor, Tensor]:
     allowed = edges & (cost != torch.inf) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
     lonely = [(x > 0) & ~allowed.any(dim) for x, dim in ((a, 2), (b, 1))]
     bad_weights = [~(torch.isfinite(x) & (x >= 0)) for x in (a, b)]
-    massless = [(mass == 0) & ~empty for mass in (mass_a, mass_b)]
     bad_reg = ~(torch.isfinite(reg) & (reg > 0))
-    asked = [bad_reg, bad_cost, *bad_weights, *massless]
+    asked = [bad_reg, bad_cost, *bad_weights]
     asked += [unequal] * all(hard) + [side for side, rigid in zip(lonely, hard, strict=True) if rigid]
     if bool(torch.stack([question.any().to(cost.device) for question in asked]).any()):
         if bool(bad_reg.any()):
@@ -66,9 +65,6 @@ def _check(cost, edges, reg, a, b, empty, reg_m) -> tuple[Tensor, Tensor]:
                 f"a, b: problem {k} has masses {mass_a[k].item()} and {mass_b[k].item()}; "
                 "expected equal masses"
             )
-        for name, bad in zip("ab", massless, strict=True):
-            if bool(bad.any()):
-                raise InputError(f"{name}: problem {int(bad.nonzero()[0])} has no mass")
         for side, bad, rigid in zip(("row", "column"), lonely, hard, strict=True):
             if rigid and bool(bad.any()):
                 problem, index = bad.nonzero()[0].tolist()
@@ -89,12 +85,18 @@ def _update(log_weight: Tensor, log_sum: Tensor, reg: Tensor, tau: Tensor) -> Te
     return torch.where(log_weight == -torch.inf, log_weight, tau * reg * (log_weight - log_sum))
 
 
-def _kept(sums: Tensor, weights: Tensor, potential: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of a plan's sums from what its marginal wants, and the price of that if it is relaxed."""
-    wanted = torch.where(weights > 0, weights * (-potential / rho).exp(), 0.0)
+def _kept(
+    sums: Tensor, weights: Tensor, live: Tensor, potential: Tensor, rho: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance of a plan's sums from what its marginal wants, the price of that if it is unbalanced, and this
+    side's part of the duality gap. ``live`` are the weights less those without an edge."""
+    hard = torch.isinf(rho[:, 0])
+    wanted = live * (-potential / rho).exp()
     divergence = (torch.xlogy(sums, sums / weights.clamp(min=1e-30)) - sums + weights).sum(1)
-    price = torch.where(torch.isfinite(rho[:, 0]), rho[:, 0] * divergence, 0.0)
-    return (sums - wanted).abs().sum(1), price
+    price = torch.where(hard, 0.0, rho[:, 0] * divergence)
+    unpaid = torch.where(hard, 0.0, rho[:, 0] * (weights - wanted).sum(1))
+    dual = torch.where(hard, (live * potential).sum(1), unpaid)
+    return (sums - wanted).abs().sum(1), price, (sums * potential).sum(1) + price - dual
 
 
 def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate, unit=None):
@@ -119,6 +121,7 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     given = _marginal(a, rows, empty, dtype), _marginal(b, cols, empty, dtype)
     a, b = _check(cost, edges, reg, *given, empty, reg_m)
     mass = given[0].double().sum(1)
+    empty = empty | (mass == 0) | (given[1].double().sum(1) == 0)
     relaxed = any(map(math.isfinite, reg_m))
     if not relaxed:
         b = b * torch.where(empty, 1.0, mass / b.double().sum(1)).to(dtype)[:, None]
@@ -137,17 +140,22 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     plan = torch.where(edges & (a > 0)[:, :, None] & (b > 0)[:, None, :], plan, 0.0)
     sums_a, sums_b = plan.sum(2), plan.sum(1)
     finite_f, finite_g = (torch.where(torch.isfinite(x), x, 0.0) for x in (f, g))
-    off_a, price_a = _kept(sums_a, given[0], finite_f, rho_a)
-    off_b, price_b = _kept(sums_b, given[1], finite_g, rho_b)
+    off_a, price_a, gap_a = _kept(sums_a, given[0], a, finite_f, rho_a)
+    off_b, price_b, gap_b = _kept(sums_b, given[1], b, finite_g, rho_b)
     error = torch.where(empty, 0.0, torch.maximum(off_a, off_b) / mass.clamp(min=1e-300).to(dtype))
     linear = torch.where(torch.isfinite(cost), plan * cost, 0.0).sum((1, 2))
     entropic = (finite_f * sums_a).sum(1) + (finite_g * sums_b).sum(1) - step[:, 0] * sums_a.sum(1)
-    value = linear.clone() if proximal else entropic + price_a + price_b
+    if proximal:
+        nearest = (cost - torch.where(b > 0, g, -torch.inf)[:, None, :]).amin(2)
+        dual = (b * finite_g).sum(1) + torch.where(a > 0, a * nearest, 0.0).sum(1)
+        value, gap = linear.clone(), torch.where(empty, 0.0, linear - dual)
+    else:
+        value, gap = entropic + price_a + price_b, torch.where(empty, 0.0, gap_a + gap_b)
     f = torch.where(rows & ~empty[:, None], f, 0.0)
     g = torch.where(cols & ~empty[:, None], g, 0.0)
     # Codes as in torch_ops.STATUS: this solver is always in the log domain.
     status = torch.where(empty, 4, 3 if proximal else 2)
-    return plan, f, g, value, linear, error, n_iter, error <= tol, status
+    return plan, f, g, value, linear, gap, error, n_iter, error <= tol, status
 
 
 def _triton_takes(cost: Tensor, method: str) -> bool:
@@ -210,7 +218,7 @@ def implicit_gradient(plan, cost, reg, reg_m):
     rows, cols = t.sum(2), t.sum(1)
     row_c, col_c = (t * c).sum(2), (t * c).sum(1)
     scale = reg.double().expand(t.shape[0])[:, None]
-    # Relaxed marginals make the diagonal larger; `reg_m` may be two numbers or two (B, 1) tensors.
+    # Unbalanced marginals make the diagonal larger; `reg_m` may be two numbers or two (B, 1) tensors.
     rows, cols = rows * (1 + scale / reg_m[0]), cols * (1 + scale / reg_m[1])
     inverse = torch.where(rows > 0, 1 / rows, 0.0)
     ridge = 1e-13 * cols.sum(1, keepdim=True).clamp(min=1e-300) / max(cols.shape[1], 1)
@@ -257,9 +265,11 @@ def align(
         squares = torch.where(edges, (cost.double() - mean[:, None, None]) ** 2, 0.0)
         unit = (squares.sum((1, 2)) / count).sqrt().clamp(min=1e-6)
         regs = regs * unit
-    plan, _, _, _, loss, error, _, converged, _ = solve(
+    plan, _, _, _, loss, _, error, n_iter, converged, _ = solve(
         cost, regs, a, b, rows, cols, None, method, max_iter, tol, reg_m, accelerate, unit
     )
+    if method == "ipot":
+        regs = regs / n_iter.clamp(min=1)
     slope = plan
     if implicit:
         slope = implicit_gradient(plan, cost, regs, [rho * unit[:, None] for rho in reg_m])

@@ -36,23 +36,26 @@ def _log_sum(scaled, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _kept(sums, weights, potential, rho, RELAXED: tl.constexpr):
-    """Distance of a plan's sums from what its marginal wants, and the price of that if relaxed."""
-    wanted, price = weights, 0.0
+def _kept(sums, weights, live, potential, rho, RELAXED: tl.constexpr):
+    """Distance of a plan's sums from what its marginal wants, the price of that if it is unbalanced, and this
+    side's part of the duality gap. ``live`` are the weights less those without an edge."""
+    finite = tl.where(live > 0, potential, 0.0)
+    wanted, price = live, 0.0
+    dual = tl.sum(live * finite)
     if RELAXED:
-        finite = tl.where(weights > 0, potential, 0.0)
-        wanted = weights * tl.exp(-finite / rho)
+        wanted = live * tl.exp(-finite / rho)
         both = (sums > 0) & (weights > 0)
         ratio = tl.where(both, sums, 1.0) / tl.where(both, weights, 1.0)
         divergence = tl.sum(sums * tl.log(ratio) - sums + weights)
         price = tl.where(rho < float("inf"), rho * divergence, 0.0)
-    return tl.sum(tl.abs(sums - wanted)), price
+        dual = tl.where(rho < float("inf"), rho * tl.sum(weights - wanted), dual)
+    return tl.sum(tl.abs(sums - wanted)), price, tl.sum(sums * finite) + price - dual
 
 
 @triton.jit
 def _solve(
     cost_at, reg_at, a_at, b_at, rows_at, cols_at, start_at, rho_at,
-    plan_at, f_at, g_at, value_at, linear_at, error_at, n_iter_at, converged_at, status_at, refused_at,
+    plan_at, f_at, g_at, value_at, linear_at, gap_at, error_at, n_iter_at, converged_at, status_at, refused_at,
     n, m, reg_step, max_iter, tol, hard_rows, hard_cols,
     ROWS: tl.constexpr, COLS: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     ROW_MASK: tl.constexpr, COL_MASK: tl.constexpr, START: tl.constexpr,
@@ -186,8 +189,8 @@ def _solve(
     plan = tl.where((a > 0)[:, None] & (b > 0)[None, :] & live, plan, 0.0)
     sums_a, sums_b = tl.sum(plan, 1), tl.sum(plan, 0)
     linear = tl.sum(tl.where(cost < infinity, plan * cost, 0.0))
-    off_a, price_a = _kept(sums_a, given_a, f, rho_a, RELAXED)
-    off_b, price_b = _kept(sums_b, given_b, g, rho_b, RELAXED)
+    off_a, price_a, gap_a = _kept(sums_a, given_a, a, f, rho_a, RELAXED)
+    off_b, price_b, gap_b = _kept(sums_b, given_b, b, g, rho_b, RELAXED)
     dual = tl.sum(tl.where(sums_a > 0, sums_a * f, 0.0)) + tl.sum(tl.where(sums_b > 0, sums_b * g, 0.0))
     error = tl.where(live, tl.maximum(off_a, off_b) / mass_a, 0.0)
     tl.store(plan_at + at, plan, mask=everywhere)
@@ -195,6 +198,7 @@ def _solve(
     tl.store(g_at + i * m + col, tl.where(real_col & live, g, 0.0), mask=is_col)
     tl.store(value_at + i, tl.where(live, dual - reg * tl.sum(sums_a) + price_a + price_b, 0.0))
     tl.store(linear_at + i, linear)
+    tl.store(gap_at + i, tl.where(live, gap_a + gap_b, 0.0))
     tl.store(error_at + i, error)
     tl.store(n_iter_at + i, it)
     tl.store(converged_at + i, (error <= tol).to(tl.int8))
@@ -252,13 +256,13 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
         rho = (rho if unit is None else rho * unit.to(torch.float32)[:, None]).contiguous()
     cost = cost.contiguous()
     plan, f, g = torch.empty_like(cost), empty(batch, n), empty(batch, m)
-    value, linear, error = empty(3, batch).unbind()
+    value, linear, gap, error = empty(4, batch).unbind()
     n_iter, status = empty(2, batch, dtype=torch.int64).unbind()
     converged, refused = empty(2, batch, dtype=torch.int8).unbind()
     rows, cols = _padded(n), _padded(m)
     _solve[(batch,)](
         cost, floats(reg), floats(a), floats(b), flags(row_mask), flags(col_mask), floats(start), rho,
-        plan, f, g, value, linear, error, n_iter, converged, status, refused,
+        plan, f, g, value, linear, gap, error, n_iter, converged, status, refused,
         n, m, int(reg.numel() > 1), max_iter, tol, *(int(math.isinf(side)) for side in reg_m),
         ROWS=rows, COLS=cols, A=a is not None, B=b is not None,
         ROW_MASK=row_mask is not None, COL_MASK=col_mask is not None, START=start is not None,
@@ -267,4 +271,4 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     )  # fmt: skip
     if bool(refused.any()):
         return None
-    return plan, f, g, value, linear, error, n_iter, converged.view(torch.bool), status
+    return plan, f, g, value, linear, gap, error, n_iter, converged.view(torch.bool), status

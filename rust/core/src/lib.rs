@@ -5,12 +5,12 @@
 //! * [`similarity`]: exact late-interaction scores (MaxSim) over ragged token embeddings.
 //! * [`ranking`]: TREC runs and judgments, and trec_eval's measures.
 //!
-//! [`simd`] holds the instruction-set shells that the kernels run in, [`pool`] the threads.
+//! [`simd`] holds the instruction-set shells that the kernels run in. Work is spread over the rayon pool that a
+//! call is made in: `pool.install(|| …)`, or rayon's global one.
 
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod error;
-pub mod pool;
 pub mod ranking;
 pub mod simd;
 pub mod similarity;

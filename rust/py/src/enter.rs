@@ -1,17 +1,42 @@
 //! The one way from Python into the core and back.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use numpy::ndarray::Dimension;
+use numpy::npyffi::flags::NPY_ARRAY_ALIGNED;
+use numpy::{Element, PyArray, PyReadonlyArray, PyUntypedArrayMethods};
 use optical_core::{Error, Result};
+use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::pool;
+
 pyo3::import_exception!(optical_rs.errors, InputError);
 
-fn raise(error: Error) -> PyErr {
+pub(crate) fn raise(error: Error) -> PyErr {
     InputError::new_err(error.to_string())
+}
+
+/// An array of Python's, to be read. Numpy lets numbers lie at any address, and Rust does not.
+pub(crate) struct Input<'py, T: Element, D: Dimension>(pub PyReadonlyArray<'py, T, D>);
+
+impl<'a, 'py, T: Element + 'a, D: Dimension + 'a> FromPyObject<'a, 'py> for Input<'py, T, D> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let array = object.cast::<PyArray<T, D>>()?;
+        // SAFETY: the array is alive, and its header is read with the interpreter attached.
+        let flags = unsafe { (*array.as_array_ptr()).flags };
+        if flags & NPY_ARRAY_ALIGNED == 0 {
+            return Err(InputError::new_err("expected an array whose numbers are aligned in memory"));
+        }
+        Ok(Input(object.extract().map_err(PyErr::from)?))
+    }
 }
 
 /// What a job tells the thread that waits for it, and the other way round.
@@ -35,23 +60,20 @@ impl Watch {
 /// Less is over before anybody could press it, and is spared the extra thread.
 const LONG: f64 = 2e8;
 
-/// Run `job` with the interpreter released. A long one (by `work`, in multiply-adds) is stopped, and
-/// the signal's exception raised, when a signal such as Ctrl-C arrives.
+/// Run `job` on the pool with the interpreter released. A long one (by `work`, in multiply-adds) is
+/// stopped, and the signal's exception raised, when a signal such as Ctrl-C arrives.
 pub(crate) fn enter<R: Send>(
     py: Python<'_>,
     work: f64,
     job: impl FnOnce(&AtomicBool) -> Result<R> + Send,
 ) -> PyResult<R> {
-    if work < LONG {
-        return py.detach(|| job(&AtomicBool::new(false))).map_err(raise);
-    }
-    watched(py, None, |watch| job(&watch.cancel))
+    watched(py, work, None, |watch| job(&watch.cancel))
 }
 
-/// Run `job` with the interpreter released, stop it when a signal such as Ctrl-C arrives, and call
-/// `progress` with the parts done and all parts now and then.
+/// The same, and `progress` is called with the parts done and all parts now and then.
 pub(crate) fn watched<R: Send>(
     py: Python<'_>,
+    work: f64,
     progress: Option<Py<PyAny>>,
     job: impl FnOnce(&Watch) -> Result<R> + Send,
 ) -> PyResult<R> {
@@ -63,21 +85,28 @@ pub(crate) fn watched<R: Send>(
         }
         None => Ok(()),
     };
-    py.detach(|| {
+    let pool = pool::current(py)?;
+    // A panic is a defect of ours; it must not take the interpreter with it. What the job had is dropped.
+    let run = || catch_unwind(AssertUnwindSafe(|| pool.install(|| job(&watch))));
+    let finished = |outcome: std::thread::Result<Result<R>>| match outcome {
+        Ok(result) => result.map_err(raise),
+        Err(panic) => Err(PyRuntimeError::new_err(format!("defect in the native core: {}", said(&*panic)))),
+    };
+    if work < LONG {
+        let result = finished(py.detach(run))?;
+        return report(py).map(|()| result);
+    }
+    let outcome = py.detach(|| {
         std::thread::scope(|scope| {
             let (done, waiting) = channel();
-            let shared = &watch;
             scope.spawn(move || {
                 // The receiver outlives this thread; a failed send would mean that nobody waits.
-                let _ = done.send(job(shared));
+                let _ = done.send(run());
             });
             let mut stopped = None;
             loop {
                 match waiting.recv_timeout(Duration::from_millis(30)) {
-                    Ok(Ok(result)) if stopped.is_none() => {
-                        return Python::attach(report).map(|()| result);
-                    }
-                    Ok(result) => return stopped.map_or_else(|| result.map_err(raise), Err),
+                    Ok(outcome) => return stopped.map_or(Ok(outcome), Err),
                     Err(RecvTimeoutError::Timeout) => {
                         let told = Python::attach(|py| py.check_signals().and_then(|()| report(py)));
                         if let Err(raised) = told {
@@ -86,10 +115,18 @@ pub(crate) fn watched<R: Send>(
                         }
                     }
                     Err(RecvTimeoutError::Disconnected) => {
-                        return Err(PyRuntimeError::new_err("internal error in the native core"));
+                        return Err(PyRuntimeError::new_err("defect in the native core: no result"));
                     }
                 }
             }
         })
-    })
+    });
+    let result = finished(outcome?)?;
+    report(py).map(|()| result)
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
 }

@@ -1,11 +1,12 @@
 //! The Python face of `optical-core`: conversion and dispatch, no algorithm.
 
 mod enter;
+mod pool;
 mod ranking;
 mod similarity;
 mod transport;
 
-use optical_core::{pool, simd};
+use optical_core::simd;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -23,7 +24,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(info)
 }
 
-/// Use `n` threads in the native core; 0 means one per available core.
+/// Use `n` threads in the native core; 0 means as many as `OPTICAL_RS_NUM_THREADS` says, or one per core.
 #[pyfunction]
 fn set_num_threads(n: usize) {
     pool::set_threads(n);
@@ -43,18 +44,27 @@ fn set_simd_level(level: &str) -> PyResult<()> {
 
 /// Single-precision multiply-adds per second that this machine reaches: the limit of every kernel.
 #[pyfunction]
-fn multiply_adds_per_second(py: Python<'_>) -> f64 {
-    py.detach(simd::multiply_adds_per_second)
+fn multiply_adds_per_second(py: Python<'_>) -> PyResult<f64> {
+    let pool = pool::current(py)?;
+    Ok(py.detach(|| pool.install(simd::multiply_adds_per_second)))
 }
 
-#[pymodule]
+// Free-threaded interpreters are declined: results are written to arrays that another thread could get hold of.
+#[pymodule(gil_used = true)]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::ranking::{Measured, evaluate, read_qrels, read_run, run_tag};
     #[pymodule_export]
-    use super::similarity::{maxsim, maxsim_gradient, maxsim_matches, quantise, search};
+    use super::similarity::{Places, Texts, maxsim, maxsim_gradient, maxsim_matches, quantise, search};
     #[pymodule_export]
-    use super::transport::{align_batch, implicit_gradient, solve_batch};
+    use super::transport::{Aligned, Reports, Solved, align_batch, implicit_gradient, solve_batch};
     #[pymodule_export]
     use super::{build_info, multiply_adds_per_second, set_num_threads, set_simd_level};
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::pool::read_environment()
+    }
 }

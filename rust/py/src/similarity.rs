@@ -1,90 +1,184 @@
 //! `optical_core::similarity` for numpy arrays.
 
+use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
-use optical_core::similarity::{self as core, Ragged, Values};
+use ndarray::{Ix1, Ix2};
+use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS};
+use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use optical_core::similarity::{self as core, Against, Ragged, Selection, Values};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
-use crate::enter::{InputError, enter, watched};
+use crate::enter::{Input, InputError, enter, raise, watched};
 
-type Matrix<'py, T> = PyReadonlyArray2<'py, T>;
-type Vector<'py, T> = PyReadonlyArray1<'py, T>;
+type Matrix<'py, T> = Input<'py, T, Ix2>;
+type Vector<'py, T> = Input<'py, T, Ix1>;
 
-/// Token embeddings (tokens × dim) in any of the forms that they are kept in; `u16` are the bits of
-/// bf16 numbers.
+/// Token embeddings (tokens × dim) in any of the forms that they are kept in, with `u16` for the bits of bf16
+/// numbers; or a list of single-precision ones, one array a text.
 #[derive(FromPyObject)]
 pub(crate) enum Tokens<'py> {
     F32(Matrix<'py, f32>),
     F16(Matrix<'py, f16>),
     Bf16(Matrix<'py, u16>),
     Int8(Matrix<'py, i8>, Vector<'py, f32>),
+    List(Bound<'py, PyList>),
 }
 
 fn contiguous(e: impl std::fmt::Display) -> PyErr {
     InputError::new_err(format!("tokens: expected a contiguous array ({e})"))
 }
 
-fn ragged<'a>(
-    side: &'static str,
-    tokens: &'a Tokens<'_>,
-    bits: &'a [bf16],
-    offsets: &'a Vector<'_, i64>,
-) -> PyResult<Ragged<'a>> {
-    let (values, dim) = match tokens {
-        Tokens::F32(x) => (Values::F32(x.as_slice().map_err(contiguous)?), x.as_array().ncols()),
-        Tokens::F16(x) => (Values::F16(x.as_slice().map_err(contiguous)?), x.as_array().ncols()),
-        Tokens::Bf16(x) => (Values::Bf16(bits), x.as_array().ncols()),
-        Tokens::Int8(x, scales) => {
-            let (codes, scales) = (x.as_slice().map_err(contiguous)?, scales.as_slice().map_err(contiguous)?);
-            (Values::Int8 { codes, scales }, x.as_array().ncols())
-        }
-    };
-    Ragged::new(values, offsets.as_slice().map_err(contiguous)?, dim)
-        .map_err(|e| InputError::new_err(format!("{side}: {e}")))
+/// Texts, checked and cut into tasks once for any number of calls. The arrays that they lie in are kept.
+#[pyclass(frozen, module = "optical_rs._core")]
+pub(crate) struct Texts {
+    // Borrowed from the two fields below, which are dropped after it.
+    texts: Ragged<'static>,
+    #[expect(dead_code, reason = "owns what `texts` borrows")]
+    list: Box<[&'static [f32]]>,
+    #[expect(dead_code, reason = "owns what `texts` borrows")]
+    arrays: Vec<Py<PyAny>>,
 }
 
-fn bits<'a>(tokens: &'a Tokens<'_>) -> PyResult<&'a [bf16]> {
-    use half::slice::HalfBitsSliceExt;
-    match tokens {
-        Tokens::Bf16(x) => Ok(x.as_slice().map_err(contiguous)?.reinterpret_cast()),
-        _ => Ok(&[]),
+/// A slice that lives as long as an array is kept.
+///
+/// # Safety
+/// The array must be kept for as long as the slice, and its memory neither written nor resized meanwhile (numpy
+/// refuses to resize an array that is referred to).
+unsafe fn kept<T>(slice: &[T]) -> &'static [T] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(slice.as_ptr(), slice.len()) }
+}
+
+fn keep<T: Element, D: ndarray::Dimension>(
+    array: &Input<'_, T, D>,
+    arrays: &mut Vec<Py<PyAny>>,
+) -> PyResult<&'static [T]> {
+    let slice = array.0.as_slice().map_err(contiguous)?;
+    arrays.push((*array.0).clone().into_any().unbind());
+    // SAFETY: the array has just been kept.
+    Ok(unsafe { kept(slice) })
+}
+
+/// The texts of a list, and their dimension.
+fn list_of(
+    name: &str,
+    list: &Bound<'_, PyList>,
+    arrays: &mut Vec<Py<PyAny>>,
+) -> PyResult<(Box<[&'static [f32]]>, usize)> {
+    let (mut texts, mut dim) = (Vec::with_capacity(list.len()), 0);
+    for (i, item) in list.iter().enumerate() {
+        let array = item.cast::<PyArray2<f32>>().map_err(|_| {
+            let shape =
+                item.getattr("shape").map_or_else(|_| String::new(), |shape| format!(", got shape {shape}"));
+            InputError::new_err(format!(
+                "{name}: expected arrays (tokens, dim) of float32{shape} in text {i}"
+            ))
+        })?;
+        let needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS;
+        // SAFETY: the array is alive, and its header is read with the interpreter attached.
+        if unsafe { (*array.as_array_ptr()).flags } & needed != needed {
+            return Err(contiguous(format!("{name}, text {i}")));
+        }
+        if i > 0 && array.shape()[1] != dim {
+            return Err(InputError::new_err(format!(
+                "{name}: expected arrays (tokens, dim) of one dim, got {dim} and {} in text {i}",
+                array.shape()[1]
+            )));
+        }
+        dim = array.shape()[1];
+        // SAFETY: contiguous and aligned numbers of this type, in an array that is kept from here on.
+        texts.push(unsafe { kept(array.as_slice().map_err(contiguous)?) });
+        arrays.push(item.unbind());
+    }
+    Ok((texts.into_boxed_slice(), dim))
+}
+
+#[pymethods]
+impl Texts {
+    /// `offsets` are those of the texts in the array, and None with a list.
+    #[new]
+    #[pyo3(signature = (name, tokens, offsets))]
+    fn new(name: &str, tokens: Tokens<'_>, offsets: Option<Vector<'_, i64>>) -> PyResult<Self> {
+        let (mut arrays, mut list) = (Vec::new(), Box::default());
+        let columns = |dim: (usize, usize)| dim.1;
+        let (values, dim) = match &tokens {
+            Tokens::F32(x) => (Values::F32(keep(x, &mut arrays)?), columns(x.0.as_array().dim())),
+            Tokens::F16(x) => (Values::F16(keep(x, &mut arrays)?), columns(x.0.as_array().dim())),
+            Tokens::Bf16(x) => {
+                let bits: &[bf16] = keep(x, &mut arrays)?.reinterpret_cast();
+                (Values::Bf16(bits), columns(x.0.as_array().dim()))
+            }
+            Tokens::Int8(x, scales) => {
+                let (codes, scales) = (keep(x, &mut arrays)?, keep(scales, &mut arrays)?);
+                (Values::Int8 { codes, scales }, columns(x.0.as_array().dim()))
+            }
+            Tokens::List(texts) => {
+                let dim;
+                (list, dim) = list_of(name, texts, &mut arrays)?;
+                (Values::F32(&[]), dim)
+            }
+        };
+        let named = |e: optical_core::Error| InputError::new_err(format!("{name}: {e}"));
+        let texts = match (&tokens, offsets) {
+            (Tokens::List(_), None) => {
+                // SAFETY: the box is kept beside what is borrowed from it, and its memory does not move.
+                Ragged::list(unsafe { kept(&list) }, dim).map_err(named)?
+            }
+            (Tokens::List(_), Some(_)) | (_, None) => {
+                return Err(InputError::new_err(format!(
+                    "{name}: expected offsets with an array, none with a list"
+                )));
+            }
+            (_, Some(offsets)) => Ragged::new(values, keep(&offsets, &mut arrays)?, dim).map_err(named)?,
+        };
+        Ok(Texts { texts, list, arrays })
+    }
+
+    fn __len__(&self) -> usize {
+        self.texts.len()
+    }
+
+    #[getter]
+    fn dim(&self) -> usize {
+        self.texts.dim()
     }
 }
 
-impl Tokens<'_> {
-    /// Tokens and dimension.
-    fn shape(&self) -> (usize, usize) {
-        match self {
-            Tokens::F32(x) => x.as_array().dim(),
-            Tokens::F16(x) => x.as_array().dim(),
-            Tokens::Bf16(x) => x.as_array().dim(),
-            Tokens::Int8(x, _) => x.as_array().dim(),
-        }
+/// Places of documents among their equals, the highest first; those with a negative one are passed over.
+#[pyclass(frozen, module = "optical_rs._core")]
+pub(crate) struct Places(Vec<Option<u32>>);
+
+#[pymethods]
+impl Places {
+    #[new]
+    fn new(places: Vector<'_, i64>) -> PyResult<Self> {
+        let places = places.0.as_slice().map_err(contiguous)?;
+        Ok(Places(places.iter().map(|place| u32::try_from(*place).ok()).collect()))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.len()
     }
 }
 
-/// Multiply-adds of all queries against all documents.
-fn work(queries: &Tokens<'_>, documents: &Tokens<'_>) -> f64 {
-    let (tokens, dim) = documents.shape();
-    queries.shape().0 as f64 * (tokens * dim) as f64
+/// Multiply-adds of all queries against so many tokens.
+fn work(queries: &Ragged<'_>, tokens: usize) -> f64 {
+    queries.total_tokens() as f64 * (tokens * queries.dim()) as f64
 }
 
-/// MaxSim of packed ragged tokens; see `optical_rs.similarity.maxsim`.
+/// MaxSim of every query and document; see `optical_rs.similarity.maxsim`.
 #[pyfunction]
 pub(crate) fn maxsim<'py>(
     py: Python<'py>,
-    queries: Tokens<'py>,
-    query_offsets: Vector<'py, i64>,
-    documents: Tokens<'py>,
-    document_offsets: Vector<'py, i64>,
+    queries: &Texts,
+    documents: &Texts,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-    let work = work(&queries, &documents);
-    let (q_bits, d_bits) = (bits(&queries)?, bits(&documents)?);
-    let queries = ragged("queries", &queries, q_bits, &query_offsets)?;
-    let documents = ragged("documents", &documents, d_bits, &document_offsets)?;
+    let (queries, documents) = (&queries.texts, &documents.texts);
+    let work = work(queries, documents.total_tokens());
     let mut scores = ndarray::Array2::zeros((queries.len(), documents.len()));
     if let Some(out) = scores.as_slice_mut() {
-        enter(py, work, move |cancel| core::maxsim(&queries, &documents, Some(cancel), out))?;
+        enter(py, work, move |cancel| core::maxsim(queries, documents, Some(cancel), out))?;
     }
     Ok(scores.into_pyarray(py))
 }
@@ -93,28 +187,29 @@ type Found<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'
 
 /// The best documents of each query; see `optical_rs.similarity.search`.
 ///
-/// `places` decides ties, the highest first; documents with a negative one are passed over. Returns
-/// (offsets of the queries' hits, document numbers, scores). `progress` is called now and then with the
-/// documents done and all documents.
+/// With `numbers`, only those documents are searched. Returns (offsets of the queries' hits, document numbers,
+/// scores). `progress` is called now and then with the documents done and all documents.
 #[pyfunction]
+#[pyo3(signature = (queries, documents, places, k, numbers, progress))]
 pub(crate) fn search<'py>(
     py: Python<'py>,
-    queries: Tokens<'py>,
-    query_offsets: Vector<'py, i64>,
-    documents: Tokens<'py>,
-    document_offsets: Vector<'py, i64>,
-    places: Vector<'py, i64>,
+    queries: &Texts,
+    documents: &Texts,
+    places: &Places,
     k: usize,
+    numbers: Option<Vec<u32>>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Found<'py>> {
-    let (q_bits, d_bits) = (bits(&queries)?, bits(&documents)?);
-    let queries = ragged("queries", &queries, q_bits, &query_offsets)?;
-    let documents = ragged("documents", &documents, d_bits, &document_offsets)?;
-    let places: Vec<Option<u32>> =
-        places.as_slice().map_err(contiguous)?.iter().map(|p| u32::try_from(*p).ok()).collect();
-    let hits = watched(py, progress, |watch| {
-        watch.set_total(documents.len());
-        core::search(&queries, &documents, &places, k, Some(&watch.cancel), Some(&watch.done))
+    let (queries, documents) = (&queries.texts, &documents.texts);
+    let selection = numbers.as_deref().map_or(Selection::All, Selection::Only);
+    let count = numbers.as_ref().map_or(documents.len(), Vec::len);
+    // Selected documents are taken to be as long as the others.
+    let share = count as f64 / documents.len().max(1) as f64;
+    let work = work(queries, documents.total_tokens()) * share;
+    let hits = watched(py, work, progress, |watch| {
+        watch.set_total(count);
+        let (cancel, done) = (Some(&watch.cancel), Some(&watch.done));
+        core::search(queries, documents, &places.0, selection, k, cancel, done)
     })?;
     let mut offsets = vec![0i64];
     for found in &hits {
@@ -125,27 +220,39 @@ pub(crate) fn search<'py>(
     Ok((offsets.into_pyarray(py), documents.into_pyarray(py), scores.into_pyarray(py)))
 }
 
+/// All documents for None, else so many of a query's own.
+fn against(own: Option<usize>) -> Against {
+    own.map_or(Against::All, Against::Own)
+}
+
+fn packed<'a>(name: &str, values: &'a Matrix<'_, f32>, offsets: &'a Vector<'_, i64>) -> PyResult<Ragged<'a>> {
+    let numbers = values.0.as_slice().map_err(contiguous)?;
+    Ragged::new(Values::F32(numbers), offsets.0.as_slice().map_err(contiguous)?, values.0.as_array().ncols())
+        .map_err(|e| InputError::new_err(format!("{name}: {e}")))
+}
+
 type Matched<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<i32>>);
 
 /// MaxSim of packed ragged tokens, and the row of `documents` that each query token matched:
-/// (queries × documents), (documents × query tokens).
+/// (queries × documents), or (queries × `own`); (documents × query tokens).
 #[pyfunction]
+#[pyo3(signature = (queries, query_offsets, documents, document_offsets, own))]
 pub(crate) fn maxsim_matches<'py>(
     py: Python<'py>,
     queries: Matrix<'py, f32>,
     query_offsets: Vector<'py, i64>,
     documents: Matrix<'py, f32>,
     document_offsets: Vector<'py, i64>,
+    own: Option<usize>,
 ) -> PyResult<Matched<'py>> {
-    let (q, d) = (Tokens::F32(queries), Tokens::F32(documents));
-    let (tokens, work) = (q.shape().0, work(&q, &d));
-    let queries = ragged("queries", &q, &[], &query_offsets)?;
-    let documents = ragged("documents", &d, &[], &document_offsets)?;
-    let mut scores = ndarray::Array2::zeros((queries.len(), documents.len()));
-    let mut matched = ndarray::Array2::zeros((documents.len(), tokens));
+    let queries = packed("queries", &queries, &query_offsets)?;
+    let documents = packed("documents", &documents, &document_offsets)?;
+    let work = work(&queries, documents.total_tokens());
+    let mut scores = ndarray::Array2::zeros((queries.len(), own.unwrap_or(documents.len())));
+    let mut matched = ndarray::Array2::zeros((documents.len(), queries.total_tokens()));
     if let (Some(scores), Some(matched)) = (scores.as_slice_mut(), matched.as_slice_mut()) {
         enter(py, work, move |cancel| {
-            core::maxsim_matches(&queries, &documents, Some(cancel), scores, matched)
+            core::maxsim_matches(&queries, &documents, against(own), Some(cancel), scores, matched)
         })?;
     }
     Ok((scores.into_pyarray(py), matched.into_pyarray(py)))
@@ -155,6 +262,8 @@ type Gradients<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<f32>>);
 
 /// The gradient of `Σ weights · scores` in the tokens of both sides of [`maxsim_matches`].
 #[pyfunction]
+#[pyo3(signature = (queries, query_offsets, documents, document_offsets, matched, weights, own))]
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn maxsim_gradient<'py>(
     py: Python<'py>,
     queries: Matrix<'py, f32>,
@@ -163,17 +272,20 @@ pub(crate) fn maxsim_gradient<'py>(
     document_offsets: Vector<'py, i64>,
     matched: Matrix<'py, i32>,
     weights: Matrix<'py, f32>,
+    own: Option<usize>,
 ) -> PyResult<Gradients<'py>> {
-    let (q, d) = (Tokens::F32(queries), Tokens::F32(documents));
-    let mut of_queries = ndarray::Array2::zeros(q.shape());
-    let mut of_documents = ndarray::Array2::zeros(d.shape());
-    let work = 2.0 * matched.as_array().len() as f64 * q.shape().1 as f64;
-    let queries = ragged("queries", &q, &[], &query_offsets)?;
-    let documents = ragged("documents", &d, &[], &document_offsets)?;
+    let mut of_queries = ndarray::Array2::zeros(queries.0.as_array().raw_dim());
+    let mut of_documents = ndarray::Array2::zeros(documents.0.as_array().raw_dim());
+    let queries = packed("queries", &queries, &query_offsets)?;
+    let documents = packed("documents", &documents, &document_offsets)?;
     let (matched, weights) =
-        (matched.as_slice().map_err(contiguous)?, weights.as_slice().map_err(contiguous)?);
+        (matched.0.as_slice().map_err(contiguous)?, weights.0.as_slice().map_err(contiguous)?);
+    let work = 2.0 * matched.len() as f64 * queries.dim() as f64;
     if let (Some(x), Some(y)) = (of_queries.as_slice_mut(), of_documents.as_slice_mut()) {
-        enter(py, work, move |_| core::maxsim_gradient(&queries, &documents, matched, weights, x, y))?;
+        enter(py, work, move |cancel| {
+            let cancel = Some(cancel);
+            core::maxsim_gradient(&queries, &documents, against(own), matched, weights, cancel, x, y)
+        })?;
     }
     Ok((of_queries.into_pyarray(py), of_documents.into_pyarray(py)))
 }
@@ -183,9 +295,9 @@ type Quantised<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);
 /// Tokens (tokens × dim) as bytes and a scale for each token.
 #[pyfunction]
 pub(crate) fn quantise<'py>(py: Python<'py>, values: Matrix<'py, f32>) -> PyResult<Quantised<'py>> {
-    let shape = values.as_array().raw_dim();
-    let (codes, scales) = core::quantise(values.as_slice().map_err(contiguous)?, shape[1]);
+    let shape = values.0.as_array().raw_dim();
+    let (codes, scales) = core::quantise(values.0.as_slice().map_err(contiguous)?, shape[1]);
     let codes = ndarray::Array2::from_shape_vec(shape, codes)
-        .map_err(|e| InputError::new_err(format!("values: {e}")))?;
+        .map_err(|e| raise(optical_core::Error::Argument(format!("values: {e}"))))?;
     Ok((codes.into_pyarray(py), scales.into_pyarray(py)))
 }

@@ -126,7 +126,8 @@ def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
         for split in splits:
             for where, row, passage in _rows(language, split):
                 if passage and digest(passage) not in passages_of_tests():
-                    yield where, text_of(where, row, _QUESTIONS["translated"]), passage, ()
+                    short = (row.get("answer_pivot") or {}).get("text") or ()
+                    yield where, text_of(where, row, _QUESTIONS["translated"]), passage, (), tuple(short)
 
 
 def _pair_splits(rest: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """English questions with passages that answer them, to train a teacher on: MedQuAD, QED, XQuAD, COVID-QA, PubMedQA.
 
-Also any file in the format of SQuAD. Rows are ``(where, question, passage, negatives)``.
+Also any file in the format of SQuAD. Rows are ``(where, question, passage, negatives)``, and answers where the source has
+short ones.
 """
 
 import json
@@ -78,7 +79,8 @@ def read_squad(path: Path, *, words: int | None = None) -> Iterator[tuple]:
                     if words is not None and len(text.split()) > words:
                         answers = question.get("answers") or [{"answer_start": 0}]
                         passage = passage_around(text, answers[0]["answer_start"], words)
-                    yield where, text_of(where, question, "question"), passage, ()
+                    short = tuple(answer["text"] for answer in question.get("answers") or ())
+                    yield where, text_of(where, question, "question"), passage, (), short
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the format of SQuAD (data, paragraphs, qas): {error}") from None
 
@@ -105,7 +107,8 @@ def _medquad(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
 
 def _qed(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
     for where, row in json_lines(_QED.file("qed-dev.jsonlines")):
-        yield where, text_of(where, row, "question_text"), text_of(where, row, "paragraph_text"), ()
+        short = tuple(part["string"] for answer in row.get("original_nq_answers") or () for part in answer)
+        yield where, text_of(where, row, "question_text"), text_of(where, row, "paragraph_text"), (), short
 
 
 def _xquad(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:

@@ -275,7 +275,7 @@ class Source:
         return part.read(rest, part.choose(spec, rest, split), side), side
 
     def read_pairs(self, spec: str, rest: str, split: str) -> Iterable[tuple]:
-        """Rows of ``(where, question, passage, negatives)``."""
+        """Rows of ``(where, question, passage, negatives)``, with short answers where the source has them."""
         part = self.part("pairs", spec)
         return part.read(rest, part.choose(spec, rest, split))
 

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 pub use gain::Gain;
 pub use measure::{ALL, Formula, Measure, Summary};
 pub use preference::{Preference, Statement, evaluate_preferences};
@@ -150,7 +150,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
     };
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let topics: Vec<(&T, &R)> = run.iter().collect();
-    let rows: Vec<std::result::Result<Option<Row>, Fault>> = pool::run(|| {
+    let rows: Vec<std::result::Result<Option<Row>, Fault>> = {
         let topics = topics.par_iter().with_min_len(4);
         let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
             if cancelled() {
@@ -167,7 +167,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
             row.map_err(|reason| fault(format!("topic '{}': {reason}", topic.show())))
         });
         measured.collect()
-    });
+    };
     if cancelled() {
         return Err(Error::Interrupted);
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::ranked::all_or_first;
 use super::trec::{Places, count_fields, field, number, topics};
 use super::{Fault, Id, InOrder, Judgments, Qrels, Statement, Version};
-use crate::{Result, pool};
+use crate::Result;
 
 /// Each topic's lines, read by `read`.
 fn each_topic<'t, J: Send>(
@@ -17,7 +17,7 @@ fn each_topic<'t, J: Send>(
     read: impl Fn(&Places<'t>) -> std::result::Result<J, Fault> + Sync,
 ) -> Result<BTreeMap<&'t [u8], J>> {
     let places: Vec<Places<'t>> = topics(file, text, version).into_values().collect();
-    let parsed: Vec<_> = pool::run(|| places.par_iter().with_min_len(4).map(&read).collect());
+    let parsed: Vec<_> = places.par_iter().with_min_len(4).map(&read).collect();
     match all_or_first(parsed) {
         Ok(judged) => Ok(places.iter().map(|of| of.topic).zip(judged).collect()),
         Err((topic, fault)) => Err(places[topic].line_error(fault)),

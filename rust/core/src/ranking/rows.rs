@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::ranked::all_or_first;
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// A column of ids.
 pub trait Column<I>: Copy + Send + Sync {
@@ -138,7 +138,7 @@ pub fn qrels_of_rows<T: Id, D: Id>(
         }
         Ok((*topic, judged))
     };
-    let parts: Vec<_> = pool::run(|| topics.par_iter().with_min_len(4).map(judged).collect());
+    let parts: Vec<_> = topics.par_iter().with_min_len(4).map(judged).collect();
     match all_or_first(parts) {
         Ok(parts) => Ok(parts.into_iter().collect()),
         Err((_, fault)) => Err(fault.told(format!("qrels: row {}: {}", fault.position, fault.reason))),
@@ -151,7 +151,7 @@ pub fn qrels_of_topics<T: Id, D: Id, J: Sync>(
     judgments: impl Fn(&J) -> Judgments<D> + Sync,
 ) -> Qrels<T, D> {
     let judged = |(topic, of): &(T, J)| (*topic, judgments(of));
-    let parts: Vec<_> = pool::run(|| topics.par_iter().with_min_len(4).map(judged).collect());
+    let parts: Vec<_> = topics.par_iter().with_min_len(4).map(judged).collect();
     parts.into_iter().collect()
 }
 

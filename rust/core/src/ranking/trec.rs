@@ -10,7 +10,7 @@ pub use super::qrels::{parse_groups, parse_preferences, parse_qrels, read_qrels}
 use super::ranked::all_or_first;
 use super::scratch::Scratch;
 use super::{Fault, Id, InOrder, Retrieved, Run, Version};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// Bytes in which one thread looks for topics at a time.
 const CHUNK: usize = 1 << 20;
@@ -144,9 +144,8 @@ fn is_comment(line: &[u8], version: Version) -> bool {
 /// Each topic's places in a file. Lines are not looked at beyond their first field.
 pub(super) fn topics<'t>(file: &'t str, text: &'t [u8], version: Version) -> BTreeMap<&'t [u8], Places<'t>> {
     let chunks = whole_lines(text, CHUNK);
-    let found: Vec<Vec<(&[u8], Range<usize>)>> = pool::run(|| {
-        chunks.par_iter().map(|chunk| segments(&text[..chunk.end], chunk.start, version)).collect()
-    });
+    let found: Vec<Vec<(&[u8], Range<usize>)>> =
+        { chunks.par_iter().map(|chunk| segments(&text[..chunk.end], chunk.start, version)).collect() };
     let mut places: BTreeMap<&[u8], Places<'t>> = BTreeMap::new();
     for (topic, range) in found.into_iter().flatten() {
         let new = || Places { file, text, topic, ranges: Vec::new(), version };
@@ -218,14 +217,14 @@ pub fn read_run<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<I
     let run = parse_run(file, text, version);
     let mut places: Vec<&Places<'t>> = run.values().collect();
     places.sort_by_key(|places| places.first());
-    let read: Vec<_> = pool::run(|| {
+    let read: Vec<_> = {
         let places = places.par_iter().with_min_len(4);
         let read = places.map_init(Scratch::default, |scratch, places| {
             scratch.read(&places.topic, *places, false)?;
             Ok((places.topic, scratch.documents().collect()))
         });
         read.collect()
-    });
+    };
     all_or_first(read).map_err(|(topic, fault)| places[topic].error(fault))
 }
 

@@ -6,10 +6,12 @@ use super::{ROWS, Vector};
 
 /// Eight `f32`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F32x8(__m256);
 
 /// Four `f64`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F64x4(__m256d);
 
 // SAFETY: every method needs AVX2 and FMA, which the trait asks of its callers.

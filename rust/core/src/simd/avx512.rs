@@ -6,10 +6,12 @@ use super::{ROWS, Vector};
 
 /// Sixteen `f32`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F32x16(__m512);
 
 /// Eight `f64`.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct F64x8(__m512d);
 
 // SAFETY: every method needs AVX-512 F, DQ, BW and VL, which the trait asks of its callers.
@@ -79,6 +81,11 @@ unsafe impl Vector for F32x16 {
             let e = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
             F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(e)))
         }
+    }
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F32x16(_mm512_scalef_ps(self.0, n.0)) }
     }
     #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
@@ -238,6 +245,11 @@ unsafe impl Vector for F64x8 {
             let e = _mm512_add_epi64(_mm512_cvtpd_epi64(self.0), _mm512_set1_epi64(1023));
             F64x8(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(e)))
         }
+    }
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { F64x8(_mm512_scalef_pd(self.0, n.0)) }
     }
     #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use peak::multiply_adds_per_second;
 pub use portable::Lanes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::F32x8, avx512::F32x16};
 
 /// Rows that a kernel handles at a time; [`Vector::sum8`] reduces that many accumulators at once.
 pub const ROWS: usize = 8;
@@ -114,6 +116,37 @@ fn agrees_with_portable(level: Level) -> bool {
 fn answers_agree(answer: &[f32], contract: &[f32]) -> bool {
     answer.len() == contract.len()
         && answer.iter().zip(contract).all(|(x, y)| (x - y).abs() <= 1e-5 * y.abs().max(1e-3))
+}
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+/// Ask for the cache line at an address, which need not be one that may be read.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which cannot fault; x86-64 has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The same for `count` elements, to be read some time later: they need not come nearer than the second cache.
+#[inline(always)]
+pub(crate) fn prefetch_row<T>(at: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for k in (0..count).step_by(LINE / size_of::<T>()) {
+        // SAFETY: as above.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(k).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, count);
 }
 
 /// A scalar that kernels compute with: `f32`, or `f64` where exactness matters more than speed.
@@ -276,6 +309,12 @@ pub unsafe trait Vector: Copy {
     unsafe fn round(self) -> Self;
     /// 2 to the power of an integral `self` inside the normal exponent range.
     unsafe fn pow2(self) -> Self;
+    /// `self · 2ⁿ` for an integral `n` inside the normal exponent range.
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: the caller upholds the trait's contract.
+        unsafe { self.mul(n.pow2()) }
+    }
     /// Exponent and mantissa in [1, 2) of positive normal lanes, both as floats.
     unsafe fn split(self) -> (Self, Self);
     /// Lanes of `self` where `x >= bound`, 0 elsewhere (also where x is NaN).
@@ -311,7 +350,7 @@ pub unsafe trait Vector: Copy {
                 k -= 1;
                 p = p.fma(r, f(INVERSE_FACTORIAL[k]));
             }
-            p.mul(n.pow2()).keep_ge(self, f(low))
+            p.scale(n).keep_ge(self, f(low))
         }
     }
 

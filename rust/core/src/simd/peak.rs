@@ -6,8 +6,6 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::{Float, Level, Vector, level, shells};
-use crate::pool;
-
 /// Independent chains, enough to hide the latency of two multiply-add units.
 const CHAINS: usize = 12;
 
@@ -43,14 +41,12 @@ fn lanes(level: Level) -> usize {
 /// Single-precision multiply-adds per second over all threads, with the vectors in use: the best of
 /// a few short runs.
 pub fn multiply_adds_per_second() -> f64 {
-    let (level, threads, rounds) = (level(), pool::threads(), 2_000_000);
+    let (level, threads, rounds) = (level(), rayon::current_num_threads(), 2_000_000);
     let run = || {
         let began = Instant::now();
-        pool::run(|| {
-            (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
-                // SAFETY: `level` is supported.
-                black_box(unsafe { run_chains::<f32>(level, rounds, black_box(0.999)) });
-            });
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            // SAFETY: `level` is supported.
+            black_box(unsafe { run_chains::<f32>(level, rounds, black_box(0.999)) });
         });
         began.elapsed().as_secs_f64()
     };

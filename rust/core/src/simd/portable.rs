@@ -8,6 +8,7 @@ pub struct Lanes<T, const N: usize>([T; N]);
 
 /// What [`Vector::round`], [`Vector::pow2`] and [`Vector::split`] need of a scalar beyond arithmetic.
 trait Bits: Float {
+    fn fused(self, a: Self, b: Self) -> Self;
     fn nearest(self) -> Self;
     fn two_to(self) -> Self;
     fn exponent(self) -> Self;
@@ -15,6 +16,10 @@ trait Bits: Float {
 }
 
 impl Bits for f32 {
+    #[inline(always)]
+    fn fused(self, a: Self, b: Self) -> Self {
+        self.mul_add(a, b)
+    }
     #[inline(always)]
     fn nearest(self) -> Self {
         // Adding and taking away 1.5·2²³ rounds to nearest without a library call.
@@ -35,6 +40,10 @@ impl Bits for f32 {
 }
 
 impl Bits for f64 {
+    #[inline(always)]
+    fn fused(self, a: Self, b: Self) -> Self {
+        self.mul_add(a, b)
+    }
     #[inline(always)]
     fn nearest(self) -> Self {
         (self + 6_755_399_441_055_744.0) - 6_755_399_441_055_744.0
@@ -105,7 +114,10 @@ unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
     }
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // Not `mul_add`: without the instruction that is a slow library call.
+        // `mul_add` without the instruction for it is a slow library call.
+        if cfg!(target_arch = "aarch64") {
+            return Lanes(std::array::from_fn(|i| self.0[i].fused(a.0[i], b.0[i])));
+        }
         Lanes(std::array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
     }
     #[inline(always)]

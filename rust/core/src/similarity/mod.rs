@@ -4,10 +4,13 @@
 //! score(query, document) = Σ_q max_d <q, d>     over the real tokens of both
 //! ```
 //!
-//! The tokens of all queries are transposed once into panels, one token per lane. Documents are then
-//! read as they lie in memory, a block at a time that stays in the cache: a panel's running maxima
-//! stay in registers, and the similarity matrix is never stored. Documents may be held in single or
-//! half precision or as bytes with a scale per token; see [`Values`].
+//! The tokens of all queries are transposed once into panels, one token per lane. Documents are then read as they
+//! lie in memory, a block at a time that stays in the cache: a panel's running maxima stay in registers, and the
+//! similarity matrix is never stored. Documents may be held in single or half precision or as bytes with a scale
+//! per token (see [`Values`]), one after the other or each by itself (see [`Ragged`]). `form.rs` has the one loop
+//! and what a form has to bring for it, `forms.rs` says which form runs when.
+//!
+//! **Error bounds** are with [`Values`]; sums over a query's tokens are taken in double precision.
 //!
 //! ```
 //! use optical_core::similarity::{Ragged, Values, maxsim};
@@ -20,46 +23,25 @@
 //! # Ok::<(), optical_core::Error>(())
 //! ```
 
-/// `$call` with `$rows` as the constant that `$count` is, 1 to [`ROWS`]: as many sums stay in registers.
-macro_rules! by_count {
-    ($count:expr, $rows:ident => $call:expr) => {
-        by_count!($count, $rows => $call, 1 2 3 4 5 6 7)
-    };
-    ($count:expr, $rows:ident => $call:expr, $($n:literal)*) => {
-        match $count {
-            $($n => {
-                const $rows: usize = $n;
-                $call
-            })*
-            _ => {
-                const $rows: usize = $crate::simd::ROWS;
-                $call
-            }
-        }
-    };
-}
-
-mod bfloats;
-mod bytes;
-mod floats;
+mod form;
+mod forms;
 mod matches;
+mod scorer;
 mod search;
 
+use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
-use crate::simd::{self, Level, ROWS};
-use crate::{Error, Result, pool};
-pub use bytes::quantise;
-pub use matches::{maxsim_gradient, maxsim_matches};
-pub use search::{Hit, search};
+use crate::{Error, Result};
+pub use matches::{Against, maxsim_gradient, maxsim_matches};
+pub use scorer::maxsim;
+pub use search::{Hit, Selection, search};
 
 /// Token embeddings (tokens × dim), row-major, in one of the forms that they are kept in.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Values<'a> {
     /// Single precision.
     F32(&'a [f32]),
@@ -104,18 +86,49 @@ impl<'a> Values<'a> {
             Values::Int8 { codes, scales } => Values::Int8 { codes: &codes[numbers], scales: &scales[range] },
         }
     }
+
+    /// The first that is not finite, as its place among the numbers (for bytes: among the scales).
+    fn bad(&self) -> Option<(usize, f64)> {
+        fn first<T: Copy>(x: &[T], double: impl Fn(T) -> f64) -> Option<(usize, f64)> {
+            x.iter().map(|x| double(*x)).enumerate().find(|(_, x)| !x.is_finite())
+        }
+        match self {
+            Values::F32(x) => first(x, f64::from),
+            Values::F16(x) => first(x, f16::to_f64),
+            Values::Bf16(x) => first(x, bf16::to_f64),
+            Values::Int8 { scales, .. } => first(scales, f64::from),
+        }
+    }
 }
 
-/// Texts as ragged token embeddings: text i has the rows `offsets[i]..offsets[i + 1]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Ragged<'a> {
+/// The tokens of one text.
+#[derive(Clone, Copy)]
+struct Text<'a> {
     values: Values<'a>,
-    offsets: &'a [i64],
+    tokens: usize,
+}
+
+/// Where texts lie.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    /// One after the other, text i in rows `offsets[i]..offsets[i + 1]`.
+    Packed(Values<'a>, &'a [i64]),
+    /// Each by itself.
+    List(&'a [&'a [f32]]),
+}
+
+/// Texts as ragged token embeddings.
+#[derive(Clone, Debug)]
+pub struct Ragged<'a> {
+    source: Source<'a>,
     dim: usize,
+    /// Texts that a task takes.
+    blocks: Cow<'a, [Range<u32>]>,
 }
 
 impl<'a> Ragged<'a> {
-    /// `values` is (tokens × dim), row-major; `offsets` has one entry more than there are texts.
+    /// `values` is (tokens × dim), row-major; text i has the rows `offsets[i]..offsets[i + 1]`, so `offsets` has
+    /// one entry more than there are texts.
     ///
     /// # Errors
     /// Offsets that do not start at 0, decrease, or do not end at the number of tokens; scales that are
@@ -140,12 +153,39 @@ impl<'a> Ragged<'a> {
                 "scales: expected one for each of {tokens} tokens, got {got}"
             )));
         }
-        Ok(Ragged { values, offsets, dim })
+        Ragged::of(Source::Packed(values, offsets), dim)
+    }
+
+    /// Texts that lie each by itself, as (tokens × dim) numbers.
+    ///
+    /// # Errors
+    /// A text that is no whole number of tokens.
+    pub fn list(texts: &'a [&'a [f32]], dim: usize) -> Result<Self> {
+        match texts.iter().position(|text| !text.is_empty() && (dim == 0 || !text.len().is_multiple_of(dim)))
+        {
+            Some(i) => Err(Error::Argument(format!(
+                "texts: expected whole tokens of {dim} numbers, got {} numbers in text {i}",
+                texts[i].len()
+            ))),
+            None => Ragged::of(Source::List(texts), dim),
+        }
+    }
+
+    fn of(source: Source<'a>, dim: usize) -> Result<Self> {
+        let mut made = Ragged { source, dim, blocks: Cow::Borrowed(&[]) };
+        if u32::try_from(made.len()).is_err() {
+            return Err(Error::Argument(format!("texts: expected fewer than 2³², got {}", made.len())));
+        }
+        made.blocks = Cow::Owned(scorer::blocks((0..made.len()).map(|i| made.tokens(i)), dim));
+        Ok(made)
     }
 
     /// Number of texts.
     pub fn len(&self) -> usize {
-        self.offsets.len() - 1
+        match self.source {
+            Source::Packed(_, offsets) => offsets.len() - 1,
+            Source::List(texts) => texts.len(),
+        }
     }
 
     /// Whether there are no texts.
@@ -153,239 +193,88 @@ impl<'a> Ragged<'a> {
         self.len() == 0
     }
 
-    fn tokens(&self, text: usize) -> Range<usize> {
-        self.offsets[text] as usize..self.offsets[text + 1] as usize
+    /// Numbers of a token.
+    pub fn dim(&self) -> usize {
+        self.dim
     }
 
-    /// Texts cut into blocks of about `BLOCK` numbers.
-    fn blocks(&self) -> Vec<Range<usize>> {
-        let mut blocks = Vec::new();
-        let mut first = 0;
-        for text in 0..self.len() {
-            let numbers = (self.offsets[text + 1] - self.offsets[first]) as usize * self.dim;
-            if numbers >= BLOCK || text + 1 == self.len() {
-                blocks.push(first..text + 1);
-                first = text + 1;
+    /// Tokens of all texts.
+    pub fn total_tokens(&self) -> usize {
+        match self.source {
+            Source::Packed(_, offsets) => offsets[offsets.len() - 1] as usize,
+            Source::List(texts) => {
+                texts.iter().map(|text| text.len().checked_div(self.dim).unwrap_or(0)).sum()
             }
         }
-        blocks
     }
-}
 
-/// Numbers of documents that a task goes through with one panel after another, so that they are read
-/// from memory once: as floats, a part of the level-2 cache.
-const BLOCK: usize = 64 * 1024;
-
-/// Scores of every query against every document, row-major (queries × documents) into `scores`.
-///
-/// A query without tokens scores 0, a document without tokens −∞. A score depends on its query and
-/// document alone (bitwise), not on the batch or the number of threads.
-///
-/// # Errors
-/// Different dimensions, queries not in single precision, an output of the wrong size, or `cancel` set
-/// by another thread.
-pub fn maxsim(
-    queries: &Ragged<'_>,
-    documents: &Ragged<'_>,
-    cancel: Option<&AtomicBool>,
-    scores: &mut [f32],
-) -> Result<()> {
-    let scorer = Scorer::new(queries, documents)?;
-    if scores.len() != queries.len() * documents.len() {
-        return Err(Error::Argument(format!(
-            "scores: expected {} x {} elements, got {}",
-            queries.len(),
-            documents.len(),
-            scores.len()
-        )));
-    }
-    if scores.is_empty() {
-        return Ok(());
-    }
-    let blocks = documents.blocks();
-    let found: Vec<Vec<f32>> = pool::run(|| {
-        blocks
-            .par_iter()
-            .map_init(Scratch::default, |scratch, block| {
-                if cancelled(cancel) { Vec::new() } else { scorer.score(block.clone(), scratch).to_vec() }
-            })
-            .collect()
-    });
-    if cancelled(cancel) {
-        return Err(Error::Interrupted);
-    }
-    let width = documents.len();
-    for (block, found) in blocks.into_iter().zip(found) {
-        for (row, part) in scores.chunks_exact_mut(width).zip(found.chunks_exact(block.len())) {
-            row[block.clone()].copy_from_slice(part);
+    /// Tokens of text i.
+    fn tokens(&self, i: usize) -> usize {
+        match self.source {
+            Source::Packed(_, offsets) => (offsets[i + 1] - offsets[i]) as usize,
+            Source::List(texts) => texts[i].len().checked_div(self.dim).unwrap_or(0),
         }
     }
-    Ok(())
-}
 
-fn cancelled(cancel: Option<&AtomicBool>) -> bool {
-    cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
-}
-
-/// Query tokens that are laid out for the form that the documents are in.
-enum Panels {
-    Floats(floats::Panels),
-    Bfloats(bfloats::Panels),
-    Bytes(bytes::Panels),
-}
-
-/// Queries, ready to be scored against blocks of documents.
-struct Scorer<'a> {
-    level: Level,
-    queries: &'a Ragged<'a>,
-    documents: &'a Ragged<'a>,
-    panels: Panels,
-}
-
-/// Memory for one block, used again for the next.
-#[derive(Default)]
-struct Scratch {
-    /// Documents as floats, or bfloats and bytes in whole groups, if they are not so already.
-    floats: Vec<f32>,
-    bfloats: Vec<bf16>,
-    bytes: Vec<i8>,
-    /// `best[document][token]`: the largest product of each query token.
-    best: Vec<f32>,
-    /// (queries × documents of the block).
-    scores: Vec<f32>,
-}
-
-impl<'a> Scorer<'a> {
-    fn new(queries: &'a Ragged<'a>, documents: &'a Ragged<'a>) -> Result<Self> {
-        Self::on(simd::level(), queries, documents)
-    }
-
-    fn on(level: Level, queries: &'a Ragged<'a>, documents: &'a Ragged<'a>) -> Result<Self> {
-        if queries.dim != documents.dim {
-            return Err(Error::Argument(format!(
-                "documents: expected dimension {}, as the queries have, got {}",
-                queries.dim, documents.dim
-            )));
-        }
-        let Values::F32(values) = queries.values else {
-            return Err(Error::Argument("queries: expected single precision".into()));
+    fn text(&self, i: usize) -> Text<'a> {
+        let values = match self.source {
+            Source::Packed(values, offsets) => {
+                values.slice(offsets[i] as usize..offsets[i + 1] as usize, self.dim)
+            }
+            Source::List(texts) => Values::F32(texts[i]),
         };
-        let panels = match documents.values {
-            Values::Int8 { .. } => Panels::Bytes(bytes::Panels::new(values, queries.dim)),
-            Values::Bf16(_) if bfloats::supported(level) => {
-                Panels::Bfloats(bfloats::Panels::new(values, queries.dim))
-            }
-            Values::Bf16(_) => {
-                let rounded: Vec<f32> = values.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
-                Panels::Floats(floats::Panels::new(&rounded, queries.dim))
-            }
-            _ => Panels::Floats(floats::Panels::new(values, queries.dim)),
-        };
-        Ok(Scorer { level, queries, documents, panels })
+        Text { values, tokens: self.tokens(i) }
     }
 
-    /// Scores of a block of documents, row-major (queries × block).
-    fn score<'s>(&self, block: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
-        let Scratch { floats, bfloats, bytes, best, scores } = scratch;
-        let dim = self.documents.dim;
-        let tokens = self.documents.tokens(block.start).start..self.documents.tokens(block.end - 1).end;
-        let texts = block.clone().map(|text| {
-            let own = self.documents.tokens(text);
-            own.start - tokens.start..own.end - tokens.start
-        });
-        let values = self.documents.values.slice(tokens.clone(), dim);
-        let width = match &self.panels {
-            Panels::Floats(panels) => {
-                match values {
-                    Values::F16(halves) if panels.count == 1 => {
-                        panels.best_of_halves(self.level, halves, texts, floats, best);
-                    }
-                    _ => panels.best(self.level, as_floats(values, floats), texts, best),
-                }
-                panels.tokens()
-            }
-            Panels::Bfloats(panels) => {
-                if let Values::Bf16(values) = values {
-                    panels.best(values, texts, bfloats, best);
-                }
-                panels.tokens()
-            }
-            Panels::Bytes(panels) => {
-                if let Values::Int8 { codes, scales } = values {
-                    panels.best(self.level, codes, scales, texts, bytes, best);
-                }
-                panels.tokens()
-            }
-        };
-        scores.clear();
-        for query in 0..self.queries.len() {
-            let own = self.queries.tokens(query);
-            scores.extend((0..block.len()).map(|text| total(&best[text * width..][own.clone()])));
+    /// Values of the form that all are in.
+    fn form(&self) -> Values<'a> {
+        match self.source {
+            Source::Packed(values, _) => values,
+            Source::List(_) => Values::F32(&[]),
         }
-        scores
     }
-}
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-/// How many blocks of rows ahead tokens are asked for.
-const AHEAD: usize = 2;
-
-/// Ask for the cache line at an address, which need not be one that may be read.
-#[inline(always)]
-fn fetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which cannot fault; x86-64 has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    fn blocks(&self) -> &[Range<u32>] {
+        &self.blocks
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
 
-/// Tokens in blocks (start, length) of at most [`ROWS`], as even as can be: a text of nine has four and
-/// five, not eight and one, which would leave most of the second's registers empty.
-#[inline(always)]
-fn even_blocks(tokens: usize) -> impl Iterator<Item = (usize, usize)> {
-    let blocks = tokens.div_ceil(ROWS);
-    (0..blocks).map(move |b| {
-        let start = b * tokens / blocks;
-        (start, (b + 1) * tokens / blocks - start)
-    })
-}
-
-/// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
-fn total(best: &[f32]) -> f32 {
-    let mut sums = [0.0f64; 8];
-    let (eights, rest) = best.as_chunks::<8>();
-    for eight in eights {
-        sums.iter_mut().zip(eight).for_each(|(sum, x)| *sum += f64::from(*x));
-    }
-    sums.iter_mut().zip(rest).for_each(|(sum, x)| *sum += f64::from(*x));
-    sums.iter().fold(0.0, |sum, x| sum + x) as f32
-}
-
-fn as_floats<'v>(values: Values<'v>, buffer: &'v mut Vec<f32>) -> &'v [f32] {
-    match values {
-        Values::F32(x) => return x,
-        Values::F16(x) => {
-            buffer.resize(x.len(), 0.0);
-            x.convert_to_f32_slice(buffer);
+    /// Refuse numbers that are not finite.
+    fn check_finite(&self, name: &str, texts: impl Iterator<Item = usize>) -> Result<()> {
+        for i in texts {
+            let text = self.text(i);
+            if let Some((at, value)) = text.values.bad() {
+                let token = if text.scales().is_empty() { at / self.dim } else { at };
+                return Err(Error::Argument(format!(
+                    "{name}: text {i} has {value} in token {token}; expected finite numbers"
+                )));
+            }
         }
-        Values::Bf16(x) => {
-            buffer.resize(x.len(), 0.0);
-            // A plain loop, which the compiler turns into vectors.
-            buffer.iter_mut().zip(x).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
-        }
-        Values::Int8 { .. } => buffer.clear(),
+        Ok(())
     }
-    buffer
+}
+
+/// Tokens as bytes and scales: `code = round(x / scale)` with `scale = max |x| / 127`, so that each
+/// number is off by at most half a scale. A token of zeros, or of numbers too small for a scale, has scale 0.
+pub fn quantise(values: &[f32], dim: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut codes = Vec::with_capacity(values.len());
+    let mut scales = Vec::with_capacity(values.len().checked_div(dim).unwrap_or(0));
+    for token in values.chunks_exact(dim.max(1)) {
+        let largest = token.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let scale = largest / 127.0;
+        // Below this a scale has few bits itself, and its inverse may be no number.
+        let scale = if scale >= f32::MIN_POSITIVE { scale } else { 0.0 };
+        let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        codes.extend(token.iter().map(|x| (x * factor).round().clamp(-127.0, 127.0) as i8));
+        scales.push(scale);
+    }
+    (codes, scales)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::scorer::{Scorer, Scratch};
     use super::*;
+    use crate::simd::Level;
 
     pub fn texts(seed: u32, lengths: &[usize], dim: usize) -> (Vec<f32>, Vec<i64>) {
         let mut x = seed.wrapping_mul(2654435761).wrapping_add(1);
@@ -422,16 +311,15 @@ mod tests {
     /// The definition, in doubles.
     pub fn brute(q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f64> {
         let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-        let (qv, dv) = (numbers(q.values, q.dim), numbers(d.values, d.dim));
-        let rows = |v: &'_ [f64], r: Range<usize>| -> Vec<Vec<f64>> {
-            r.map(|t| v[t * q.dim..(t + 1) * q.dim].to_vec()).collect()
+        let rows = |text: Text<'_>| -> Vec<Vec<f64>> {
+            numbers(text.values, q.dim).chunks_exact(q.dim).map(<[f64]>::to_vec).collect()
         };
         let mut out = Vec::new();
         for i in 0..q.len() {
             for j in 0..d.len() {
-                let text = rows(&dv, d.tokens(j));
+                let text = rows(d.text(j));
                 let best = |t: &Vec<f64>| text.iter().map(|u| dot(t, u)).fold(f64::NEG_INFINITY, f64::max);
-                out.push(rows(&qv, q.tokens(i)).iter().map(best).sum());
+                out.push(rows(q.text(i)).iter().map(best).sum());
             }
         }
         out
@@ -446,7 +334,9 @@ mod tests {
 
     fn score(level: Level, q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f32> {
         let scorer = Scorer::on(level, q, d).unwrap_or_else(|e| panic!("{e}"));
-        scorer.score(0..d.len(), &mut Scratch::default()).to_vec()
+        let mut scratch = Scratch::default();
+        scorer.score(0..d.len(), &mut scratch).unwrap_or_else(|e| panic!("{e}"));
+        scratch.scores
     }
 
     #[test]
@@ -464,7 +354,7 @@ mod tests {
                 let rounded: Vec<bf16> = qv.iter().map(|x| bf16::from_f32(*x)).collect();
                 let as_scored = match values {
                     Values::Bf16(_) => ragged(Values::Bf16(&rounded), &qo, dim),
-                    _ => q,
+                    _ => q.clone(),
                 };
                 let want = brute(&as_scored, &d);
                 for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
@@ -513,7 +403,7 @@ mod tests {
                 let got = score(level, &q, &d);
                 assert!(got.iter().zip(&contract).all(|(x, y)| x.to_bits() == y.to_bits()), "{level:?}");
             }
-            let (most, tokens) = (0.5f64, |i: usize| q.tokens(i).len() as f64);
+            let (most, tokens) = (0.5f64, |i: usize| q.tokens(i) as f64);
             for (k, (g, w)) in contract.iter().zip(&want).enumerate() {
                 assert!(close(*g, *w, 1e-5), "dim {dim} pair {k}: {g} {w}");
                 // Scales are at most most / 127, sums of absolute values at most most · dim.
@@ -536,14 +426,79 @@ mod tests {
         let mut all = vec![0.0; q.len() * d.len()];
         assert_eq!(maxsim(&q, &d, None, &mut all), Ok(()));
         for (i, j) in [(0, 0), (1, 36), (2, 699), (0, 350)] {
-            let (qt, dt) = (q.tokens(i), d.tokens(j));
-            let (qo, do_) = ([0, qt.len() as i64], [0, dt.len() as i64]);
-            let q1 = ragged(Values::F32(&qv[qt.start * dim..qt.end * dim]), &qo, dim);
-            let d1 = ragged(Values::F32(&dv[dt.start * dim..dt.end * dim]), &do_, dim);
+            let (qo, do_) = ([0, q.tokens(i) as i64], [0, d.tokens(j) as i64]);
+            let (q1, d1) = (ragged(q.text(i).values, &qo, dim), ragged(d.text(j).values, &do_, dim));
             let mut one = [0.0];
             assert_eq!(maxsim(&q1, &d1, None, &mut one), Ok(()));
             assert_eq!(one[0].to_bits(), all[i * d.len() + j].to_bits());
         }
+    }
+
+    #[test]
+    fn texts_are_scored_where_they_lie() {
+        let dim = 7;
+        let (dv, do_) = texts(4, &LENGTHS, dim);
+        let (qv, qo) = texts(3, &[9, 40, 3], dim);
+        let (q, d) = (ragged(Values::F32(&qv), &qo, dim), ragged(Values::F32(&dv), &do_, dim));
+        let apart: Vec<Vec<f32>> =
+            (0..d.len()).map(|i| dv[do_[i] as usize * dim..do_[i + 1] as usize * dim].to_vec()).collect();
+        let views: Vec<&[f32]> = apart.iter().map(Vec::as_slice).collect();
+        let list = Ragged::list(&views, dim).unwrap_or_else(|e| panic!("{e}"));
+        let (mut one, mut other) = (vec![0.0; 36], vec![1.0; 36]);
+        assert_eq!(maxsim(&q, &d, None, &mut one), Ok(()));
+        assert_eq!(maxsim(&q, &list, None, &mut other), Ok(()));
+        assert_eq!(one, other);
+        assert!(Ragged::list(&[&[0.0; 8]], dim).is_err());
+    }
+
+    #[test]
+    fn every_form_equals_the_definition() {
+        // Those that this processor would not choose by itself, too.
+        for dim in [1, 6, 33] {
+            let (qv, _) = texts(1, &[50], dim);
+            let (dv, do_) = texts(2, &LENGTHS, dim);
+            let (codes, scales) = quantise(&dv, dim);
+            let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+            let bytes = ragged(Values::Int8 { codes: &codes, scales: &scales }, &do_, dim);
+            scorer::tests::every_form(&qv, &bytes, &ragged(Values::Bf16(&upper), &do_, dim));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_named() {
+        let dim = 5;
+        let (qv, qo) = texts(3, &[9, 4], dim);
+        let (dv, do_) = texts(4, &LENGTHS, dim);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
+                let mut dv = dv.clone();
+                // The third token of the fifth text.
+                dv[(do_[4] as usize + 2) * dim + 3] = bad;
+                let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
+                let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+                let q = ragged(Values::F32(&qv), &qo, dim);
+                for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper)] {
+                    let d = ragged(values, &do_, dim);
+                    let scorer = Scorer::on(level, &q, &d).unwrap_or_else(|e| panic!("{e}"));
+                    let found = scorer.score(0..d.len(), &mut Scratch::default());
+                    let text = found.err().map(|e| e.to_string()).unwrap_or_default();
+                    assert!(text.starts_with("documents: text 4 has"), "{level:?} {text}");
+                    assert!(text.contains("in token 2"), "{text}");
+                }
+                let mut qv = qv.clone();
+                qv[9 * dim] = bad;
+                let q = ragged(Values::F32(&qv), &qo, dim);
+                let text = Scorer::on(level, &q, &q).err().map(|e| e.to_string()).unwrap_or_default();
+                assert!(text.starts_with("queries: text 1 has"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_tokens_become_zeros() {
+        let (codes, scales) = quantise(&[1e-40, -1e-44, 0.5, -1.0], 2);
+        assert_eq!((&codes[..], scales[0]), (&[0, 0, 64, -127][..], 0.0));
+        assert!(scales[1] > 0.0);
     }
 
     #[test]

@@ -1,20 +1,33 @@
 //! The best documents of each query, without keeping all scores.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
 
 use rayon::prelude::*;
 
-use super::{Ragged, Scorer, Scratch, cancelled};
-use crate::{Error, Result, pool};
+use super::Ragged;
+use super::scorer::{Scorer, Scratch, blocks, cancelled};
+use crate::{Error, Result};
 
 /// A document and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Hit {
     /// Its number.
     pub document: u32,
     /// Its MaxSim.
     pub score: f32,
+}
+
+/// Which documents are searched.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Selection<'a> {
+    /// All of them.
+    All,
+    /// Those with these numbers.
+    Only(&'a [u32]),
 }
 
 /// The `k` best documents of each query, best first.
@@ -24,55 +37,67 @@ pub struct Hit {
 /// keep their own best, and which ones are kept in the end depends on scores and places alone.
 ///
 /// # Errors
-/// As [`super::maxsim`], or places that are not one for each document.
+/// As [`super::maxsim`], places that are not one for each document, or a selection of others.
 pub fn search(
     queries: &Ragged<'_>,
     documents: &Ragged<'_>,
     places: &[Option<u32>],
+    selection: Selection<'_>,
     k: usize,
     cancel: Option<&AtomicBool>,
     done: Option<&AtomicUsize>,
 ) -> Result<Vec<Vec<Hit>>> {
-    let scorer = Scorer::new(queries, documents)?;
-    if places.len() != documents.len() || u32::try_from(documents.len()).is_err() {
+    if places.len() != documents.len() {
         return Err(Error::Argument(format!(
             "places: expected one for each of {} documents, got {}",
             documents.len(),
             places.len()
         )));
     }
-    let none = || vec![Best { k, ..Best::default() }; queries.len()];
-    let all = pool::run(|| {
-        let blocks = documents.blocks();
-        let kept = blocks.par_iter().fold(
-            || (none(), Scratch::default()),
-            |(mut best, mut scratch), block| {
-                if !cancelled(cancel) {
-                    let scores = scorer.score(block.clone(), &mut scratch);
-                    for (best, scores) in best.iter_mut().zip(scores.chunks_exact(block.len())) {
-                        for (document, score) in block.clone().zip(scores) {
-                            if let Some(place) = places[document] {
-                                best.add(Kept { score: *score, place, document: document as u32 });
-                            }
-                        }
-                    }
-                    if let Some(done) = done {
-                        done.fetch_add(block.len(), Memory::Relaxed);
-                    }
-                }
-                (best, scratch)
-            },
-        );
-        kept.map(|(best, _)| best).reduce(none, |mut best, others| {
-            for (best, other) in best.iter_mut().zip(others) {
-                other.kept.into_iter().for_each(|kept| best.add(kept));
+    let scorer = Scorer::new(queries, documents)?;
+    let chosen;
+    let (parts, number): (&[Range<u32>], &(dyn Fn(u32) -> u32 + Sync)) = match selection {
+        Selection::All => (documents.blocks(), &|i| i),
+        Selection::Only(numbers) => {
+            if let Some(bad) = numbers.iter().find(|i| **i as usize >= documents.len()) {
+                return Err(Error::Argument(format!(
+                    "selection: expected numbers below {}, got {bad}",
+                    documents.len()
+                )));
             }
-            best
-        })
-    });
-    if cancelled(cancel) {
-        return Err(Error::Interrupted);
-    }
+            chosen = blocks(numbers.iter().map(|i| documents.tokens(*i as usize)), documents.dim());
+            (&chosen, &|i| numbers[i as usize])
+        }
+    };
+    // More than there are could not be found.
+    let k = k.min(documents.len());
+    let none = || vec![Best { k, ..Best::default() }; scorer.queries()];
+    let search = |state: Result<(Vec<Best>, Scratch)>, block: &Range<u32>| {
+        let (mut best, mut scratch) = state?;
+        if cancelled(cancel) {
+            return Err(Error::Interrupted);
+        }
+        let numbers = block.clone().map(number);
+        scorer.score(numbers.clone().map(|i| i as usize), &mut scratch)?;
+        for (best, scores) in best.iter_mut().zip(scratch.scores.chunks_exact(block.len())) {
+            for (document, score) in numbers.clone().zip(scores) {
+                if let Some(place) = places[document as usize] {
+                    best.add(Kept { score: *score, place, document });
+                }
+            }
+        }
+        if let Some(done) = done {
+            done.fetch_add(block.len(), Memory::Relaxed);
+        }
+        Ok((best, scratch))
+    };
+    let kept = parts.par_iter().fold(|| Ok((none(), Scratch::default())), search);
+    let all = kept.map(|state| state.map(|(best, _)| best)).try_reduce(none, |mut best, others| {
+        for (best, other) in best.iter_mut().zip(others) {
+            other.kept.into_iter().for_each(|kept| best.add(kept));
+        }
+        Ok(best)
+    })?;
     Ok(all.into_iter().map(Best::sorted).collect())
 }
 
@@ -138,8 +163,9 @@ mod tests {
         let (q, d) = (ragged(Values::F32(&qv), &qo, dim), ragged(Values::F32(&dv), &do_, dim));
         let places: Vec<Option<u32>> = (0..3000).map(|i| (i % 5 > 0).then_some(i * 7 % 3001)).collect();
         let scores = brute(&q, &d);
-        for k in [0, 1, 10, 5000] {
-            let found = search(&q, &d, &places, k, None, None).unwrap_or_else(|e| panic!("{e}"));
+        for k in [0, 1, 10, 5000, usize::MAX] {
+            let found =
+                search(&q, &d, &places, Selection::All, k, None, None).unwrap_or_else(|e| panic!("{e}"));
             for (query, hits) in found.iter().enumerate() {
                 let own = &scores[query * d.len()..][..d.len()];
                 let mut order: Vec<usize> = (0..d.len()).filter(|i| places[*i].is_some()).collect();
@@ -152,10 +178,20 @@ mod tests {
                 );
             }
         }
+        let some: Vec<u32> = (0..3000).step_by(7).rev().collect();
+        let found = search(&q, &d, &places, Selection::Only(&some), 20, None, None).unwrap_or_default();
+        let whole = search(&q, &d, &places, Selection::All, 3000, None, None).unwrap_or_default();
+        for (hits, all) in found.iter().zip(whole) {
+            let want: Vec<Hit> =
+                all.into_iter().filter(|hit| some.contains(&hit.document)).take(20).collect();
+            assert_eq!(*hits, want);
+        }
+        assert!(search(&q, &d, &places, Selection::Only(&[3000]), 1, None, None).is_err());
         let mut all = vec![0.0; q.len() * d.len()];
         assert_eq!(maxsim(&q, &d, None, &mut all), Ok(()));
-        let hit = search(&q, &d, &places, 1, None, None).unwrap_or_else(|e| panic!("{e}"))[2][0];
+        let hit =
+            search(&q, &d, &places, Selection::All, 1, None, None).unwrap_or_else(|e| panic!("{e}"))[2][0];
         assert_eq!(hit.score.to_bits(), all[2 * d.len() + hit.document as usize].to_bits());
-        assert!(search(&q, &d, &places[1..], 1, None, None).is_err());
+        assert!(search(&q, &d, &places[1..], Selection::All, 1, None, None).is_err());
     }
 }

@@ -4,9 +4,9 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::kernel::run_turn;
-use super::{Extent, Options, Report, Scratch, buffer::Buffer, gradient};
+use super::{Extent, Options, Report, Workspace, buffer::Buffer, gradient};
 use crate::simd::{self, Float, Level, ROWS, Vector, matmul::run_product, shells};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// Pairs of texts as padded token embeddings.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ pub fn align_batch<T: Float>(
             "y: expected {batch} texts of dimension {dim}, as in x, got {batch_y} of dimension {dim_y}"
         )));
     }
-    super::check_reg(&[options.reg], 1)?;
+    super::check_reg::<T>(&[options.reg], 1)?;
     options.solver.check()?;
     pairs.rows.check("row", batch, n)?;
     pairs.cols.check("col", batch, m)?;
@@ -84,20 +84,22 @@ pub fn align_batch<T: Float>(
     let mut grads: Vec<_> =
         per_text(output.grad_x, batch).into_iter().zip(per_text(output.grad_y, batch)).collect();
     let level = simd::level();
-    pool::run(|| {
-        grads
-            .par_iter_mut()
-            .enumerate()
-            .map_init(Pair::default, |pair, (i, (grad_x, grad_y))| {
+    let few = batch < rayon::current_num_threads();
+    grads
+        .par_iter_mut()
+        .enumerate()
+        .map_init(
+            || Pair::new(few),
+            |pair, (i, (grad_x, grad_y))| {
                 pair.load(pairs, &options.solver, i, level)?;
-                let report = pair.solve(options, level, i)?;
+                let report = pair.solve(options, level)?;
                 pair.differentiate(options, level, &report, grad_x.as_mut(), grad_y.as_mut());
                 Ok(report)
-            })
-            .collect::<Vec<Result<Report>>>()
-    })
-    .into_iter()
-    .collect()
+            },
+        )
+        .collect::<Vec<Result<Report>>>()
+        .into_iter()
+        .collect()
 }
 
 /// One view per text, so that they can be handed to threads.
@@ -111,7 +113,7 @@ fn per_text<T>(all: Option<ArrayViewMut3<'_, T>>, batch: usize) -> Vec<Option<Ar
 /// One thread's working memory for pairs.
 #[derive(Default)]
 struct Pair<T> {
-    problem: Scratch<T>,
+    problem: Workspace<T>,
     /// The embeddings' dimension, padded to the vector width.
     width: usize,
     x: Side<T>,
@@ -121,7 +123,6 @@ struct Pair<T> {
     product: Buffer<T>,
     /// Standard deviation of the pair's costs.
     spread: f64,
-    reg: f64,
     reg_m: [f64; 2],
 }
 
@@ -287,6 +288,10 @@ unsafe fn costs<V: Vector>(n: usize, m: usize, stride: usize, cost: &mut [V::Ele
 shells! { fn run_costs(n: usize, m: usize, stride: usize, cost: &mut [T]) -> f64 = costs }
 
 impl<T: Float> Pair<T> {
+    fn new(parallel: bool) -> Self {
+        Pair { problem: Workspace::new(parallel), ..Pair::default() }
+    }
+
     fn load(&mut self, pairs: &Alignment<'_, T>, solver: &Options<'_>, i: usize, level: Level) -> Result<()> {
         let (_, n, dim) = pairs.x.dim();
         let m = pairs.y.dim().1;
@@ -315,15 +320,14 @@ impl<T: Float> Pair<T> {
             run_costs(level, n, m, p.stride, &mut p.cost)
         };
         p.cost[n * p.stride..].fill(T::INFINITY);
-        p.marginals(pairs.a, pairs.b, solver, i)
+        p.admit(&[], 0, pairs.a, pairs.b, solver, level, i)
     }
 
-    fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level, i: usize) -> Result<Report> {
+    fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level) -> Result<Report> {
         let unit = if options.relative { self.spread.max(LEAST_SPREAD) } else { 1.0 };
-        self.reg = options.reg * unit;
         self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         let solver = Options { reg_m: self.reg_m, ..options.solver };
-        self.problem.solve(self.reg, &solver, level, i)
+        self.problem.solve(options.reg * unit, &solver, level)
     }
 
     fn differentiate(
@@ -348,7 +352,7 @@ impl<T: Float> Pair<T> {
         }
         let (n, m) = (self.problem.n(), self.problem.m());
         if options.implicit {
-            self.through_the_plan(n, m);
+            self.through_the_plan(n, m, report.reg);
         }
         let (p, width) = (&self.problem, self.width);
         if let Some(out) = grad_x {
@@ -383,14 +387,15 @@ impl<T: Float> Pair<T> {
     }
 
     /// Replace the plan by the gradient of <T*(C), C> with respect to C.
-    fn through_the_plan(&mut self, n: usize, m: usize) {
+    fn through_the_plan(&mut self, n: usize, m: usize, reg: f64) {
         let p = &mut self.problem;
-        let dense = |from: &[T]| -> Vec<f64> {
-            (0..n).flat_map(|i| &from[i * p.stride..][..m]).map(|x| x.double()).collect()
+        let dense = |from: &[T], shift: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            let row = |i: usize| from[i * p.stride..][..m].iter().map(move |x| x.double() + shift(i));
+            (0..n).flat_map(row).collect()
         };
-        let plan = dense(&p.kernel);
-        let mut cost = dense(&p.cost);
-        gradient::one(n, m, &plan, &mut cost, self.reg, self.reg_m);
+        let plan = dense(&p.kernel, &|_| 0.0);
+        let mut cost = dense(&p.cost, &|i| p.shift[i].double());
+        gradient::one(n, m, &plan, &mut cost, reg, self.reg_m);
         for i in 0..n {
             let row = &mut p.kernel[i * p.stride..][..m];
             row.iter_mut().zip(&cost[i * m..]).for_each(|(k, g)| *k = T::of(*g));

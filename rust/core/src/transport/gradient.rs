@@ -1,11 +1,13 @@
 //! The gradient of <T*(C), C> through the dependence of the optimal plan on the cost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ndarray::{ArrayView3, ArrayViewMut3, Axis, Zip};
 use rayon::prelude::*;
 
 use super::check_reg;
 use crate::simd::Float;
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
 /// Sides up to this are solved directly, larger ones by conjugate gradients.
 const DIRECT: usize = 384;
@@ -15,17 +17,18 @@ const DIRECT: usize = 384;
 ///
 /// Differentiating the optimality conditions of entropic transport gives
 /// dT = −T ⊙ (dC − Π dC) / reg, and Π is self-adjoint in the T-weighted inner product. Rows of the
-/// result sum to `a`, columns to `b`. Relaxed marginals (finite `reg_m`) add reg / reg_m times the
+/// result sum to `a`, columns to `b`. Unbalanced marginals (finite `reg_m`) add reg / reg_m times the
 /// row (column) sums to the diagonal of the normal equations of Π. `plan`, `cost` and `out` have shape (batch, n, m); entries with
 /// plan 0 (padding, forbidden edges) get 0. Computed in double precision.
 ///
 /// # Errors
-/// Shapes that differ, or a bad `reg` (one value, or one per problem).
+/// Shapes that differ, a bad `reg` (one value, or one per problem), or `cancel` set by another thread.
 pub fn implicit_gradient<T: Float>(
     plan: ArrayView3<'_, T>,
     cost: ArrayView3<'_, T>,
     reg: &[f64],
     reg_m: [f64; 2],
+    cancel: Option<&AtomicBool>,
     mut out: ArrayViewMut3<'_, T>,
 ) -> Result<()> {
     if plan.dim() != cost.dim() || plan.dim() != out.dim() {
@@ -35,21 +38,25 @@ pub fn implicit_gradient<T: Float>(
             cost.dim()
         )));
     }
-    check_reg(reg, plan.dim().0)?;
-    pool::run(|| {
-        out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut out)| {
-            let (plan, cost) = (plan.index_axis(Axis(0), i), cost.index_axis(Axis(0), i));
-            let (n, m) = plan.dim();
-            let mut t = Vec::with_capacity(n * m);
-            let mut c = Vec::with_capacity(n * m);
-            Zip::from(&plan).and(&cost).for_each(|p, x| {
-                t.push(p.double());
-                c.push(if *p > T::ZERO { x.double() } else { 0.0 });
-            });
-            one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)], reg_m);
-            out.iter_mut().zip(&c).for_each(|(o, g)| *o = T::of(*g));
+    check_reg::<T>(reg, plan.dim().0)?;
+    out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut out)| {
+        if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return;
+        }
+        let (plan, cost) = (plan.index_axis(Axis(0), i), cost.index_axis(Axis(0), i));
+        let (n, m) = plan.dim();
+        let mut t = Vec::with_capacity(n * m);
+        let mut c = Vec::with_capacity(n * m);
+        Zip::from(&plan).and(&cost).for_each(|p, x| {
+            t.push(p.double());
+            c.push(if *p > T::ZERO { x.double() } else { 0.0 });
         });
+        one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)], reg_m);
+        out.iter_mut().zip(&c).for_each(|(o, g)| *o = T::of(*g));
     });
+    if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+        return Err(Error::Interrupted);
+    }
     Ok(())
 }
 

@@ -1,65 +1,121 @@
 //! The loops over a problem's matrix, generic over the vector type.
 //!
-//! Shared contract (see [`Scratch::reserve`](super::Scratch)): matrices are row-major with `stride`
+//! Shared contract (see [`Workspace::reserve`](super::Workspace)): matrices are row-major with `stride`
 //! columns; both sides are padded to multiples of the widest vector (so that transposes need no tail);
 //! padding has kernel 0, cost +∞ and marginal 0. Row vectors have the padded row count, column
 //! vectors `stride` elements.
 
-use super::sweep::WIDEST;
-use crate::simd::{Float, Vector, shells};
+use crate::simd::{Float, ROWS, Vector, shells};
 
-/// `f_i = min_j (C_ij − g_j)`; whether a real entry is +∞; `None` where a cost is NaN or −∞.
+/// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding. Whether a
+/// real entry is +∞; `None` where a cost is NaN or −∞, or too far from its row's minimum for a number.
+///
+/// Row i of `source` begins at `i · source_stride`; an empty one means that `cost` holds the costs
+/// already. As many rows as `shift` has elements are taken.
 #[inline(always)]
-unsafe fn row_minima<V: Vector>(
+unsafe fn admit<V: Vector>(
     m: usize,
     stride: usize,
-    cost: &[V::Elem],
-    g: &[V::Elem],
-    f: &mut [V::Elem],
+    source: &[V::Elem],
+    source_stride: usize,
+    cost: &mut [V::Elem],
+    shift: &mut [V::Elem],
 ) -> Option<bool> {
-    debug_assert!(cost.len() >= f.len() * stride && g.len() >= stride && stride < m + WIDEST);
-    // SAFETY: the module's contract.
+    let (rows, from_source) = (shift.len(), !source.is_empty());
+    debug_assert!(cost.len() >= rows * stride && stride >= m && stride.is_multiple_of(V::LANES));
+    assert!(!from_source || rows == 0 || source.len() >= (rows - 1) * source_stride + m);
+    // SAFETY: the module's contract, and the lengths asserted above: whole vectors of the source lie
+    // before `m`, the rest is copied as a slice.
     unsafe {
-        let (zero, one) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::ONE));
+        let one = V::splat(V::Elem::ONE);
         let infinity = V::splat(V::Elem::INFINITY);
-        // Padding is +∞ by design, and not a forbidden edge. It lies within the last few vectors.
-        let mut real = [V::Elem::ONE; WIDEST];
-        let padded = stride - WIDEST.min(stride);
-        real[m - padded..].fill(V::Elem::ZERO);
-        let (mut numbers, mut infinite) = (one, zero);
-        for (i, f) in f.iter_mut().enumerate() {
-            let row = cost.as_ptr().add(i * stride);
+        let zero = V::splat(V::Elem::ZERO);
+        let (mut numbers, mut infinite, mut lost) = (one, zero, zero);
+        let whole = m - m % V::LANES;
+        for (i, shift) in shift.iter_mut().enumerate() {
+            let to = cost.as_mut_ptr().add(i * stride);
+            let (from, step) = if from_source {
+                let at = source.as_ptr().add(i * source_stride);
+                // The same row of the next problem, most likely: it comes while this one is worked on.
+                crate::simd::prefetch_row(at.wrapping_add(source.len()), m);
+                (at, source_stride)
+            } else {
+                (to.cast_const(), stride)
+            };
+            debug_assert!(step >= m);
             let mut low = infinity;
-            for c in (0..stride).step_by(V::LANES) {
-                let raw = V::load(row.add(c));
-                let x = raw.sub(V::load(g.as_ptr().add(c)));
-                numbers = numbers.min(one.keep_ge(x, x));
-                let here = if c < padded { one } else { V::load(real.as_ptr().add(c - padded)) };
-                infinite = infinite.max(here.keep_ge(raw, infinity));
-                low = x.min(low);
+            for c in (0..whole).step_by(V::LANES) {
+                let raw = V::load(from.add(c));
+                raw.store(to.add(c));
+                numbers = numbers.min(one.keep_ge(raw, raw));
+                infinite = infinite.max(one.keep_ge(raw, infinity));
+                low = raw.min(low);
             }
-            *f = low.smallest();
-            if *f == V::Elem::NEG_INFINITY {
+            let mut low = low.smallest();
+            for c in whole..m {
+                let raw = *from.add(c);
+                *to.add(c) = raw;
+                let all = V::splat(raw);
+                numbers = numbers.min(one.keep_ge(all, all));
+                infinite = infinite.max(one.keep_ge(all, infinity));
+                low = raw.min(low);
+            }
+            for c in m..stride {
+                *to.add(c) = V::Elem::INFINITY;
+            }
+            if low == V::Elem::NEG_INFINITY {
                 return None;
             }
+            *shift = if low == V::Elem::INFINITY { V::Elem::ZERO } else { low };
+            let by = V::splat(*shift);
+            for c in (0..stride).step_by(V::LANES) {
+                let raw = V::load(to.add(c));
+                let x = raw.sub(by);
+                lost = lost.max(one.keep_ge(x, infinity).sub(one.keep_ge(raw, infinity)));
+                x.store(to.add(c));
+            }
         }
-        (numbers.smallest() == V::Elem::ONE).then(|| infinite.largest() > V::Elem::ZERO)
+        let good = numbers.smallest() == V::Elem::ONE && lost.largest() == V::Elem::ZERO;
+        good.then(|| infinite.largest() > V::Elem::ZERO)
     }
 }
-shells! { pub(super) fn run_row_minima(m: usize, stride: usize, cost: &[T], g: &[T], f: &mut [T]) -> Option<bool> = row_minima }
+shells! { pub(super) fn run_admit(m: usize, stride: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T]) -> Option<bool> = admit }
 
-/// `K = exp((f + g − C) · rate)`; the least finite exponent, or 0 if that is positive.
+/// `f_i = min_j (C_ij − g_j)`, 0 where all of them are +∞.
+#[inline(always)]
+unsafe fn minima<V: Vector>(stride: usize, cost: &[V::Elem], g: &[V::Elem], f: &mut [V::Elem]) {
+    debug_assert!(cost.len() >= f.len() * stride && g.len() >= stride);
+    // SAFETY: the module's contract.
+    unsafe {
+        for (i, f) in f.iter_mut().enumerate() {
+            let mut low = V::splat(V::Elem::INFINITY);
+            for c in (0..stride).step_by(V::LANES) {
+                let x = V::load(cost.as_ptr().add(i * stride + c)).sub(V::load(g.as_ptr().add(c)));
+                low = x.min(low);
+            }
+            let low = low.smallest();
+            *f = if low.is_finite() { low } else { V::Elem::ZERO };
+        }
+    }
+}
+shells! { pub(super) fn run_minima(stride: usize, cost: &[T], g: &[T], f: &mut [T]) = minima }
+
+/// `K = exp((f + g − C) · rate)`, and its transpose into `turned` (`height` to a row) unless that is empty;
+/// the least finite exponent, or 0 if that is positive.
 #[inline(always)]
 unsafe fn build<V: Vector>(
-    n: usize,
+    height: usize,
     stride: usize,
     rate: V::Elem,
     cost: &[V::Elem],
     f: &[V::Elem],
     g: &[V::Elem],
     kernel: &mut [V::Elem],
+    turned: &mut [V::Elem],
 ) -> V::Elem {
-    // SAFETY: the module's contract.
+    let (n, turning) = (f.len(), !turned.is_empty());
+    debug_assert!(!turning || (height.is_multiple_of(V::LANES) && turned.len() >= height * stride));
+    // SAFETY: the module's contract; rows from n to `height` hold zeros.
     unsafe {
         let rate = V::splat(rate);
         let mut least = V::splat(V::Elem::ZERO);
@@ -72,33 +128,65 @@ unsafe fn build<V: Vector>(
                 least = x.keep_ge(x, lowest).min(least);
                 x.exp().store(kernel.as_mut_ptr().add(at));
             }
+            if turning && (i + 1 == n || (i + 1).is_multiple_of(V::LANES)) {
+                let first = i - i % V::LANES;
+                for c in (0..stride).step_by(V::LANES) {
+                    let from = kernel.as_ptr().add(first * stride + c);
+                    V::transpose(from, stride, turned.as_mut_ptr().add(c * height + first), height);
+                }
+            }
         }
         least.smallest()
     }
 }
-shells! { pub(super) fn run_build(n: usize, stride: usize, rate: T, cost: &[T], f: &[T], g: &[T], kernel: &mut [T]) -> T = build }
+shells! { pub(super) fn run_build(height: usize, stride: usize, rate: T, cost: &[T], f: &[T], g: &[T], kernel: &mut [T], turned: &mut [T]) -> T = build }
 
-/// One iteration in the log domain, f from g and g from f; returns Σ |T1 − a| before it. `tau` is 1
-/// for hard marginals, reg_m / (reg_m + reg) for relaxed ones.
+/// What an iteration in the log domain tells; see [`Sweep`](super::sweep::Sweep).
+#[derive(Clone, Copy)]
+pub(super) struct Step<T> {
+    pub(super) error: T,
+    pub(super) mass: [T; 2],
+}
+
+/// The price of a side's marginal: `power` is τ = reg_m / (reg_m + reg), 1 for a hard one, and `anchor` the
+/// part of the potentials that is in the costs.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a, T> {
+    pub(super) wanted: &'a [T],
+    pub(super) power: T,
+    pub(super) anchor: &'a [T],
+}
+
+/// One iteration in the log domain, f from g and g from f; the residual of the rows before it.
 #[inline(always)]
 unsafe fn log_sweep<V: Vector>(
     n: usize,
     m: usize,
     stride: usize,
     reg: V::Elem,
-    tau: [V::Elem; 2],
+    rows: Side<'_, V::Elem>,
+    cols: Side<'_, V::Elem>,
     cost: &[V::Elem],
-    a: &[V::Elem],
-    b: &[V::Elem],
     f: &mut [V::Elem],
     g: &mut [V::Elem],
     tops: &mut [V::Elem],
     sums: &mut [V::Elem],
-) -> V::Elem {
+) -> Step<V::Elem> {
     // SAFETY: the module's contract; `tops` and `sums` have `stride` elements.
     unsafe {
-        let rate = V::splat(V::Elem::ONE / reg);
-        let mut error = V::Elem::ZERO;
+        let (zero, one) = (V::Elem::ZERO, V::Elem::ONE);
+        let rate = V::splat(one / reg);
+        let (mut error, mut mass) = (zero, [zero; 2]);
+        // The potential, and what passes through its row or column then.
+        let renew = |side: &Side<'_, V::Elem>, k: usize, top: V::Elem, sum: V::Elem| {
+            if side.wanted[k] <= zero {
+                return (V::Elem::NEG_INFINITY, zero);
+            }
+            let log_sum = top + reg * sum.ln();
+            let new =
+                side.power * (reg * side.wanted[k].ln() - log_sum) + (side.power - one) * side.anchor[k];
+            (new, ((new + log_sum) / reg).exp())
+        };
         for i in 0..n {
             let row = cost.as_ptr().add(i * stride);
             let mut top = V::splat(V::Elem::NEG_INFINITY);
@@ -107,29 +195,30 @@ unsafe fn log_sweep<V: Vector>(
             }
             let top = top.largest();
             let top_v = V::splat(top);
-            let mut sum = V::splat(V::Elem::ZERO);
+            let mut sum = V::splat(zero);
             for c in (0..stride).step_by(V::LANES) {
                 let x = V::load(g.as_ptr().add(c)).sub(V::load(row.add(c))).sub(top_v);
                 sum = sum.add(x.mul(rate).exp());
             }
-            let new = if a[i] > V::Elem::ZERO {
-                tau[0] * (reg * a[i].ln() - top - reg * sum.sum().ln())
-            } else {
-                V::Elem::NEG_INFINITY
-            };
-            if a[i] > V::Elem::ZERO {
-                error += a[i] * (((f[i] - new) / reg).exp() - V::Elem::ONE).abs();
+            let (new, paid) = renew(&rows, i, top, sum.sum());
+            if rows.wanted[i] > zero {
+                error += paid * (((f[i] - new) / reg).exp() - one).abs() / rows.power;
             }
+            mass[0] += paid;
             f[i] = new;
         }
         tops[..stride].fill(V::Elem::NEG_INFINITY);
-        sums[..stride].fill(V::Elem::ZERO);
         for i in 0..n {
             let fi = V::splat(f[i]);
             for c in (0..stride).step_by(V::LANES) {
                 let x = fi.sub(V::load(cost.as_ptr().add(i * stride + c)));
                 x.max(V::load(tops.as_ptr().add(c))).store(tops.as_mut_ptr().add(c));
             }
+        }
+        sums[..stride].fill(zero);
+        for top in &mut tops[..stride] {
+            // Padding and forbidden columns: −∞ − −∞ must not become NaN.
+            *top = top.max(V::Elem::LOWEST);
         }
         for i in 0..n {
             let fi = V::splat(f[i]);
@@ -140,16 +229,14 @@ unsafe fn log_sweep<V: Vector>(
             }
         }
         for j in 0..m {
-            g[j] = if b[j] > V::Elem::ZERO {
-                tau[1] * (reg * b[j].ln() - tops[j] - reg * sums[j].ln())
-            } else {
-                V::Elem::NEG_INFINITY
-            };
+            let paid;
+            (g[j], paid) = renew(&cols, j, tops[j], sums[j]);
+            mass[1] += paid;
         }
-        error
+        Step { error, mass }
     }
 }
-shells! { pub(super) fn run_log_sweep(n: usize, m: usize, stride: usize, reg: T, tau: [T; 2], cost: &[T], a: &[T], b: &[T], f: &mut [T], g: &mut [T], tops: &mut [T], sums: &mut [T]) -> T = log_sweep }
+shells! { pub(super) fn run_log_sweep(n: usize, m: usize, stride: usize, reg: T, rows: Side<'_, T>, cols: Side<'_, T>, cost: &[T], f: &mut [T], g: &mut [T], tops: &mut [T], sums: &mut [T]) -> Step<T> = log_sweep }
 
 /// The same iteration with one `exp` per element: the plan of f and g is formed, and its row and
 /// column sums correct both. `None`, with f and g as they were, where a sum leaves the range.
@@ -160,29 +247,28 @@ unsafe fn log_step<V: Vector>(
     n: usize,
     stride: usize,
     reg: V::Elem,
-    tau: [V::Elem; 2],
+    rows: Side<'_, V::Elem>,
+    cols: Side<'_, V::Elem>,
     cost: &[V::Elem],
-    a: &[V::Elem],
-    b: &[V::Elem],
     f: &mut [V::Elem],
     g: &mut [V::Elem],
     kernel: &mut [V::Elem],
     sums: &mut [V::Elem],
     t: &mut [V::Elem],
-) -> Option<V::Elem> {
+) -> Option<Step<V::Elem>> {
     // SAFETY: the module's contract.
     unsafe {
-        let one = V::Elem::ONE;
+        let (zero, one) = (V::Elem::ZERO, V::Elem::ONE);
         let rate = V::splat(one / reg);
-        let mut error = V::Elem::ZERO;
-        t[..stride].fill(V::Elem::ZERO);
+        let mut error = zero;
+        t[..stride].fill(zero);
         for i in 0..n {
-            if a[i] <= V::Elem::ZERO {
+            if rows.wanted[i] <= zero {
                 sums[i] = one;
                 continue;
             }
             let fi = V::splat(f[i]);
-            let mut sum = V::splat(V::Elem::ZERO);
+            let mut sum = V::splat(zero);
             let row = kernel.as_mut_ptr().add(i * stride);
             for c in (0..stride).step_by(V::LANES) {
                 let x = V::load(g.as_ptr().add(c)).add(fi).sub(V::load(cost.as_ptr().add(i * stride + c)));
@@ -195,47 +281,63 @@ unsafe fn log_step<V: Vector>(
                 return None;
             }
             sums[i] = sum;
-            error += (sum - a[i]).abs();
-            let ratio = if tau[0] == one {
-                a[i] / sum
-            } else {
-                (tau[0] * (a[i] / sum).ln() + (tau[0] - one) * f[i] / reg).exp()
-            };
+            let ratio = rows.ratio(i, f[i], sum, reg);
+            error += sum * (one - ratio).abs() / rows.power;
             let ratio = V::splat(ratio);
             for c in (0..stride).step_by(V::LANES) {
                 V::load(row.add(c)).fma(ratio, V::load(t.as_ptr().add(c))).store(t.as_mut_ptr().add(c));
             }
         }
-        let bad = |j: usize| b[j] > V::Elem::ZERO && !(t[j] > V::Elem::TINY && t[j] < V::Elem::LARGE);
+        let bad = |j: usize| cols.wanted[j] > zero && !(t[j] > V::Elem::TINY && t[j] < V::Elem::LARGE);
         if (0..stride).any(bad) {
             return None;
         }
-        correct::<V>(reg, tau[0], a, sums, f);
-        correct::<V>(reg, tau[1], b, t, g);
-        Some(error)
+        let mass = [correct::<V>(reg, rows, sums, f), correct::<V>(reg, cols, t, g)];
+        Some(Step { error, mass })
     }
 }
-shells! { pub(super) fn run_log_step(n: usize, stride: usize, reg: T, tau: [T; 2], cost: &[T], a: &[T], b: &[T], f: &mut [T], g: &mut [T], kernel: &mut [T], sums: &mut [T], t: &mut [T]) -> Option<T> = log_step }
+shells! { pub(super) fn run_log_step(n: usize, stride: usize, reg: T, rows: Side<'_, T>, cols: Side<'_, T>, cost: &[T], f: &mut [T], g: &mut [T], kernel: &mut [T], sums: &mut [T], t: &mut [T]) -> Option<Step<T>> = log_step }
 
-/// `potential ← τ (potential + reg · log(wanted / sum))`; −∞ where nothing is wanted.
+impl<T: Float> Side<'_, T> {
+    /// What the sum of row (or column) k is to be multiplied by.
+    #[inline(always)]
+    fn ratio(&self, k: usize, potential: T, sum: T, reg: T) -> T {
+        let ratio = self.wanted[k] / sum;
+        if self.power == T::ONE {
+            return ratio;
+        }
+        let total = potential + self.anchor[k];
+        (self.power * ratio.ln() + (self.power - T::ONE) * total / reg).exp()
+    }
+}
+
+/// `potential ← τ (potential + reg · log(wanted / sum)) + (τ − 1) anchor`, −∞ where nothing is wanted; what
+/// passes through all rows (columns) then.
 #[inline(always)]
 unsafe fn correct<V: Vector>(
     reg: V::Elem,
-    tau: V::Elem,
-    wanted: &[V::Elem],
+    side: Side<'_, V::Elem>,
     sum: &[V::Elem],
     potential: &mut [V::Elem],
-) {
-    // SAFETY: all three slices are padded to whole vectors.
+) -> V::Elem {
+    // SAFETY: all slices are padded to whole vectors.
     unsafe {
-        let (reg, tau, tiny) = (V::splat(reg), V::splat(tau), V::splat(V::Elem::TINY));
+        let (by, tau, tiny) = (V::splat(reg), V::splat(side.power), V::splat(V::Elem::TINY));
+        let (rate, zero) = (V::splat(V::Elem::ONE / reg), V::splat(V::Elem::ZERO));
+        let less = V::splat(side.power - V::Elem::ONE);
+        let mut mass = zero;
         for k in (0..potential.len()).step_by(V::LANES) {
-            let p = V::load(potential.as_ptr().add(k));
+            let at = |x: &[V::Elem]| V::load(x.as_ptr().add(k));
             // A potential that is −∞ already must not meet a +∞.
-            let p = p.max(V::splat(-V::Elem::LARGE));
-            let ratio = V::load(wanted.as_ptr().add(k)).div(V::load(sum.as_ptr().add(k)).max(tiny));
-            ratio.ln().fma(reg, p).mul(tau).store(potential.as_mut_ptr().add(k));
+            let old = at(potential).max(V::splat(-V::Elem::LARGE));
+            let (wanted, sum, anchor) = (at(side.wanted), at(sum), at(side.anchor));
+            let ratio = wanted.div(sum.max(tiny));
+            let new = ratio.ln().fma(by, old).mul(tau).add(anchor.mul(less));
+            let grown = new.sub(old).mul(rate).exp();
+            mass = mass.add(sum.mul(grown).keep_ge(wanted, tiny));
+            new.store(potential.as_mut_ptr().add(k));
         }
+        mass.sum()
     }
 }
 
@@ -254,29 +356,28 @@ unsafe fn absorb<V: Vector>(reg: V::Elem, scaling: &[V::Elem], potential: &mut [
 }
 shells! { pub(super) fn run_absorb(reg: T, scaling: &[T], potential: &mut [T]) = absorb }
 
-/// `turned` ← the transpose of `kernel`; both sides are multiples of every vector's width.
+/// `turned` ← the transpose of `matrix`; both sides are multiples of every vector's width.
 #[inline(always)]
-unsafe fn turn<V: Vector>(height: usize, stride: usize, kernel: &[V::Elem], turned: &mut [V::Elem]) {
+unsafe fn turn<V: Vector>(height: usize, stride: usize, matrix: &[V::Elem], turned: &mut [V::Elem]) {
     debug_assert!(height.is_multiple_of(V::LANES) && stride.is_multiple_of(V::LANES));
-    debug_assert!(kernel.len() >= height * stride && turned.len() >= height * stride);
+    debug_assert!(matrix.len() >= height * stride && turned.len() >= height * stride);
     // SAFETY: the sizes asserted above.
     unsafe {
         for i in (0..height).step_by(V::LANES) {
             for j in (0..stride).step_by(V::LANES) {
                 let (from, to) =
-                    (kernel.as_ptr().add(i * stride + j), turned.as_mut_ptr().add(j * height + i));
+                    (matrix.as_ptr().add(i * stride + j), turned.as_mut_ptr().add(j * height + i));
                 V::transpose(from, stride, to, height);
             }
         }
     }
 }
-shells! { pub(super) fn run_turn(height: usize, stride: usize, kernel: &[T], turned: &mut [T]) = turn }
+shells! { pub(super) fn run_turn(height: usize, stride: usize, matrix: &[T], turned: &mut [T]) = turn }
 
-/// `kernel ← diag(u) kernel diag(v)`, the plan; `u ←` its row sums, `t ←` its column sums; returns
+/// `kernel ← diag(u) kernel diag(v)`, the plan; `u ←` its row sums, `t ←` its column sums. Returns
 /// <plan, cost>, where 0 · ∞ is 0.
 #[inline(always)]
 unsafe fn plan<V: Vector>(
-    n: usize,
     stride: usize,
     cost: &[V::Elem],
     kernel: &mut [V::Elem],
@@ -290,42 +391,48 @@ unsafe fn plan<V: Vector>(
         let zero = V::splat(V::Elem::ZERO);
         let least = V::splat(V::Elem::TINY);
         let mut value = 0.0;
-        for i in 0..n {
-            let ui = V::splat(u[i]);
-            let (mut row, mut paid) = (zero, zero);
-            for c in (0..stride).step_by(V::LANES) {
-                let at = i * stride + c;
-                let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
-                x.store(kernel.as_mut_ptr().add(at));
-                row = row.add(x);
-                paid = paid.add(x.mul(V::load(cost.as_ptr().add(at))).keep_ge(x, least));
-                V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
+        for first in (0..u.len()).step_by(ROWS) {
+            let count = ROWS.min(u.len() - first);
+            let (mut sums, mut paid) = ([zero; ROWS], zero);
+            for (r, sum) in sums.iter_mut().enumerate().take(count) {
+                let ui = V::splat(u[first + r]);
+                for c in (0..stride).step_by(V::LANES) {
+                    let at = (first + r) * stride + c;
+                    let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
+                    x.store(kernel.as_mut_ptr().add(at));
+                    *sum = sum.add(x);
+                    paid = paid.add(x.mul(V::load(cost.as_ptr().add(at))).keep_ge(x, least));
+                    V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
+                }
             }
-            u[i] = row.sum();
+            u[first..first + count].copy_from_slice(&V::sum8(sums)[..count]);
             value += paid.sum().double();
         }
         value
     }
 }
-shells! { pub(super) fn run_plan(n: usize, stride: usize, cost: &[T], kernel: &mut [T], u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
+shells! { pub(super) fn run_plan(stride: usize, cost: &[T], kernel: &mut [T], u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
 
-/// `kernel ← kernel ⊙ step`, the start of a proximal step.
-///
-/// Where the step is positive, the product is kept at `TINY` or above: an edge that fades for a
-/// while must be able to come back, and a float that has underflowed to 0 cannot.
+/// How a plan's sums over one side compare with a hard marginal: Σ |sums − wanted|, Σ sums · potential,
+/// Σ sums, Σ (sums − wanted) · potential. Terms without mass count 0.
 #[inline(always)]
-unsafe fn multiply<V: Vector>(height: usize, stride: usize, step: &[V::Elem], kernel: &mut [V::Elem]) {
-    // SAFETY: the module's contract.
+unsafe fn compare<V: Vector>(sums: &[V::Elem], wanted: &[V::Elem], potential: &[V::Elem]) -> [f64; 4] {
+    debug_assert!(sums.len() == wanted.len() && sums.len() == potential.len());
+    // SAFETY: all slices are padded to whole vectors.
     unsafe {
-        let least = V::splat(V::Elem::TINY);
-        for at in (0..height * stride).step_by(V::LANES) {
-            let x = V::load(step.as_ptr().add(at));
-            V::load(kernel.as_ptr().add(at))
-                .mul(x)
-                .max(least)
-                .keep_ge(x, least)
-                .store(kernel.as_mut_ptr().add(at));
+        let zero = V::splat(V::Elem::ZERO);
+        let tiny = V::splat(V::Elem::TINY);
+        let [mut off, mut paid, mut sum, mut excess] = [zero; 4];
+        for k in (0..sums.len()).step_by(V::LANES) {
+            let at = |x: &[V::Elem]| V::load(x.as_ptr().add(k));
+            let (s, w, p) = (at(sums), at(wanted), at(potential));
+            let more = s.sub(w);
+            off = off.add(more.max(zero.sub(more)));
+            paid = paid.add(s.mul(p).keep_ge(s, tiny));
+            sum = sum.add(s);
+            excess = excess.add(more.mul(p).keep_ge(w, tiny));
         }
+        [off, paid, sum, excess].map(|x| x.sum().double())
     }
 }
-shells! { pub(super) fn run_multiply(height: usize, stride: usize, step: &[T], kernel: &mut [T]) = multiply }
+shells! { pub(super) fn run_compare(sums: &[T], wanted: &[T], potential: &[T]) -> [f64; 4] = compare }

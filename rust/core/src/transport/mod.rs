@@ -24,13 +24,15 @@
 
 mod alignment;
 mod buffer;
+mod driver;
 mod gradient;
-mod iterate;
 mod kernel;
+mod pace;
 pub mod reference;
-mod relaxation;
-mod scratch;
+mod residual;
+mod schedule;
 mod sweep;
+mod workspace;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,8 +40,8 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use crate::simd::{self, Float, Level};
-use crate::{Error, Result, pool};
-use scratch::Scratch;
+use crate::{Error, Result};
+use workspace::Workspace;
 
 pub use alignment::{Alignment, AlignmentOptions, AlignmentOutput, align_batch};
 pub use gradient::implicit_gradient;
@@ -55,6 +57,21 @@ pub enum Method {
     Log,
     /// Proximal point iterations towards unregularised transport; `reg` is the step parameter β.
     Ipot,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Method; 4] = [Method::Auto, Method::Linear, Method::Log, Method::Ipot];
+
+    /// The name used in Python.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Auto => "auto",
+            Method::Linear => "linear",
+            Method::Log => "log",
+            Method::Ipot => "ipot",
+        }
+    }
 }
 
 /// How a problem ended.
@@ -129,9 +146,7 @@ impl Options<'_> {
             return Err(Error::Argument(format!("reg_m: expected a number > 0 or infinity, got {rho}")));
         }
         if self.is_unbalanced() && self.method == Method::Ipot {
-            return Err(Error::Argument(
-                "reg_m: relaxed marginals are not possible with method 'ipot'".into(),
-            ));
+            return Err(Error::Argument("reg_m: expected hard marginals with method 'ipot'".into()));
         }
         Ok(())
     }
@@ -219,7 +234,7 @@ impl<'a, T: Float> Batch<'a, T> {
 
     fn check(&self) -> Result<()> {
         let (batch, n, m) = self.cost.dim();
-        check_reg(self.reg, batch)?;
+        check_reg::<T>(self.reg, batch)?;
         self.rows.check("row", batch, n)?;
         self.cols.check("col", batch, m)?;
         let sides = [("a", self.a, n), ("b", self.b, m), ("potentials", self.start, m)];
@@ -237,15 +252,21 @@ impl<'a, T: Float> Batch<'a, T> {
     }
 }
 
-fn check_reg(reg: &[f64], batch: usize) -> Result<()> {
+fn check_reg<T: Float>(reg: &[f64], batch: usize) -> Result<()> {
     if reg.len() != 1 && reg.len() != batch {
         return Err(Error::Argument(format!(
             "reg: expected one value or {batch}, one per problem, got {}",
             reg.len()
         )));
     }
-    match reg.iter().find(|r| !(r.is_finite() && **r > 0.0)) {
-        Some(r) => Err(Error::Argument(format!("reg: expected a finite number > 0, got {r}"))),
+    if let Some(r) = reg.iter().find(|r| !(r.is_finite() && **r > 0.0)) {
+        return Err(Error::Argument(format!("reg: expected a finite number > 0, got {r}")));
+    }
+    let (least, most) = (T::TINY.double(), T::ONE.double() / T::TINY.double());
+    match reg.iter().find(|r| !(least..=most).contains(*r)) {
+        Some(r) => Err(Error::Argument(format!(
+            "reg: expected a number in {least:e}..{most:e}, the range of the costs' precision, got {r:e}"
+        ))),
         None => Ok(()),
     }
 }
@@ -264,13 +285,18 @@ pub struct Output<'a, T> {
 /// The scalars of one solved problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
-    /// <T, C> + reg · Σ T (log T − 1), plus reg_m times the divergences of relaxed marginals; for IPOT the same as `value_linear`.
+    /// <T, C> + reg · Σ T (log T − 1), plus reg_m times the divergences of unbalanced marginals; for IPOT the same as `value_linear`.
     pub value: f64,
     /// <T, C>.
     pub value_linear: f64,
-    /// The larger of Σ|T1 − a| and Σ|Tᵀ1 − b|, relative to Σa, of the returned plan. With relaxed
+    /// `value` less the dual objective at the potentials, which no plan undercuts. Between hard marginals it can be
+    /// a little below 0, as the plan meets them only to within `marginal_error`.
+    pub duality_gap: f64,
+    /// The larger of Σ|T1 − a| and Σ|Tᵀ1 − b|, relative to Σa, of the returned plan. With unbalanced
     /// marginals, the distance from what the optimum satisfies: T1 = a exp(−f / reg_m).
     pub marginal_error: f64,
+    /// The regularisation of the plan and the potentials: T = exp((f ⊕ g − C) / reg); β/t after t proximal steps.
+    pub reg: f64,
     /// Iterations run.
     pub n_iter: usize,
     /// Whether `marginal_error` is within the tolerance.
@@ -283,6 +309,8 @@ impl Report {
     const EMPTY: Report = Report {
         value: 0.0,
         value_linear: 0.0,
+        duality_gap: 0.0,
+        reg: 0.0,
         marginal_error: 0.0,
         n_iter: 0,
         converged: true,
@@ -315,43 +343,38 @@ pub fn solve_batch<T: Float>(
         None => (0..count).map(|_| None).collect(),
     };
     let level = simd::level();
-    let few = count < pool::threads();
-    let one = |scratch: &mut Scratch<T>, i: usize, plan: &mut Option<_>, f, g| {
-        scratch.load(batch, options, i)?;
-        let report = scratch.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level, i)?;
-        scratch.write(plan, f, g);
+    let few = count < rayon::current_num_threads();
+    let one = |w: &mut Workspace<T>, i: usize, plan: &mut Option<ArrayViewMut2<'_, T>>, f, g| {
+        w.load(batch, options, level, i)?;
+        let report = w.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level)?;
+        w.write_potentials(f, g);
+        if let Some(plan) = plan {
+            w.write_plan(plan.view_mut());
+        }
         Ok(report)
     };
-    pool::run(|| {
-        plans
-            .par_iter_mut()
-            .zip(f.axis_iter_mut(Axis(0)).into_par_iter())
-            .zip(g.axis_iter_mut(Axis(0)).into_par_iter())
-            .enumerate()
-            .map_init(|| Scratch::new(few), |scratch, (i, ((plan, f), g))| one(scratch, i, plan, f, g))
-            .collect::<Vec<Result<Report>>>()
-    })
-    .into_iter()
-    .collect()
+    plans
+        .par_iter_mut()
+        .zip(f.axis_iter_mut(Axis(0)).into_par_iter())
+        .zip(g.axis_iter_mut(Axis(0)).into_par_iter())
+        .enumerate()
+        .map_init(|| Workspace::new(few), |w, (i, ((plan, f), g))| one(w, i, plan, f, g))
+        .collect::<Vec<Result<Report>>>()
+        .into_iter()
+        .collect()
 }
 
 /// A small fixed problem solved with `level`; the shells' first-use check compares such answers.
 pub(crate) fn self_check(level: Level) -> Vec<f32> {
     let (n, m) = (11, 19);
-    let mut scratch = Scratch::<f32> { rows: (0..n).collect(), cols: (0..m).collect(), ..Scratch::default() };
-    scratch.reserve();
-    for i in 0..n {
-        for j in 0..m {
-            scratch.cost[i * scratch.stride + j] = ((7 * i + 3 * j + i * j) % 23) as f32 / 23.0;
-        }
-    }
-    if scratch.marginals(None, None, &Options::default(), 0).is_err() {
-        return Vec::new();
-    }
+    let mut w = Workspace::<f32>::default();
+    (w.rows, w.cols) = ((0..n).collect(), (0..m).collect());
+    w.reserve();
+    let costs: Vec<f32> = (0..n * m).map(|k| ((7 * (k / m) + 3 * (k % m) + k) % 23) as f32 / 23.0).collect();
     let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
-    match scratch.solve(0.1, &options, level, 0) {
-        Ok(_) => (0..n).flat_map(|i| scratch.kernel[i * scratch.stride..][..m].to_vec()).collect(),
-        Err(_) => Vec::new(),
+    match w.admit(&costs, m, None, None, &options, level, 0) {
+        Ok(()) if w.solve(0.1, &options, level).is_ok() => w.kernel.to_vec(),
+        _ => Vec::new(),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn fits_twice<T>(height: usize, stride: usize) -> bool {
     2 * height * stride * size_of::<T>() <= INNERMOST
 }
 
-/// The operands of an iteration. Sizes are padded as [`Scratch::reserve`](super::Scratch) says.
+/// The operands of an iteration. Sizes are padded as [`Workspace::reserve`](super::Workspace) says.
 pub(super) struct Operands<'a, T> {
     /// Rows and columns that are real.
     pub(super) n: usize,
@@ -54,10 +54,27 @@ pub(super) struct Operands<'a, T> {
 /// What one sweep tells about the scalings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep<T> {
-    /// Σ |T1 − a| of the plan *before* the sweep; the L1 change of T1, if unbalanced.
+    /// Σ |T1 − a| of the plan *before* the sweep; to first order its distance from a exp(−f / reg_m), if
+    /// unbalanced.
     pub(super) error: T,
     /// The largest of the new scalings.
     pub(super) largest: T,
+    /// What passes through the rows after the first half, and through the columns after the second; only
+    /// known if unbalanced.
+    pub(super) mass: [T; 2],
+}
+
+impl<T: Float> Sweep<T> {
+    pub(super) const NONE: Self = Sweep { error: T::ZERO, largest: T::ZERO, mass: [T::ZERO; 2] };
+
+    /// Of the rows of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Sweep {
+            error: self.error + other.error,
+            largest: self.largest.max(other.largest),
+            mass: [self.mass[0] + other.mass[0], self.mass[1] + other.mass[1]],
+        }
+    }
 }
 
 /// What is watched while scalings are renewed.
@@ -65,13 +82,26 @@ pub(super) struct Sweep<T> {
 struct Watch<V> {
     error: V,
     top: V,
+    mass: V,
 }
 
 impl<V: Vector> Watch<V> {
     #[inline(always)]
     unsafe fn new() -> Self {
         // SAFETY: by the caller's contract for the vector.
-        unsafe { Watch { error: V::splat(V::Elem::ZERO), top: V::splat(V::Elem::ZERO) } }
+        unsafe {
+            let zero = V::splat(V::Elem::ZERO);
+            Watch { error: zero, top: zero, mass: zero }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sweep(self) -> Sweep<V::Elem> {
+        // SAFETY: by the caller's contract for the vector.
+        unsafe {
+            let mass = [self.mass.sum(), V::Elem::ZERO];
+            Sweep { error: self.error.sum(), largest: self.top.largest(), mass }
+        }
     }
 }
 
@@ -101,7 +131,10 @@ unsafe fn renew<V: Vector, const RULE: u8>(
             _ => {
                 let log = wanted.div(sum.max(tiny)).ln().mul(power).add(offset);
                 let new = log.exp().keep_ge(wanted, tiny);
-                (new, paid.sub(new.mul(sum)))
+                let passed = new.mul(sum);
+                watch.mass = watch.mass.add(passed);
+                // To first order in the change, 1 / τ times which is the distance from the optimum's.
+                (new, paid.sub(passed).div(power))
             }
         };
         watch.error = watch.error.add(gap.max(zero.sub(gap)));
@@ -224,7 +257,9 @@ unsafe fn both<V: Vector, const RULE: u8>(
     unsafe {
         let of_u = half::<V, RULE>(cols, p.height, p.turned, v, p.a, p.row_offset, row_power, u);
         let of_v = half::<V, RULE>(rows, p.stride, p.kernel, u, p.b, p.col_offset, col_power, v);
-        Sweep { error: of_u.error.sum(), largest: of_u.top.max(of_v.top).largest() }
+        let (of_u, of_v) = (of_u.sweep(), of_v.sweep());
+        let mass = [of_u.mass[0], of_v.mass[0]];
+        Sweep { error: of_u.error, largest: of_u.largest.max(of_v.largest), mass }
     }
 }
 
@@ -307,7 +342,7 @@ unsafe fn rows_rule<V: Vector, const RULE: u8>(
             }
             row += ROWS;
         }
-        Sweep { error: watch.error.sum(), largest: watch.top.largest() }
+        watch.sweep()
     }
 }
 
@@ -351,7 +386,7 @@ unsafe fn finish<V: Vector>(
     rule: Rule<V::Elem>,
     v: &mut [V::Elem],
     t: &[V::Elem],
-) -> V::Elem {
+) -> Sweep<V::Elem> {
     debug_assert!(b.len() >= stride && v.len() >= stride && t.len() >= stride);
     // SAFETY: the sizes asserted above.
     unsafe {
@@ -369,7 +404,7 @@ unsafe fn finish<V: Vector>(
             };
             new.store(v.as_mut_ptr().add(c));
         }
-        watch.top.largest()
+        watch.sweep()
     }
 }
-shells! { pub(super) fn run_finish(stride: usize, b: &[T], offset: &[T], rule: Rule<T>, v: &mut [T], t: &[T]) -> T = finish }
+shells! { pub(super) fn run_finish(stride: usize, b: &[T], offset: &[T], rule: Rule<T>, v: &mut [T], t: &[T]) -> Sweep<T> = finish }

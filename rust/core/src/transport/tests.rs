@@ -38,13 +38,11 @@ fn solve<T: Float>(batch: &Batch<'_, T>, options: &Options<'_>) -> Result<Solved
 fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options<'_>) -> (Vec<f64>, Report) {
     let regs = [reg];
     let batch = Batch::new(cost.view(), &regs);
-    let mut scratch = Scratch::default();
-    scratch.load(&batch, options, 0).unwrap_or_else(|e| panic!("{e}"));
-    let report = scratch.solve(reg, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
-    let plan = (0..scratch.n())
-        .flat_map(|i| scratch.kernel[i * scratch.stride..][..scratch.m()].to_vec())
-        .map(Float::double)
-        .collect();
+    let mut w = Workspace::default();
+    w.load(&batch, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
+    let report = w.solve(reg, options, level).unwrap_or_else(|e| panic!("{e}"));
+    let plan =
+        (0..w.n()).flat_map(|i| w.kernel[i * w.stride..][..w.m()].to_vec()).map(Float::double).collect();
     (plan, report)
 }
 
@@ -252,7 +250,7 @@ fn the_implicit_gradient_is_that_of_finite_differences() {
     };
     let solved = solve(&Batch::new(cost.view(), &regs), &options).unwrap_or_else(|e| panic!("{e}"));
     let mut gradient = Array3::zeros((1, n, m));
-    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, gradient.view_mut())
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, None, gradient.view_mut())
         .unwrap_or_else(|e| panic!("{e}"));
     for i in 0..n {
         for j in 0..m {
@@ -280,7 +278,7 @@ fn direct_and_iterative_projections_agree() {
     let solved =
         solve(&Batch::new(cost.view(), &regs), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let mut all = Array3::zeros((1, n, m));
-    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, all.view_mut())
+    implicit_gradient(solved.plan.view(), cost.view(), &regs, HARD, None, all.view_mut())
         .unwrap_or_else(|e| panic!("{e}"));
     // m > DIRECT above, so that was iterative; the property below is exact for the true projection.
     for i in 0..n {
@@ -364,15 +362,12 @@ fn large_problems_are_cut_into_blocks_without_a_difference() {
     for level in Level::ALL.into_iter().filter(|l| l.is_supported()) {
         let mut plans = vec![];
         for parallel in [false, true] {
-            let mut scratch = Scratch::new(parallel);
-            scratch.load(&Batch::new(cost.view(), &regs), &options, 0).unwrap_or_else(|e| panic!("{e}"));
-            assert!(scratch.block() < n);
-            let report =
-                pool::run(|| scratch.solve(0.1, &options, level, 0)).unwrap_or_else(|e| panic!("{e}"));
-            let plan: Vec<f64> = (0..n)
-                .flat_map(|i| scratch.kernel[i * scratch.stride..][..m].to_vec())
-                .map(Float::double)
-                .collect();
+            let mut w = Workspace::new(parallel);
+            w.load(&Batch::new(cost.view(), &regs), &options, level, 0).unwrap_or_else(|e| panic!("{e}"));
+            assert!(w.block() < n);
+            let report = w.solve(0.1, &options, level).unwrap_or_else(|e| panic!("{e}"));
+            let plan: Vec<f64> =
+                (0..n).flat_map(|i| w.kernel[i * w.stride..][..m].to_vec()).map(Float::double).collect();
             assert!(distance(&plan, &want.plan) < 5e-5, "{level:?}");
             plans.push((plan, report.value, report.marginal_error));
         }

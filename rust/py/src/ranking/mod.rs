@@ -215,7 +215,7 @@ pub(crate) fn evaluate(
     let wanted = Wanted::new(format, &measures).map_err(raise)?;
     let (qrels, run) = (Held::new(&qrels)?, Held::new(&run)?);
     let (qrels, run) = (qrels.data().map_err(raise)?, run.data().map_err(raise)?);
-    let found = watched(py, progress, |watch| {
+    let found = watched(py, f64::INFINITY, progress, |watch| {
         let options = EvaluateOptions {
             relevance_level,
             complete,

@@ -62,8 +62,8 @@ def test_relaxed_marginals_in_rust_and_torch(seed, reg_m, reg):
         torch.from_numpy(cost), torch.tensor([reg]).double(), *tensors, None, None, None, "log", 80, 0.0,
         sides, True,
     )  # fmt: skip
-    mine = (native.plan, native.value, native.value_linear, native.marginal_error)
-    for one, other in zip(mine, (plain[0], *plain[3:6]), strict=True):
+    mine = (native.plan, native.value, native.value_linear, native.duality_gap, native.marginal_error)
+    for one, other in zip(mine, (plain[0], *plain[3:7]), strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-6, rtol=1e-6)
 
 

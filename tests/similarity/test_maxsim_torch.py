@@ -72,7 +72,8 @@ def test_operators_keep_torch_rules():
     q, d, _, _ = problem(2, 3, 2, 1, 4, 6)
     offsets = torch.tensor([0, 5, 12])
     packed = (q.reshape(-1, 6).requires_grad_(), offsets, d.reshape(-1, 6).requires_grad_(), offsets)
-    torch.library.opcheck(torch.ops.optical_rs.maxsim.default, packed)
+    for own in (None, 1):
+        torch.library.opcheck(torch.ops.optical_rs.maxsim.default, (*packed, own))
 
 
 def test_padding_and_threads_change_nothing():
@@ -87,6 +88,49 @@ def test_padding_and_threads_change_nothing():
     finally:
         optical_rs.set_num_threads(0)
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_pairs_and_distillation_equal_the_scores_they_replace(normalise):
+    from optical_rs.similarity.torch_ops import maxsim_kd_scores, maxsim_scores_pairwise
+    from sentence_transformers.multi_vector_encoder.scoring import colbert_kd_scores, colbert_scores_pairwise
+
+    q, d, q_mask, d_mask = problem(4, 5, 5, 3, 9, 16)
+    weights = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+
+    def slopes(score, documents, mask, weights):
+        leaves = q.clone().requires_grad_(), documents.clone().requires_grad_()
+        scores = score(*leaves, queries_mask=q_mask, documents_mask=mask, length_normalize=normalise)
+        return scores.detach(), *torch.autograd.grad((scores * weights).sum(), leaves)
+
+    for mine, theirs, rest in (
+        (maxsim_kd_scores, colbert_kd_scores, (d, d_mask, weights)),
+        (maxsim_scores_pairwise, colbert_scores_pairwise, (d[:, 0], d_mask[:, 0], weights[:, 0])),
+    ):
+        for one, other in zip(slopes(mine, *rest), slopes(theirs, *rest), strict=True):
+            torch.testing.assert_close(one, other)
+        doubles = mine(q.double(), rest[0].double(), q_mask, rest[1], length_normalize=normalise)
+        torch.testing.assert_close(
+            doubles.float(), mine(q, *rest[:1], q_mask, rest[1], length_normalize=normalise)
+        )
+    with pytest.raises(InputError, match="documents for 5 queries, got 4"):
+        maxsim_kd_scores(q, d[:4])
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name():
+    q, d, _, _ = problem(5, 2, 2, 1, 4, 6)
+    d[1, 0, 3, 2] = torch.nan
+    with pytest.raises(InputError, match="documents: text 1 has NaN in token 3"):
+        maxsim_scores(q, d)
+
+
+def test_the_gradient_compares_dimensions():
+    from optical_rs import _core
+
+    q, d, offsets = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), np.array([0, 2])
+    matched, weights = np.zeros((1, 2), np.int32), np.ones((1, 1), np.float32)
+    with pytest.raises(InputError, match="documents: expected dimension 3"):
+        _core.maxsim_gradient(q, offsets, d, offsets, matched, weights, None)
 
 
 def test_a_contrastive_loss_trains_alike(teacher, pairs):

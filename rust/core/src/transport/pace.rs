@@ -43,15 +43,21 @@ impl Pace {
         if self.omega == 1.0 { Rule::Plain } else { Rule::Relaxed(T::of(self.omega - 1.0)) }
     }
 
-    /// Scalings were made anew: the next error is not that of an iterate.
+    /// The kernel was made anew: the rate of convergence is to be looked at anew, too.
     pub(super) fn restart(&mut self) {
-        self.plain = false;
         self.count = 0;
     }
 
-    /// Take note of a sweep and of the error before it; whether to stop.
-    pub(super) fn done(&mut self, error: f64) -> bool {
-        let of_plain = std::mem::replace(&mut self.plain, self.omega == 1.0);
+    /// What was within the tolerance by the estimate was not by measure: ask for more.
+    pub(super) fn tighten(&mut self) {
+        self.tol *= 0.5;
+        self.goal = self.goal.min(self.tol);
+        self.restart();
+    }
+
+    /// Take note of a sweep, whether it was a plain one, and of the error before it; whether to stop.
+    pub(super) fn done(&mut self, error: f64, plain: bool) -> bool {
+        let of_plain = std::mem::replace(&mut self.plain, plain);
         if self.tol == 0.0 {
             return false;
         }

@@ -1,0 +1,220 @@
+"""Recipes of teachers: which encoder is trained on which questions, and what it is asked then."""
+
+# ruff: noqa: RUF009 - `key` makes a field
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data import Collection, QuestionPassages, load_collection, load_pairs
+from ..errors import InputError, closest
+from ..files import write_json
+from ..models import PACKAGED, check_path, pooled_encoder
+from ..retrieval import Evaluation, TokenCache, describe, evaluate_pair, table, write_evaluation
+from ..training import train_retriever
+from ..training.negatives import Negatives
+from .recipe import find_recipe, key, read_yaml
+
+#: Keys of an entry of ``pairs`` and of ``collections``.
+_PAIRS = ("pairs", "split", "max_pairs")
+_COLLECTION = ("collection", "split", "queries", "documents")
+
+
+@dataclasses.dataclass
+class TeacherRecipe:
+    """How a teacher is trained, and where it is asked; every field is a key of a recipe file."""
+
+    pairs: list[Any] = key(
+        [], "English questions with passages: a list of specs, or of specs with split and max_pairs"
+    )
+    encoder: str = key(
+        "packaged:multilingual-e5-small", "any encoder, or a late-interaction checkpoint to train on"
+    )
+    dim: int = key(128, "token dimension of the head")
+    negatives: Any = key("bm25", "what finds hard negatives: bm25, model or none; or options of mining")
+    dev_collection: Any = key("", "whose dev queries choose the checkpoint (default: the last is taken)")
+    collections: dict[str, Any] = key({}, "test collections: a name for each, and its spec or options")
+    scale: float = key(20.0, "of scores, the reciprocal of the temperature")
+    freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
+    dropout: float | None = key(0.0, "in training; null for the encoder's own")
+    training: dict[str, Any] = key({}, "training arguments")
+    question: str = key("", "what the recipe asks")
+
+
+#: Types that YAML may give for a key.
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("encoder", "question"), (str,)),
+    **dict.fromkeys(("collections", "training"), (dict,)),
+    "negatives": (str, dict),
+    "dev_collection": (str, dict),
+    "pairs": (list, str),
+    "dim": (int,),
+    "scale": (int, float),
+    "freeze_embeddings": (bool,),
+    "dropout": (float, int, type(None)),
+}
+
+
+def read_teacher(path: str | Path, changes: Mapping[str, Any] | None = None) -> TeacherRecipe:
+    """Read and check a teacher's recipe; keys of ``changes`` win over the file's, those of ``training`` one by one.
+
+    Raises
+    ------
+    InputError
+        No such file, no YAML, an unknown key, with the nearest valid name.
+    """
+    file = find_recipe(path)
+    try:
+        raw = read_yaml(file.read_text(encoding="utf-8"))
+    except (InputError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe: {file}: {error}") from None
+    if not isinstance(raw, dict) or not raw.get("pairs"):
+        hint = (
+            "; optical-rs experiment runs a recipe of systems"
+            if isinstance(raw, dict) and "systems" in raw
+            else ""
+        )
+        raise InputError(f"recipe: {file}: expected a mapping with a list 'pairs'{hint}")
+    return make_teacher_recipe(raw, str(file), changes)
+
+
+def make_teacher_recipe(
+    raw: Mapping[str, Any], where: str, changes: Mapping[str, Any] | None = None
+) -> TeacherRecipe:
+    """A recipe of its keys, checked; ``where`` is named in errors."""
+    keys = {f.name for f in dataclasses.fields(TeacherRecipe)}
+    for given in raw:
+        if given not in keys:
+            raise InputError(f"{where}: unknown key '{given}'{closest(given, keys)}")
+    changes = dict(changes or {})
+    training = {**(raw.get("training") or {}), **(changes.pop("training", None) or {})}
+    recipe = TeacherRecipe(**{**raw, **changes, "training": training})
+    for name, types in _TYPES.items():
+        value = getattr(recipe, name)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            raise InputError(f"{where}: {name}: expected {expected}, got {value!r}")
+    recipe.pairs = [recipe.pairs] if isinstance(recipe.pairs, str) else recipe.pairs
+    for entry in recipe.pairs:
+        _options(entry, "pairs", _PAIRS, f"{where}: pairs")
+    for name, entry in recipe.collections.items():
+        _options(entry, "collection", _COLLECTION, f"{where}: collections: {name}")
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+            raise InputError(f"{where}: collections: {name!r} is not usable as the name of a folder")
+    if recipe.dev_collection:
+        _options(recipe.dev_collection, "collection", _COLLECTION, f"{where}: dev_collection")
+    Negatives.of(recipe.negatives)
+    return recipe
+
+
+def _options(entry: Any, own: str, valid: Sequence[str], where: str) -> dict[str, Any]:
+    options = {own: entry} if isinstance(entry, str) else entry
+    if not isinstance(options, dict) or not options.get(own):
+        raise InputError(f"{where}: expected a spec or a mapping with '{own}', got {entry!r}")
+    for name in options:
+        if name not in valid:
+            raise InputError(f"{where}: unknown key '{name}'{closest(name, valid)}")
+    return dict(options)
+
+
+def _pairs(entry: Any) -> QuestionPassages:
+    options = _options(entry, "pairs", _PAIRS, "pairs")
+    loaded = load_pairs(options["pairs"], split=options.get("split", "train"))
+    return loaded.take(range(min(len(loaded), options.get("max_pairs") or len(loaded))))
+
+
+def _collection(entry: Any, split: str) -> Collection:
+    options = _options(entry, "collection", _COLLECTION, "collections")
+    loaded = load_collection(options["collection"], split=options.get("split", split))
+    return loaded.sample(queries=options.get("queries"), documents=options.get("documents"))
+
+
+def make_teacher(
+    recipe: TeacherRecipe,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    cache: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train a teacher, ask it, and write both: a checkpoint that recipes take as ``teacher``, with ``report.json``.
+
+    The collections are also asked of the plain encoder, with one vector of a text (``pooled``).
+
+    Parameters
+    ----------
+    recipe : TeacherRecipe
+    folder : path
+        The output folder, which is the checkpoint.
+    overwrite : bool
+        Replace a teacher of other settings.
+    dry_run : bool
+        Say what would be trained, and make nothing.
+    cache : path, optional
+        Of token embeddings.
+    say : callable
+
+    Returns
+    -------
+    dict
+        ``record`` of training, and ``collections``: name → system → measures.
+
+    Raises
+    ------
+    InputError
+        As :func:`~optical_rs.training.train_retriever`, and for collections that cannot be loaded.
+    """
+    pairs = [_pairs(entry) for entry in recipe.pairs]
+    for part in pairs:
+        say(str(part))
+    dev = _collection(recipe.dev_collection, "dev") if recipe.dev_collection else None
+    asked = {name: _collection(entry, "test") for name, entry in recipe.collections.items()}
+    for name, collection in {**({"dev": dev} if dev else {}), **asked}.items():
+        say(f"{name}: {collection}")
+    if recipe.encoder != PACKAGED:
+        check_path(recipe.encoder, "encoder")
+    if dry_run:
+        return {}
+    teacher = train_retriever(
+        recipe.encoder,
+        pairs,
+        dim=recipe.dim,
+        negatives=recipe.negatives,
+        dev=dev,
+        scale=recipe.scale,
+        freeze_embeddings=recipe.freeze_embeddings,
+        dropout=recipe.dropout,
+        training={"logging_strategy": "no", **recipe.training},
+        seed=int(recipe.training.get("seed") or 0),
+        folder=folder,
+        overwrite=overwrite,
+        cache=cache,
+    )
+    found: dict[str, dict[str, Evaluation]] = {}
+    if asked:
+        plain = pooled_encoder(recipe.encoder)
+        for system, model in (("pooled", plain), ("teacher", teacher)):
+            tokens = TokenCache(model, cache)
+            for name, collection in asked.items():
+                say(f"{name}: asking {system}")
+                found.setdefault(name, {})[system] = evaluate_pair(model, tokens, collection, "query")
+    for name, systems in found.items():
+        for system, evaluation in systems.items():
+            write_evaluation(folder / "evaluation" / name / system, evaluation, tag=system)
+    report: dict[str, Any] = {
+        "record": teacher.optical_record,
+        "recipe": dataclasses.asdict(recipe),
+        "collections": {
+            name: {system: describe(e.result, "map") for system, e in systems.items()}
+            for name, systems in found.items()
+        },
+    }
+    write_json(folder / "report.json", report)
+    return report
+
+
+def show_teacher(report: Mapping[str, Any]) -> str:
+    """The tables of a report as text."""
+    return "\n\n".join(f"{name}\n{table(systems)}" for name, systems in report["collections"].items())

@@ -1,0 +1,303 @@
+"""A trained teacher: contrastive MaxSim training on English questions with passages that answer them."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from accelerate import PartialState
+from datasets import Dataset
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+
+from .. import fingerprint
+from ..data import Collection, QuestionPassages, load_pairs
+from ..data.sources.known_item import normal
+from ..errors import InputError, require
+from ..files import write_json
+from ..models import (
+    PACKAGED,
+    RECORD,
+    freeze_word_embeddings,
+    is_late_interaction,
+    load_model,
+    set_dropout,
+    student_of,
+)
+from ..retrieval import TokenCache, content_of
+from ..similarity.torch_ops import maxsim_scores
+from . import arguments
+from .dev import RetrievalEvaluator
+from .fit import claim, fit
+from .negatives import Negatives, mine_negatives, without_copies
+from .teacher import prepare_teacher, teacher_identity
+
+#: Raise when the way teachers are trained changes.
+_REVISION = 1
+#: Texts that a head is fitted on at most: half questions, half passages.
+HEAD_TEXTS = 1000
+#: Dev questions and passages at most. The model in training encodes all of them at every evaluation.
+DEV_QUERIES, DEV_DOCUMENTS = 300, 600
+
+
+def defaults() -> dict[str, Any]:
+    """Training arguments of teachers, over :func:`.arguments.defaults`."""
+    return {
+        **arguments.defaults(),
+        "per_device_train_batch_size": 24,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-4,
+        # One pass over the pairs is evaluated four times.
+        "eval_strategy": "steps",
+        "eval_steps": 0.25,
+        "save_strategy": "steps",
+        "save_steps": 0.25,
+        # A single long passage would make a batch of long ones, and memory grows with it.
+        "max_length": 192,
+        # No text is twice in a batch, where it would be a negative of itself.
+        "batch_sampler": "no_duplicates",
+    }
+
+
+def train_retriever(
+    encoder: Any = PACKAGED,
+    pairs: Any = (),
+    *,
+    dim: int = 128,
+    negatives: Any = "bm25",
+    dev: Collection | None = None,
+    scale: float = 20.0,
+    freeze_embeddings: bool = True,
+    dropout: float | None = 0.0,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    folder: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    cache: str | os.PathLike | None = None,
+    label: str = "training the teacher",
+) -> MultiVectorEncoder:
+    """Train a late-interaction model on English questions with passages: a teacher to distil from.
+
+    An encoder first gets a closed-form head, fitted on the questions and passages. Then each question must score its
+    passage above hard negatives and above the passages of the rest of the batch, by MaxSim over the question's number
+    of tokens [1]_.
+
+    Parameters
+    ----------
+    encoder : str, path or MultiVectorEncoder
+        Any encoder, or a late-interaction checkpoint, which is trained on.
+    pairs : QuestionPassages, str, or a sequence of them
+        As for :func:`optical_rs.data.load_pairs`.
+    dim : int
+        Of the head.
+    negatives : str, dict or Negatives
+        See :class:`~optical_rs.training.negatives.Negatives`.
+    dev : Collection, optional
+        Its queries choose the best checkpoint. Pairs with these queries or with passages that answer them are left
+        out of training. The last checkpoint is taken without them.
+    scale : float
+        Of scores, the reciprocal of the temperature.
+    freeze_embeddings : bool
+        Keep the word embedding table fixed, so that languages that are not trained keep theirs.
+    dropout : float, optional
+        In training; None for the encoder's own.
+    training : dict
+        Training arguments, over :func:`defaults`.
+    seed : int
+    folder : path, optional
+        Where the model is saved; an interrupted call goes on from the checkpoints in it, and one that is repeated
+        loads the model.
+    overwrite : bool
+        Replace a model in ``folder`` that was made of something else, which otherwise is an error.
+    cache : path, optional
+        Of token embeddings, where the model finds negatives; see :class:`~optical_rs.retrieval.TokenCache`.
+    label : str
+        Of the progress bar.
+
+    Returns
+    -------
+    MultiVectorEncoder
+        With ``optical_record``: ``pairs``, ``left_out``, ``steps``, ``train_seconds``, and ``dev_map`` with ``dev``.
+
+    Raises
+    ------
+    InputError
+        No pairs; a model, an option or a folder that cannot be used.
+
+    References
+    ----------
+    .. [1] O. Khattab, M. Zaharia. ColBERT: efficient and effective passage search via contextualized late
+       interaction over BERT. SIGIR 2020.
+
+    Examples
+    --------
+    >>> from optical_rs.training import train_retriever
+    >>> teacher = train_retriever(pairs=["qed", "xquad"], training={"max_steps": 10})  # doctest: +SKIP
+    """
+    mined, options = Negatives.of(negatives), {**defaults(), **(training or {})}
+    arguments.check(options, "training")
+    if not scale > 0:
+        raise InputError(f"scale: expected a number above 0, got {scale}")
+    # What is wrong with values is found before minutes of mining.
+    arguments.made({**options, "output_dir": "", "load_best_model_at_end": False})
+    if mined.by == "bm25":
+        require("bm25s", "baselines")
+    held = None if dev is None else dev.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
+    every = without_copies(_loaded(pairs))
+    used = every if held is None else _without_dev(every, held)
+    if len(used) < 2:
+        raise InputError(
+            f"pairs: expected two pairs or more to train on, got {len(used)} of {len(every)} without those of dev"
+        )
+    identity = fingerprint.of_settings(
+        {
+            "revision": _REVISION,
+            "start": _identity(encoder, dim, used),
+            "pairs": [fingerprint.of_texts(texts) for texts in (used.questions, used.passages)],
+            "known": [fingerprint.of_settings(texts) for texts in (used.negatives, used.answers)],
+            "negatives": dataclasses.asdict(mined),
+            "scale": scale,
+            "freeze_embeddings": freeze_embeddings,
+            "dropout": dropout,
+            "training": arguments.what_counts(options),
+            "seed": seed,
+            "dev": None if held is None else content_of(held),
+        }
+    )
+    target = None if folder is None else Path(folder)
+    if target is not None:
+        done = _done(target, identity, overwrite)
+        if done is not None:
+            return done
+    state = PartialState(cpu=bool(options.get("use_cpu")))
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) if target is None else target / "checkpoints"
+        with state.main_process_first():
+            model = _start(encoder, dim, used, None if target is None else target / "start")
+            tokens = TokenCache(model, cache) if mined.by == "model" else None
+            rows = mine_negatives(used, mined, tokens, seed=seed)
+        # The columns of all rows are alike; a row without enough negatives is left out, as no other passage may be one.
+        count = max(map(len, rows))
+        kept = [i for i, row in enumerate(rows) if len(row) == count]
+        if target is not None:
+            claim(place, identity)
+            (target / RECORD).unlink(missing_ok=True)
+        columns: dict[str, list[str]] = {
+            "query": [used.questions[i] for i in kept],
+            "positive": [used.passages[i] for i in kept],
+            **{f"negative_{n + 1}": [rows[i][n] for i in kept] for n in range(count)},
+        }
+        transformers.set_seed(seed)
+        if freeze_embeddings:
+            freeze_word_embeddings(model)
+        if dropout is not None:
+            set_dropout(model, dropout)
+        roles = {name: "query" if name == "query" else "document" for name in columns}
+        mapping = {
+            "prompts": {name: model.prompts.get(role) or "" for name, role in roles.items()},
+            "router_mapping": roles,
+            "seed": seed,
+            "output_dir": str(place),
+            "remove_unused_columns": False,
+        }
+        if target is None and held is None:
+            mapping["save_strategy"] = "no"
+        loss = MultiVectorMultipleNegativesRankingLoss(
+            model, scale=scale, similarity_fct=partial(maxsim_scores, length_normalize=True)
+        )
+        record = fit(
+            loss,
+            Dataset.from_dict(columns),
+            {**options, **mapping},
+            evaluator=None if held is None else RetrievalEvaluator(held, None),
+            label=label,
+        )
+    model.eval()
+    record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
+    if target is not None and state.is_main_process:
+        model.save_pretrained(str(target))
+        for name in ("checkpoints", "start"):
+            shutil.rmtree(target / name, ignore_errors=True)
+        write_json(
+            target / RECORD, {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
+        )
+    state.wait_for_everyone()
+    model.optical_record = record
+    return model
+
+
+def _loaded(pairs: Any) -> list[QuestionPassages]:
+    given = [pairs] if isinstance(pairs, str | os.PathLike | QuestionPassages) else list(pairs)
+    if not given:
+        raise InputError("pairs: expected questions with passages, got none; see docs/data.md")
+    return [part if isinstance(part, QuestionPassages) else load_pairs(part) for part in given]
+
+
+def _without_dev(pairs: QuestionPassages, dev: Collection) -> QuestionPassages:
+    """Pairs of which neither the question is asked in dev nor the passage answers one that is."""
+    asked = {normal(text) for text in dev.queries.values()}
+    judged = {d for found in dev.qrels.values() for d, grade in found.items() if grade > 0}
+    answering = {normal(text) for d, text in dev.documents.items() if d in judged}
+    kept = [
+        i
+        for i, (question, passage) in enumerate(zip(pairs.questions, pairs.passages, strict=True))
+        if normal(question) not in asked and normal(passage) not in answering
+    ]
+    return pairs.take(kept)
+
+
+def _head_texts(pairs: QuestionPassages) -> list[str]:
+    """Questions and passages, evenly from all sources."""
+    texts: dict[str, None] = {}
+    for part in (pairs.questions, pairs.passages):
+        unique = list(dict.fromkeys(part))
+        places = np.linspace(0, len(unique) - 1, min(len(unique), HEAD_TEXTS // 2)).astype(int)
+        texts |= dict.fromkeys(unique[i] for i in places)
+    return list(texts)
+
+
+def _identity(encoder: Any, dim: int, pairs: QuestionPassages) -> str:
+    if isinstance(encoder, MultiVectorEncoder):
+        return fingerprint.of_model(encoder)
+    if is_late_interaction(str(encoder), "encoder"):
+        return fingerprint.of_model(load_model(encoder, argument="encoder"))
+    return teacher_identity(str(encoder), dim, _head_texts(pairs))
+
+
+def _start(encoder: Any, dim: int, pairs: QuestionPassages, folder: Path | None) -> MultiVectorEncoder:
+    if isinstance(encoder, MultiVectorEncoder):
+        return student_of(encoder)
+    return prepare_teacher(str(encoder), dim, _head_texts(pairs), folder)[0]
+
+
+def _done(folder: Path, identity: str, overwrite: bool) -> MultiVectorEncoder | None:
+    """The model that a folder holds, if it was made of this; what was made of something else is in the way."""
+    if folder.is_file():
+        raise InputError(f"output: {folder} is a file")
+    record = folder / RECORD
+    if record.exists():
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            content = {}
+        if content.get("made_of") == identity:
+            model = load_model(folder)
+            model.optical_record = {k: v for k, v in content.items() if k not in ("made_of", "fingerprint")}
+            return model
+        if not overwrite:
+            raise InputError(
+                f"output: {folder} holds a model of other settings; choose another folder, or overwrite it"
+            )
+    # A model whose record was not written yet is our own; anything else stays.
+    ours = ("start", "start.tmp")
+    unknown = folder.is_dir() and not (folder / "checkpoints").is_dir() and not record.exists()
+    if unknown and any(file.name not in ours for file in folder.iterdir()):
+        raise InputError(f"output: {folder} is not of a teacher; choose another folder")
+    return None

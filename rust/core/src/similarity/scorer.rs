@@ -1,0 +1,362 @@
+//! Queries laid out for the form that the documents are in, and scored against them a block at a time.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::form::{Form, Job, PANEL};
+use super::forms::{Floats, Words};
+use super::{Ragged, Text, Values, quantise};
+use crate::simd::{self, Float, Level, prefetch_row};
+use crate::{Error, Result};
+
+/// Numbers of documents that a task goes through with one panel after another, so that they are read from memory
+/// once: with a panel, a first-level cache as floats.
+const BLOCK: usize = 8 * 1024;
+/// Texts of a block at most, as those without tokens need memory for results, too.
+const TEXTS: usize = 128;
+
+/// Texts cut into blocks of about [`BLOCK`] numbers, given the tokens of each.
+pub(super) fn blocks(tokens: impl ExactSizeIterator<Item = usize>, dim: usize) -> Vec<Range<u32>> {
+    let (mut blocks, mut first, mut numbers, count) = (Vec::new(), 0, 0, tokens.len());
+    for (text, tokens) in tokens.enumerate() {
+        numbers += tokens * dim;
+        if numbers >= BLOCK || text + 1 - first == TEXTS || text + 1 == count {
+            blocks.push(first as u32..(text + 1) as u32);
+            (first, numbers) = (text + 1, 0);
+        }
+    }
+    blocks
+}
+
+/// Numbers of the next text that are asked for while one is scored.
+const AHEAD: usize = 1024;
+
+/// Memory for one block, used again for the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Tokens that had to be made another form, or longer.
+    pub floats: Vec<f32>,
+    pub bfloats: Vec<bf16>,
+    pub words: Vec<i16>,
+    pub bytes: Vec<i8>,
+    /// `best[text][token]`: the largest product of each query token.
+    best: Vec<f32>,
+    /// (queries × texts of the block).
+    pub scores: Vec<f32>,
+}
+
+/// Query tokens in some form.
+trait LaidOut: Send + Sync {
+    /// The largest product of each query token with a token of each text, into `scratch.best`; whether all
+    /// products were finite.
+    /// `next` is the text that comes after them.
+    fn best<'a>(&self, texts: &[Text<'a>], next: Option<Text<'a>>, scratch: &mut Scratch) -> bool;
+}
+
+/// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
+struct Panels<F: Form> {
+    dim: usize,
+    groups: usize,
+    /// Query tokens, with those that fill the last panel.
+    tokens: usize,
+    queries: Vec<F::Query>,
+    sums: Vec<i32>,
+    scales: Vec<f32>,
+}
+
+impl<F: Form> Panels<F> {
+    fn new(queries: &[f32], dim: usize) -> Self {
+        let groups = dim.div_ceil(F::GROUP);
+        let (stride, count) = (groups * F::GROUP, queries.len().checked_div(dim).unwrap_or(0));
+        let tokens = count.next_multiple_of(PANEL / 2);
+        let (codes, mut scales) = if F::SCALED { quantise(queries, dim) } else { (Vec::new(), Vec::new()) };
+        scales.resize(tokens, 0.0);
+        let mut panels = Panels {
+            dim,
+            groups,
+            tokens,
+            queries: vec![F::Query::default(); tokens * stride],
+            sums: vec![0; tokens],
+            scales,
+        };
+        for t in 0..count {
+            let (first, width) = (t / PANEL * PANEL, PANEL.min(tokens - t / PANEL * PANEL));
+            let panel = &mut panels.queries[first * stride..][..width * stride];
+            for k in 0..dim {
+                let x = if F::SCALED { f32::from(codes[t * dim + k]) } else { queries[t * dim + k] };
+                panel[(k / F::TOGETHER * width + t - first) * F::TOGETHER + k % F::TOGETHER] = F::query(x);
+            }
+            if F::SCALED {
+                panels.sums[t] = codes[t * dim..][..dim].iter().map(|c| i32::from(*c)).sum();
+            }
+        }
+        panels
+    }
+}
+
+impl<F: Form> LaidOut for Panels<F> {
+    fn best<'a>(&self, texts: &[Text<'a>], next: Option<Text<'a>>, scratch: &mut Scratch) -> bool {
+        let stride = self.groups * F::GROUP;
+        let mut best = std::mem::take(&mut scratch.best);
+        best.clear();
+        best.resize(texts.len() * self.tokens, f32::NEG_INFINITY);
+        // Texts as they lie, or in a buffer from where the one before ended.
+        let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
+        let mut made = std::mem::take(F::buffer(scratch));
+        let mut ends = Vec::with_capacity(texts.len());
+        let mut end = 0;
+        for text in texts {
+            if direct(text).is_none() {
+                let start = end;
+                end += text.tokens * stride;
+                if made.len() < end {
+                    made.resize(end, F::Token::default());
+                }
+                F::make(text.values, self.dim, stride, &mut made[start..end]);
+            }
+            ends.push(end);
+        }
+        let mut finite = true;
+        for first in (0..self.tokens).step_by(PANEL) {
+            let width = PANEL.min(self.tokens - first);
+            for (k, text) in texts.iter().enumerate() {
+                let own = direct(text);
+                if first == 0
+                    && let Some(next) = texts.get(k + 1).or(next.as_ref()).and_then(direct)
+                {
+                    // Texts that lie apart begin with memory that no pattern announces.
+                    prefetch_row(next.as_ptr(), next.len().min(AHEAD));
+                }
+                let buffered = if k == 0 { 0 } else { ends[k - 1] }..ends[k];
+                finite &= Job::<F> {
+                    groups: self.groups,
+                    width,
+                    queries: &self.queries[first * stride..][..width * stride],
+                    sums: &self.sums[first..],
+                    query_scales: &self.scales[first..],
+                    text: own.unwrap_or(&made[buffered]),
+                    scales: text.scales(),
+                    // With the first panel a text comes from memory, with the others from a cache.
+                    fetch: first == 0 && own.is_some(),
+                    best: &mut best[k * self.tokens + first..][..width],
+                }
+                .run();
+            }
+        }
+        *F::buffer(scratch) = made;
+        scratch.best = best;
+        finite
+    }
+}
+
+/// The form of documents that `level` and the processor are the fastest with.
+fn lay_out(level: Level, documents: Values<'_>, queries: &[f32], dim: usize) -> Box<dyn LaidOut> {
+    fn of<F: Form>(queries: &[f32], dim: usize) -> Box<dyn LaidOut> {
+        Box::new(Panels::<F>::new(queries, dim))
+    }
+    let rounded: Vec<f32>;
+    let queries = match documents {
+        Values::Bf16(_) => {
+            rounded = queries.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+            &rounded
+        }
+        _ => queries,
+    };
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::forms::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
+        match (level, documents) {
+            (Level::Avx512, Values::Bf16(_)) if is_x86_feature_detected!("avx512bf16") => {
+                return of::<Pairs>(queries, dim);
+            }
+            (Level::Avx512, Values::Int8 { .. }) if is_x86_feature_detected!("avx512vnni") => {
+                return of::<Quads512>(queries, dim);
+            }
+            (Level::Avx512, Values::Int8 { .. }) => return of::<Words512>(queries, dim),
+            (Level::Avx512, _) => return of::<Floats<<f32 as Float>::Avx512>>(queries, dim),
+            (Level::Avx2, Values::Int8 { .. }) if is_x86_feature_detected!("avxvnni") => {
+                return of::<Quads256>(queries, dim);
+            }
+            (Level::Avx2, Values::Int8 { .. }) => return of::<Words256>(queries, dim),
+            (Level::Avx2, _) => return of::<Floats<<f32 as Float>::Avx2>>(queries, dim),
+            (Level::Portable, Values::Int8 { .. }) => return of::<Words128>(queries, dim),
+            (Level::Portable, _) => {}
+        }
+    }
+    let _ = level;
+    match documents {
+        Values::Int8 { .. } => of::<Words>(queries, dim),
+        _ => of::<Floats<<f32 as Float>::Portable>>(queries, dim),
+    }
+}
+
+/// Queries, ready to be scored against documents.
+pub(super) struct Scorer<'a> {
+    queries: &'a Ragged<'a>,
+    documents: &'a Ragged<'a>,
+    /// Query tokens with those that fill the last panel, and where each query begins and ends among them.
+    tokens: usize,
+    starts: Vec<usize>,
+    laid_out: Box<dyn LaidOut>,
+}
+
+impl<'a> Scorer<'a> {
+    pub(super) fn new(queries: &'a Ragged<'a>, documents: &'a Ragged<'a>) -> Result<Self> {
+        Self::on(simd::level(), queries, documents)
+    }
+
+    pub(super) fn on(level: Level, queries: &'a Ragged<'a>, documents: &'a Ragged<'a>) -> Result<Self> {
+        check_dim(queries, documents)?;
+        let mut starts = vec![0];
+        let mut values = Vec::new();
+        for text in (0..queries.len()).map(|i| queries.text(i)) {
+            let Values::F32(x) = text.values else {
+                return Err(Error::Argument("queries: expected single precision".into()));
+            };
+            values.extend_from_slice(x);
+            starts.push(starts[starts.len() - 1] + text.tokens);
+        }
+        queries.check_finite("queries", 0..queries.len())?;
+        let tokens = starts[starts.len() - 1].next_multiple_of(PANEL / 2);
+        let laid_out = lay_out(level, documents.form(), &values, queries.dim());
+        Ok(Scorer { queries, documents, tokens, starts, laid_out })
+    }
+
+    /// Scores of some documents, row-major (queries × documents), into `scratch.scores`.
+    pub(super) fn score(
+        &self,
+        documents: impl Iterator<Item = usize> + Clone,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let texts: Vec<Text<'_>> = documents.clone().map(|i| self.documents.text(i)).collect();
+        let last = documents.clone().last().map_or(0, |last| last + 1);
+        let next = (last < self.documents.len()).then(|| self.documents.text(last));
+        if !self.laid_out.best(&texts, next, scratch) {
+            self.documents.check_finite("documents", documents)?;
+        }
+        scratch.scores.clear();
+        for own in self.starts.windows(2) {
+            let best = (0..texts.len()).map(|k| total(&scratch.best[k * self.tokens..][own[0]..own[1]]));
+            scratch.scores.extend(best);
+        }
+        Ok(())
+    }
+
+    pub(super) fn queries(&self) -> usize {
+        self.queries.len()
+    }
+}
+
+pub(super) fn check_dim(queries: &Ragged<'_>, documents: &Ragged<'_>) -> Result<()> {
+    if queries.dim() == documents.dim() {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "documents: expected dimension {}, as the queries have, got {}",
+        queries.dim(),
+        documents.dim()
+    )))
+}
+
+pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
+    cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
+pub(super) fn total(best: &[f32]) -> f32 {
+    let mut sums = [0.0f64; 8];
+    let (eights, rest) = best.as_chunks::<8>();
+    for eight in eights {
+        sums.iter_mut().zip(eight).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, x)| *sum += f64::from(*x));
+    sums.iter().fold(0.0, |sum, x| sum + x) as f32
+}
+
+/// Scores of every query against every document, row-major (queries × documents) into `scores`.
+///
+/// A query without tokens scores 0, a document without tokens −∞. A score depends on its query and
+/// document alone (bitwise), not on the batch or the number of threads.
+///
+/// # Errors
+/// Different dimensions, queries not in single precision, numbers that are not finite (the text is named), an
+/// output of the wrong size, or `cancel` set by another thread.
+pub fn maxsim(
+    queries: &Ragged<'_>,
+    documents: &Ragged<'_>,
+    cancel: Option<&AtomicBool>,
+    scores: &mut [f32],
+) -> Result<()> {
+    let scorer = Scorer::new(queries, documents)?;
+    if scores.len() != queries.len() * documents.len() {
+        return Err(Error::Argument(format!(
+            "scores: expected {} x {} elements, got {}",
+            queries.len(),
+            documents.len(),
+            scores.len()
+        )));
+    }
+    if scores.is_empty() {
+        return Ok(());
+    }
+    let blocks = documents.blocks();
+    let found = blocks.par_iter().map_init(Scratch::default, |scratch, block| {
+        if cancelled(cancel) {
+            return Err(Error::Interrupted);
+        }
+        scorer.score(block.start as usize..block.end as usize, scratch)?;
+        Ok(scratch.scores.clone())
+    });
+    let found = found.collect::<Result<Vec<Vec<f32>>>>()?;
+    let width = documents.len();
+    for (block, found) in blocks.iter().zip(found) {
+        let block = block.start as usize..block.end as usize;
+        for (row, part) in scores.chunks_exact_mut(width).zip(found.chunks_exact(block.len())) {
+            row[block.clone()].copy_from_slice(part);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// All forms of bytes give the same bits, and the pairs of bfloat16 nearly what floats give.
+    pub fn every_form(queries: &[f32], bytes: &Ragged<'_>, bfloats: &Ragged<'_>) {
+        fn of<F: Form>(queries: &[f32], documents: &Ragged<'_>) -> Vec<f32> {
+            let texts: Vec<Text<'_>> = (0..documents.len()).map(|i| documents.text(i)).collect();
+            let mut scratch = Scratch::default();
+            assert!(Panels::<F>::new(queries, documents.dim()).best(&texts, None, &mut scratch));
+            scratch.best
+        }
+        let contract = of::<Words>(queries, bytes);
+        let rounded: Vec<f32> = queries.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+        let want = of::<Floats<<f32 as Float>::Portable>>(&rounded, bfloats);
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::similarity::forms::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
+            assert_eq!(of::<Words128>(queries, bytes), contract);
+            if Level::Avx2.is_supported() {
+                assert_eq!(of::<Words256>(queries, bytes), contract);
+            }
+            if is_x86_feature_detected!("avxvnni") {
+                assert_eq!(of::<Quads256>(queries, bytes), contract);
+            }
+            if Level::Avx512.is_supported() {
+                assert_eq!(of::<Words512>(queries, bytes), contract);
+            }
+            if Level::Avx512.is_supported() && is_x86_feature_detected!("avx512vnni") {
+                assert_eq!(of::<Quads512>(queries, bytes), contract);
+            }
+            if Level::Avx512.is_supported() && is_x86_feature_detected!("avx512bf16") {
+                let got = of::<Pairs>(queries, bfloats);
+                assert!(got.iter().zip(&want).all(|(x, y)| x == y || (x - y).abs() < 1e-5));
+            }
+        }
+        let _ = (contract, want);
+    }
+}

@@ -1,0 +1,535 @@
+//! The one iteration: any domain, any schedule, one budget and one residual.
+//!
+//! ```text
+//! repeat
+//!     repeat                                       # sweeps
+//!         reg ← schedule(t)
+//!         f, g, estimate ← one sweep in the domain # scalings on a kernel, or potentials
+//!         if the scalings left their range: absorb them, and go on in a domain that holds more
+//!         if unbalanced: f ← f + λ, g ← g − λ      # the best constant, in closed form
+//!     until estimate ≤ tol at the last reg, or t = max_iter
+//!     plan, residual ← of f and g
+//! until residual ≤ tol or t = max_iter
+//! ```
+//!
+//! The estimate is the row error of the iterate before a sweep, which falls out of it for nothing; what it
+//! stops is measured, and goes on if it was too kind.
+//!
+//! | domain | what is renewed | leaves it |
+//! |---|---|---|
+//! | linear | u, v on `K = exp(−C / reg)` | to stabilised, beyond [`Float::LARGE`] or if `C / reg` is |
+//! | stabilised | u, v on `K = exp((f ⊕ g − C) / reg)`, made anew after log sweeps | never |
+//! | log | f, g | never |
+//!
+//! **The translation.** With unbalanced sides the constant (f + λ, g − λ) is what Sinkhorn's iteration finds the
+//! slowest: the error of λ shrinks by τ₁ τ₂ a sweep, τ = reg_m / (reg_m + reg). The dual is maximal in λ at
+//! `ρ₁ ρ₂ / (ρ₁ + ρ₂) · log(⟨a, e^(−f/ρ₁)⟩ / ⟨b, e^(−g/ρ₂)⟩)` (translation-invariant Sinkhorn; Séjourné,
+//! Vialard, Peyré, AISTATS 2022), and those two masses are what passed in the last two half sweeps.
+
+use std::cmp::Ordering::{Equal, Less};
+
+use rayon::prelude::*;
+
+use super::kernel::{self, Side, Step};
+use super::pace::Pace;
+use super::residual::Kept;
+use super::schedule::Schedule;
+use super::sweep::{self, Operands, Rule, Sweep};
+use super::workspace::Workspace;
+use super::{Method, Options, Report, Status};
+use crate::simd::{Float, Level};
+use crate::{Error, Result};
+
+/// How potentials are carried through a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Domain {
+    Linear,
+    Stabilised,
+    Log,
+}
+
+/// Log sweeps before a kernel is built, at most.
+const LONGEST_WAIT: usize = 64;
+/// Sweeps between two looks at whether proximal steps still change the value.
+const SETTLING: usize = 8;
+
+/// A problem being iterated on.
+pub(super) struct Driver<'w, 'o, T> {
+    w: &'w mut Workspace<T>,
+    options: &'w Options<'o>,
+    level: Level,
+    /// Σ a, what errors are relative to.
+    mass: f64,
+    schedule: Schedule,
+    domain: Domain,
+    reg: T,
+    /// reg_m / (reg_m + reg) of rows and columns: 1 for hard marginals.
+    tau: [T; 2],
+    pace: Pace,
+    n_iter: usize,
+    /// Whether `kernel`, `u` and `v` are those of f and g.
+    built: bool,
+    /// Sweeps since the kernel was built.
+    swept: usize,
+    /// Log sweeps to go until the kernel is built, and how many the next time.
+    pending: usize,
+    wait: usize,
+    /// <T, C − row minima> of the last plan measured and of the one before, and the iteration from which on to
+    /// measure again.
+    above_minima: f64,
+    last_value: f64,
+    measure_from: usize,
+}
+
+impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
+    pub(super) fn new(w: &'w mut Workspace<T>, reg: f64, options: &'w Options<'o>, level: Level) -> Self {
+        let mass: f64 = w.a.iter().map(|x| x.double()).sum::<f64>() + w.stranded[0];
+        let (schedule, domain) = match options.method {
+            Method::Ipot => (Schedule::Proximal(reg), Domain::Log),
+            Method::Log => (Schedule::Constant(reg), Domain::Log),
+            Method::Auto | Method::Linear => (Schedule::Constant(reg), Domain::Linear),
+        };
+        let mut driver = Driver {
+            w,
+            options,
+            level,
+            mass,
+            schedule,
+            domain,
+            reg: T::ONE,
+            tau: [T::ONE; 2],
+            pace: Pace::new(0.0, false),
+            n_iter: 0,
+            built: false,
+            swept: 0,
+            pending: 0,
+            wait: 1,
+            above_minima: 0.0,
+            last_value: f64::INFINITY,
+            measure_from: 0,
+        };
+        driver.enter(driver.schedule.reg(1));
+        driver
+    }
+
+    /// Iterate from the column potentials in g until done; the plan is left in `kernel`.
+    pub(super) fn solve(mut self) -> Result<Report> {
+        let warm = self.options.method != Method::Ipot && self.w.g.iter().any(|g| *g != T::ZERO);
+        if warm {
+            self.set_minima();
+        } else {
+            self.w.g.fill(T::ZERO);
+        }
+        if self.domain == Domain::Linear {
+            let least = self.build();
+            if least < -T::MAX_EXPONENT {
+                (self.domain, self.built, self.pending) = (Domain::Stabilised, false, self.wait);
+                if self.accelerates() && !warm {
+                    let reg = self.reg.double();
+                    self.schedule = Schedule::annealing(reg, -least.double() * reg, self.options.max_iter);
+                    self.enter(self.schedule.reg(1));
+                }
+            }
+        }
+        loop {
+            self.iterate()?;
+            let report = self.measure();
+            if self.n_iter >= self.options.max_iter || self.accepts(&report) {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Whether anything but plain sweeps may be made on the way to the tolerance.
+    fn accelerates(&self) -> bool {
+        self.options.accelerate && self.options.tol > 0.0
+    }
+
+    /// Go over to another regularisation.
+    fn enter(&mut self, reg: T) {
+        self.reg = reg;
+        self.tau = self
+            .options
+            .reg_m
+            .map(|rho| T::of(if rho.is_infinite() { 1.0 } else { rho / (rho + reg.double()) }));
+        let tol = if self.schedule.is_rough() { 0.05 } else { self.options.tol };
+        let relaxes = self.accelerates() && !self.options.is_unbalanced() && self.domain != Domain::Log;
+        self.pace = Pace::new(tol * self.mass, relaxes);
+    }
+
+    /// Sweeps until the estimate is within the tolerance, or as many as may be.
+    fn iterate(&mut self) -> Result<()> {
+        while self.n_iter < self.options.max_iter {
+            if self.n_iter.is_multiple_of(16) && self.options.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let (step, plain) = self.step();
+            self.n_iter += 1;
+            if self.options.is_unbalanced() && self.accelerates() {
+                self.translate(step.mass);
+            }
+            let ready = self.pace.done(step.error.double(), plain);
+            if self.schedule.is_rough() {
+                if self.schedule.advance(ready, self.n_iter) {
+                    self.absorb();
+                    (self.pending, self.wait) = (1, 1);
+                    self.enter(self.schedule.reg(1));
+                }
+            } else if ready && self.n_iter >= self.measure_from {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a plan that was measured may be returned before `max_iter`.
+    fn accepts(&mut self, report: &Report) -> bool {
+        if !report.converged {
+            self.pace.tighten();
+            return false;
+        }
+        let Schedule::Proximal(_) = self.schedule else { return true };
+        let change = (self.above_minima - self.last_value).abs();
+        (self.last_value, self.measure_from) = (self.above_minima, self.n_iter + SETTLING);
+        change <= 0.1 * self.options.tol * self.above_minima
+    }
+
+    /// One iteration, and whether it was a plain one.
+    fn step(&mut self) -> (Step<T>, bool) {
+        match self.domain {
+            Domain::Log => {
+                if let Schedule::Proximal(_) = self.schedule {
+                    self.reg = self.schedule.reg(self.n_iter + 1);
+                    self.extrapolate();
+                }
+                self.built = false;
+                let step = if self.n_iter == 0 { None } else { self.log_step() };
+                (step.unwrap_or_else(|| self.log_sweep()), true)
+            }
+            Domain::Linear | Domain::Stabilised if self.pending > 0 => {
+                self.pending -= 1;
+                let step = self.log_sweep();
+                if self.pending == 0 {
+                    self.build();
+                }
+                (step, true)
+            }
+            Domain::Linear | Domain::Stabilised => {
+                if !self.built {
+                    self.build();
+                }
+                let rule = self.rule();
+                match self.scale(rule) {
+                    Some(step) => (step, !matches!(rule, Rule::Relaxed(_))),
+                    None => self.step(),
+                }
+            }
+        }
+    }
+
+    /// The rule of the next sweep by scalings.
+    fn rule(&self) -> Rule<T> {
+        if self.options.is_unbalanced() {
+            Rule::Unbalanced(self.tau[0], self.tau[1])
+        } else if self.n_iter + 1 == self.options.max_iter {
+            // Whatever comes of it: the columns of the last plan are exact.
+            Rule::Plain
+        } else {
+            self.pace.rule()
+        }
+    }
+
+    /// One sweep by scalings; `None` where they left their range, and went so far beyond it that they are no
+    /// numbers to go on with.
+    fn scale(&mut self, rule: Rule<T>) -> Option<Step<T>> {
+        // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
+        let large = match self.domain {
+            Domain::Linear => T::LARGE,
+            _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
+        };
+        let Sweep { error, largest, mass } = self.sweep(rule);
+        // NaN does not compare, and must end the domain too.
+        if matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
+            self.swept += 1;
+            return Some(Step { error, mass });
+        }
+        // Up to here no divisor was cut off at the least.
+        let sound = T::of(1e-4 / T::TINY.double());
+        let sound = matches!(largest.partial_cmp(&sound), Some(Less | Equal));
+        if sound {
+            self.absorb();
+        } else {
+            // Sweeps since the kernel was built are lost, and made again by log sweeps and on a nearer kernel.
+            self.built = false;
+            self.n_iter -= self.swept;
+            self.wait = (2 * self.wait).min(LONGEST_WAIT);
+        }
+        (self.domain, self.pending) = (Domain::Stabilised, self.wait);
+        self.pace.restart();
+        sound.then_some(Step { error, mass })
+    }
+
+    /// `f += reg log u`, `g += reg log v`: the scalings become part of the potentials.
+    fn absorb(&mut self) {
+        if std::mem::replace(&mut self.built, false) {
+            let w = &mut *self.w;
+            // SAFETY: row vectors are padded to `height`, column vectors to `stride`.
+            unsafe {
+                kernel::run_absorb(self.level, self.reg, &w.u, &mut w.f);
+                kernel::run_absorb(self.level, self.reg, &w.v, &mut w.g);
+            }
+        }
+    }
+
+    /// The kernel of f and g, with scalings 1; its least finite exponent.
+    fn build(&mut self) -> T {
+        let (level, rate) = (self.level, T::ONE / self.reg);
+        let w = &mut *self.w;
+        let (n, m, height, stride, block, grain) = (w.n(), w.m(), w.height, w.stride, w.block(), w.grain());
+        let g = &w.g[..];
+        let one = |kernel: &mut [T], turned: &mut [T], cost: &[T], f: &[T]| {
+            // SAFETY: as in `Workspace::admit`.
+            unsafe { kernel::run_build(level, height, stride, rate, cost, f, g, kernel, turned) }
+        };
+        let least = if n <= block {
+            one(&mut w.kernel, &mut w.turned, &w.cost, &w.f[..n])
+        } else {
+            w.kernel[..n * stride]
+                .par_chunks_mut(block * stride)
+                .zip(w.cost[..n * stride].par_chunks(block * stride))
+                .zip(w.f[..n].par_chunks(block))
+                .with_min_len(grain)
+                .map(|((kernel, cost), f)| one(kernel, &mut [], cost, f))
+                .reduce(|| T::ZERO, T::min)
+        };
+        w.u.fill(T::ZERO);
+        w.u[..n].fill(T::ONE);
+        w.v.fill(T::ZERO);
+        w.v[..m].fill(T::ONE);
+        if self.options.is_unbalanced() {
+            // In terms of the scalings on top of f and g, u = (a / K v)^τ · exp((τ − 1) f / reg).
+            let sides = [
+                (&mut w.row_offset, &w.f, &w.shift, self.tau[0]),
+                (&mut w.col_offset, &w.g, &w.level_cols, self.tau[1]),
+            ];
+            for (offset, potential, shift, tau) in sides {
+                let factor = (tau - T::ONE) * rate;
+                for ((o, p), s) in offset.iter_mut().zip(potential.iter()).zip(shift.iter()) {
+                    *o = if p.is_finite() { factor * (*p + *s) } else { T::ZERO };
+                }
+            }
+        }
+        (self.built, self.swept) = (true, 0);
+        self.pace.restart();
+        least
+    }
+
+    /// One iteration by scalings.
+    fn sweep(&mut self, rule: Rule<T>) -> Sweep<T> {
+        let level = self.level;
+        let w = &mut *self.w;
+        let operands = Operands {
+            n: w.rows.len(),
+            m: w.cols.len(),
+            height: w.height,
+            stride: w.stride,
+            kernel: &w.kernel,
+            turned: &w.turned,
+            a: &w.a,
+            b: &w.b,
+            row_offset: &w.row_offset,
+            col_offset: &w.col_offset,
+        };
+        if !w.turned.is_empty() {
+            // SAFETY: as in `Workspace::admit`; `turned` is the kernel's transpose.
+            return unsafe { sweep::run_sweep(level, &operands, rule, &mut w.u, &mut w.v) };
+        }
+        let (stride, block, grain) = (w.stride, w.block(), w.grain());
+        let v = &w.v[..];
+        let one = |kernel: &[T], a: &[T], offset: &[T], u: &mut [T], t: &mut [T]| {
+            // SAFETY: as above; blocks are whole multiples of ROWS.
+            unsafe { sweep::run_rows(level, u.len(), stride, kernel, a, offset, rule, u, v, t) }
+        };
+        let of_rows = if w.height <= block {
+            one(&w.kernel, &w.a, &w.row_offset, &mut w.u, &mut w.t)
+        } else {
+            let blocks = w
+                .kernel
+                .par_chunks(block * stride)
+                .zip(w.a.par_chunks(block))
+                .zip(w.row_offset.par_chunks(block))
+                .zip(w.u.par_chunks_mut(block))
+                .zip(w.parts.par_chunks_mut(stride))
+                .with_min_len(grain);
+            let each: Vec<_> = blocks.map(|((((k, a), o), u), t)| one(k, a, o, u, t)).collect();
+            w.add_parts();
+            each.into_iter().fold(Sweep::NONE, Sweep::and)
+        };
+        // SAFETY: as above.
+        let of_columns =
+            unsafe { sweep::run_finish(level, stride, &w.b, &w.col_offset, rule, &mut w.v, &w.t) };
+        Sweep {
+            error: of_rows.error,
+            largest: of_rows.largest.max(of_columns.largest),
+            mass: [of_rows.mass[0], of_columns.mass[0]],
+        }
+    }
+
+    /// One full iteration in the log domain.
+    fn log_sweep(&mut self) -> Step<T> {
+        let w = &mut *self.w;
+        let (n, m) = (w.rows.len(), w.cols.len());
+        let rows = Side { wanted: &w.a, power: self.tau[0], anchor: &w.shift };
+        let cols = Side { wanted: &w.b, power: self.tau[1], anchor: &w.level_cols };
+        let (f, g, t, v) = (&mut w.f, &mut w.g, &mut w.t, &mut w.v);
+        // SAFETY: as in `Workspace::admit`.
+        unsafe {
+            kernel::run_log_sweep(self.level, n, m, w.stride, self.reg, rows, cols, &w.cost, f, g, t, v)
+        }
+    }
+
+    /// The same with one `exp` per element, where f and g are near enough to the solution for it.
+    fn log_step(&mut self) -> Option<Step<T>> {
+        let w = &mut *self.w;
+        let n = w.rows.len();
+        let rows = Side { wanted: &w.a, power: self.tau[0], anchor: &w.shift };
+        let cols = Side { wanted: &w.b, power: self.tau[1], anchor: &w.level_cols };
+        let (f, g, kernel, u, t) = (&mut w.f, &mut w.g, &mut w.kernel, &mut w.u, &mut w.t);
+        // SAFETY: as in `Workspace::admit`.
+        unsafe {
+            kernel::run_log_step(self.level, n, w.stride, self.reg, rows, cols, &w.cost, f, g, kernel, u, t)
+        }
+    }
+
+    /// Proximal steps carry the last scaling of both sides over into the next: with potentials φ = t f of step
+    /// t in units of β, it starts from φ + (φ − φ of the step before).
+    fn extrapolate(&mut self) {
+        let t = self.n_iter as f64;
+        let w = &mut *self.w;
+        for (now, before) in [(&mut w.f, &mut w.old_rows), (&mut w.g, &mut w.old_cols)] {
+            for (now, before) in now.iter_mut().zip(before.iter_mut()) {
+                let (x, y) = (now.double(), before.double());
+                *before = *now;
+                if x.is_finite() && y.is_finite() {
+                    *now = T::of((2.0 * t * x - (t - 1.0) * y) / (t + 1.0));
+                }
+            }
+        }
+    }
+
+    /// The best constant to add to f and take from g, given what passed in the last half sweep of each side.
+    fn translate(&mut self, mass: [T; 2]) {
+        let [rows, cols] = self.options.reg_m;
+        let both = if rows.is_infinite() {
+            cols
+        } else if cols.is_infinite() {
+            rows
+        } else {
+            rows * cols / (rows + cols)
+        };
+        let by = T::of(both * (mass[0].double() / mass[1].double()).ln());
+        if !by.is_finite() {
+            return;
+        }
+        let w = &mut *self.w;
+        let rate = by / self.reg;
+        w.f.iter_mut().for_each(|f| *f += by);
+        w.g.iter_mut().for_each(|g| *g = *g - by);
+        w.row_offset.iter_mut().for_each(|o| *o += (self.tau[0] - T::ONE) * rate);
+        w.col_offset.iter_mut().for_each(|o| *o = *o - (self.tau[1] - T::ONE) * rate);
+    }
+
+    /// `f_i = min_j (C_ij − g_j)`.
+    fn set_minima(&mut self) {
+        let (w, level) = (&mut *self.w, self.level);
+        let (n, stride, block, grain) = (w.n(), w.stride, w.block(), w.grain());
+        let g = &w.g[..];
+        let blocks = w.f[..n].par_chunks_mut(block).zip(w.cost.par_chunks(block * stride));
+        blocks.with_min_len(grain).for_each(|(f, cost)| {
+            // SAFETY: as in `Workspace::admit`.
+            unsafe { kernel::run_minima(level, stride, cost, g, f) }
+        });
+    }
+
+    /// The plan, in the place of the kernel, and all that is told of it.
+    fn measure(&mut self) -> Report {
+        if !self.built {
+            self.build();
+        }
+        self.absorb();
+        let reg_m = self.options.reg_m;
+        let (level, w) = (self.level, &mut *self.w);
+        let (n, stride, block, grain) = (w.n(), w.stride, w.block(), w.grain());
+        let v = &w.v[..];
+        // `u` receives row sums, `parts` and then `t` column sums.
+        let one = |kernel: &mut [T], cost: &[T], u: &mut [T], t: &mut [T]| {
+            // SAFETY: as in `Workspace::admit`.
+            unsafe { kernel::run_plan(level, stride, cost, kernel, u, v, t) }
+        };
+        let mut value_linear: f64 = if n <= block {
+            one(&mut w.kernel, &w.cost, &mut w.u[..n], &mut w.t)
+        } else {
+            let blocks = w.kernel[..n * stride]
+                .par_chunks_mut(block * stride)
+                .zip(w.cost[..n * stride].par_chunks(block * stride))
+                .zip(w.u[..n].par_chunks_mut(block))
+                .zip(w.parts.par_chunks_mut(stride))
+                .with_min_len(grain);
+            let each: Vec<f64> = blocks.map(|(((k, c), u), t)| one(k, c, u, t)).collect();
+            w.add_parts();
+            each.into_iter().sum()
+        };
+        // What the rows' shift adds: to hard rows in double precision, apart from the potentials.
+        let (mut shifted, mut excess) = (0.0, 0.0);
+        for ((u, a), s) in w.u[..n].iter().zip(&w.a[..n]).zip(&w.shift[..n]) {
+            shifted += u.double() * s.double();
+            excess += (u.double() - a.double()) * s.double();
+        }
+        let rows = if reg_m[0].is_infinite() {
+            let rows = Kept::of(level, &w.u, &w.a, &w.f, reg_m[0], w.stranded[0]);
+            Kept { paid: rows.paid + shifted, gap: rows.gap + excess, ..rows }
+        } else {
+            w.old_rows.iter_mut().zip(&w.f[..]).zip(&w.shift[..]).for_each(|((o, f), s)| *o = *f + *s);
+            Kept::of(level, &w.u, &w.a, &w.old_rows, reg_m[0], w.stranded[0])
+        };
+        let cols = Kept::of(level, &w.t, &w.b, &w.g, reg_m[1], w.stranded[1]);
+        self.above_minima = value_linear;
+        value_linear += shifted;
+        let marginal_error = rows.off.max(cols.off) / self.mass;
+        // reg·log T = f + g − C on the support, so <T,C> + reg·ΣT(log T − 1) collapses to this.
+        let entropic =
+            rows.paid + cols.paid - self.reg.double() * rows.sum + rows.divergence + cols.divergence;
+        let (value, duality_gap) = match self.schedule {
+            Schedule::Proximal(_) => (value_linear, value_linear - self.unregularised_dual()),
+            _ => (entropic, rows.gap + cols.gap),
+        };
+        Report {
+            value,
+            value_linear,
+            duality_gap,
+            marginal_error,
+            reg: self.reg.double(),
+            n_iter: self.n_iter,
+            converged: marginal_error <= self.options.tol,
+            status: match (self.schedule, self.domain) {
+                (Schedule::Proximal(_), _) => Status::Ipot,
+                (_, Domain::Linear) => Status::Linear,
+                (_, Domain::Stabilised) => Status::Stabilised,
+                (_, Domain::Log) => Status::Log,
+            },
+        }
+    }
+
+    /// `Σ b g + Σ a min_j (C − g)`: no plan with these marginals costs less.
+    fn unregularised_dual(&mut self) -> f64 {
+        let kept = self.w.f.to_vec();
+        self.set_minima();
+        let w = &mut *self.w;
+        let dot = |x: &[T], y: &[T]| -> f64 {
+            x.iter().zip(y).filter(|(x, _)| **x > T::ZERO).map(|(x, y)| x.double() * y.double()).sum()
+        };
+        let dual = dot(&w.b, &w.g) + dot(&w.a, &w.f) + dot(&w.a, &w.shift);
+        w.f.copy_from_slice(&kept);
+        dual
+    }
+}

@@ -1,7 +1,10 @@
 """Shared fixtures: tiny real models and texts, made on the spot."""
 
+import importlib.util
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -167,3 +170,80 @@ def collection_folder(tmp_path):
     (folder / "documents.tsv").write_text("".join(f"d{i}\t{e}\n" for i, (_, e) in enumerate(PAIRS)))
     (folder / "qrels.txt").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(len(PAIRS))))
     return folder
+
+
+@pytest.fixture(scope="session")
+def torture():
+    """The module whose scenarios ``make torture`` runs at length."""
+    file = Path(__file__).parents[1] / "tools" / "torture.py"
+    spec = importlib.util.spec_from_file_location("torture", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shared_memory():
+    """A folder in memory where there is one: what is killed are processes, not the machine."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def texts():
+    """Tokens of four texts, one of them without any."""
+    np = pytest.importorskip("numpy")
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(n, 5)).astype(np.float32) for n in (3, 0, 7, 1)]
+
+
+@pytest.fixture(scope="session")
+def exported(teacher, tmp_path_factory):
+    """A folder with both precisions of the teacher, and what its edge.json says."""
+    from optical_rs.edge.export import export
+
+    folder = tmp_path_factory.mktemp("edge") / "model"
+    config = export(teacher, folder, precisions=["float32", "int8"])
+    return folder, config
+
+
+@pytest.fixture(scope="session")
+def documents(pairs):
+    """The English sentences by id."""
+    return {f"d{i}": english for i, (_, english) in enumerate(pairs)}
+
+
+@pytest.fixture(scope="session")
+def pieces_model(pairs, tmp_path_factory):
+    """A late-interaction model whose tokenizer can be trimmed: WordPiece over the words and their characters."""
+    transformers = pytest.importorskip("transformers")
+    from optical_rs.models import late_interaction
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = sorted({w for pair in pairs for text in pair for w in text.split()})
+    letters = sorted({c for w in words for c in w})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    names = dict.fromkeys([*special, *letters, *(f"##{c}" for c in letters), *words])
+    vocabulary = {name: i for i, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder = tmp_path_factory.mktemp("pieces")
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, mask_token="[MASK]", model_max_length=64, **named
+    ).save_pretrained(folder)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return late_interaction(str(folder), 8, fit_on=[e for _, e in pairs] * 2, device="cpu")

@@ -7,19 +7,25 @@ same scenarios with small counts.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import os
 import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 from optical_rs import InputError
@@ -300,6 +306,58 @@ def flips(folder: Path, count: int) -> dict[str, object]:
     return {"flips": count}
 
 
+def page(model: Path, index: Path, callers: int = 200, requests: int = 1000) -> dict[str, object]:
+    """Searches and explanations of a served index, many at a time: their statuses, and the memory at the most."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from optical_rs.cli import main; main()", "serve", str(index)]
+    server = subprocess.Popen([*command, "--model", str(model), "--port", str(port)], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    texts = [text for text in TokenStore(index).contents[:500] if text.strip()]
+
+    def resident(field: str) -> int:
+        line = next(x for x in Path(f"/proc/{server.pid}/status").read_text().splitlines() if field in x)
+        return int(line.split()[1]) // 1024
+
+    def call(number: int) -> int:
+        text = texts[number % len(texts)][: 60 + number % 200]
+        query = {"q": text, "k": 20} if number % 2 else {"q": text, "number": number % len(texts)}
+        path = "search" if number % 2 else "explain"
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/{path}?{urlencode(query)}", timeout=600
+            ) as answer:
+                answer.read()
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    try:
+        server.stdout.readline()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                call(1)
+                break
+            time.sleep(0.1)
+        before = resident("VmHWM")
+        with concurrent.futures.ThreadPoolExecutor(callers) as pool:
+            statuses = Counter(pool.map(call, range(requests)))
+        most = resident("VmHWM")
+    finally:
+        server.terminate()
+        server.wait()
+    assert not any(status >= 500 and status != 503 for status in statuses), statuses
+    assert most <= 600, f"{most} MiB"
+    return {
+        "callers": callers,
+        "requests": requests,
+        "statuses": dict(statuses),
+        "MiB": f"{before} to {most}",
+    }
+
+
 SCENARIOS: dict[str, Callable[[Path], dict[str, object]]] = {
     "threads, one object": lambda folder: threads(folder, 10_000, objects=False),
     "threads, an object each": lambda folder: threads(folder, 10_000, objects=True),
@@ -316,9 +374,15 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="WORD", help="scenarios whose name has one of these words"
     )
+    parser.add_argument(
+        "--page", nargs=2, type=Path, metavar=("MODEL", "INDEX"), help="also the search page of these"
+    )
     options = parser.parse_args()
+    scenarios = dict(SCENARIOS)
+    if options.page:
+        scenarios["search page"] = lambda folder: page(*options.page)
     failed = 0
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in scenarios.items():
         if options.only and not any(word in name for word in options.only):
             continue
         began = time.perf_counter()

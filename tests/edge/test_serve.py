@@ -1,7 +1,9 @@
 """The search page: its calls, its limits, and in a real browser."""
 
+import concurrent.futures
 import contextlib
 import shutil
+import socket
 import threading
 import time
 
@@ -10,7 +12,7 @@ import pytest
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
 from optical_rs.edge.index import index
-from optical_rs.edge.serve import LONGEST_QUERY, application
+from optical_rs.edge.serve import LONGEST_QUERY, application, listen
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("httpx")
@@ -25,12 +27,13 @@ def app(teacher, pairs, tmp_path_factory):
     export(teacher, folder / "model", precisions=["float32"])
     encoder = Encoder(folder / "model")
     documents = {f"d{i}": english for i, (_, english) in enumerate(pairs)} | {"<b>evil</b>": EVIL}
-    return application(encoder, index(encoder, documents, folder / "store", dtype="float32"))
+    store = index(encoder, documents, folder / "store", dtype="float32")
+    return application(encoder, store, hosts=["shelf.local"])
 
 
 @pytest.fixture
 def client(app):
-    return testclient.TestClient(app)
+    return testclient.TestClient(app, base_url="http://localhost")
 
 
 def test_search_and_explain(client):
@@ -55,6 +58,8 @@ def test_search_and_explain(client):
         ("/explain", {"q": "x"}, "number: expected an integer"),
         ("/explain", {"q": "x", "number": "999"}, "number: expected an integer from 0 to 12"),
         ("/explain", {"q": "x", "number": "-1"}, "number: expected an integer"),
+        ("/explain", {"q": "x", "number": "9" * 5000}, "number: expected an integer"),
+        ("/search", {"q": "x", "k": str(2**63)}, "k: expected an integer from 1 to 100"),
     ],
 )
 def test_wrong_requests(client, path, parameters, message):
@@ -72,10 +77,108 @@ def test_the_page_runs_nothing_but_its_own_script(client):
     assert client.get("/../edge.json").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost:8080", "192.168.1.7:80", "[::1]:8080", "Shelf.local"]
+)
+def test_own_hosts_are_answered(app, host):
+    assert testclient.TestClient(app).get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example", ""])
+@pytest.mark.parametrize("path", ["/", "/search?q=fire", "/explain?q=fire&number=0", "/page.js", "/nothing"])
+def test_other_hosts_are_refused(app, host, path):
+    response = testclient.TestClient(app).get(path, headers={"host": host})
+    assert response.status_code == 400
+    assert response.json() == {"error": "host: this page is not served under that name"}
+
+
+@pytest.fixture(scope="module")
+def with_empty_texts(teacher, tmp_path_factory):
+    """A page whose model leaves some words out, so that a text may be without tokens."""
+    folder = tmp_path_factory.mktemp("empty")
+    export(teacher, folder / "model", precisions=["float32"])
+    encoder = Encoder(folder / "model")
+    # Words of every text, and all that surrounds them.
+    left_out = encoder._tokenizer.encode("query : passage : the fire").ids
+    encoder._skip = {role: np.array(left_out, dtype=np.int64) for role in ("query", "document")}
+    store = index(encoder, {"empty": "the fire", "full": "the dog runs"}, folder / "store", dtype="float32")
+    assert [len(store[i]) for i in range(2)] == [0, 2]
+    return testclient.TestClient(application(encoder, store), base_url="http://localhost")
+
+
+@pytest.mark.parametrize("query", ["the fire", "the dog"])
+def test_texts_without_tokens_are_no_failure(with_empty_texts, query):
+    found = with_empty_texts.get("/search", params={"q": query})
+    assert found.status_code == 200
+    # A query without tokens likes all texts alike.
+    scores = {hit["document"]: hit["score"] for hit in found.json()["hits"]}
+    assert scores == {"full": 0, "empty": 0} if query == "the fire" else scores.keys() == {"full"}
+    for number in (0, 1):
+        why = with_empty_texts.get("/explain", params={"q": query, "number": number})
+        assert why.status_code == 200
+        assert np.array(why.json()["plan"]).size == len(why.json()["query"]) * len(why.json()["document"])
+
+
+def test_answers_are_bounded(app, client, monkeypatch):
+    monkeypatch.setattr("optical_rs.edge.serve.LONGEST_TEXT", 7)
+    hits = client.get("/search", params={"q": "the dog runs fast"}).json()["hits"]
+    assert all(len(hit["text"]) == 8 and hit["text"].endswith("…") for hit in hits)
+    monkeypatch.setattr("optical_rs.edge.serve.MOST_PAIRS", 20)
+    refused = client.get("/explain", params={"q": "the dog runs fast", "number": 0})
+    assert refused.status_code == 400
+    assert "q: expected at most 20 pairs of tokens to explain, got" in refused.json()["error"]
+
+
+def test_many_at_once_are_all_answered_two_at_a_time(app, monkeypatch):
+    import httpx
+    from optical_rs.edge import serve
+
+    at_once, most, lock = 0, 0, threading.Lock()
+    real = serve.explain
+
+    def counted(*arguments, **options):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.002)
+        try:
+            return real(*arguments, **options)
+        finally:
+            with lock:
+                at_once -= 1
+
+    monkeypatch.setattr(serve, "explain", counted)
+    with served(app) as address, concurrent.futures.ThreadPoolExecutor(60) as pool, httpx.Client() as caller:
+        paths = ["search?q=the fire", "explain?q=the fire&number=3"] * 60
+        answers = list(pool.map(lambda path: caller.get(address + path, timeout=60).status_code, paths))
+    assert set(answers) == {200}
+    assert most == serve.AT_ONCE
+
+
+def test_heads_and_idle_connections_have_limits(app, monkeypatch):
+    monkeypatch.setattr("optical_rs.edge.serve.IDLE", 0.2)
+    with served(app) as address:
+        place = ("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))
+        with (
+            socket.create_connection(place, timeout=20) as idle,
+            socket.create_connection(place, timeout=20) as slow,
+        ):
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
+            assert idle.recv(100) == b""
+            assert slow.recv(100) == b""
+        with socket.create_connection(place, timeout=20) as large:
+            large.sendall(b"GET /?q=" + b"x" * 40_000)
+            assert b" 400 " in large.recv(1000)
+        with socket.create_connection(place, timeout=20) as good:
+            good.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in good.recv(1000)
+
+
 @contextlib.contextmanager
 def served(app):
-    uvicorn = pytest.importorskip("uvicorn")
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    pytest.importorskip("uvicorn")
+    server = listen(app, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

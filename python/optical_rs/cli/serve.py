@@ -22,15 +22,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """The command ``optical-rs serve``."""
     options = build_parser().parse_args(arguments)
-    uvicorn = require("uvicorn", "serve")
+    require("uvicorn", "serve")
     say(f"opening {options.index} and {options.model}")
     encoder, other, store, coarse = opened(options)
     from ..edge.search import search_texts
-    from ..edge.serve import application
+    from ..edge.serve import application, listen, own_names
 
     search_texts(
         encoder, store, ["test"], 1, coarse=coarse
     )  # what does not fit is reported before anybody waits
-    page = application(encoder, store, other, coarse)
+    page = application(encoder, store, other, coarse, hosts=own_names(options.host))
+    server = listen(page, options.host, options.port)
     print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)
-    uvicorn.run(page, host=options.host, port=options.port, log_level="warning")
+    server.run()

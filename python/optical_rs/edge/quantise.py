@@ -5,9 +5,10 @@ on the texts beside it. Here every token has a scale of its own:
 
     s_t = max |x_t| / 127,  q_t = ⌊x_t / s_t + 128.5⌋ in bytes,  y_t = s_t · ((q_t − 128) Wᵀ) · s_W
 
-The product of bytes is exact, so a token's result does not depend on how many others are computed with it. Weights
-keep 7 bits, ±63 with a scale for each output: 2 · 255 · 63 fits the 16 bits in which processors without dot products of
-bytes add up pairs, where 2 · 255 · 127 would be cut off.
+What comes out of GELU is never below −0.17, so its bytes have 234 steps above zero and 21 below. Weights are bytes with
+a scale for each output. The product of bytes is one of integers, so a token's result does not depend on how many others
+are computed with it. Older x86 processors, without dot products of bytes, add neighbours in 16 bits and cut off the rare
+sums beyond; an embedding then differs a little from that of another processor, but still not from batch to batch.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-#: The largest byte of a weight, of an activation from its zero point, and that zero point.
-_WEIGHT, _ACTIVATION, _ZERO = 63, 127, 128
+#: Steps of an activation above zero and the byte that is zero, in general and after GELU.
+_EVEN, _POSITIVE = (127, 128), (234, 21)
+#: What GELU never falls below is −0.17: the smallest largest activation whose steps reach down to it.
+_LOWEST = 0.17 * _POSITIVE[0] / _POSITIVE[1]
 
 
 def quantise(source: Path, out: Path) -> None:
@@ -30,11 +33,12 @@ def quantise(source: Path, out: Path) -> None:
     graph = _Graph(model.graph)
     graph.constant("one", np.float32(1))
     graph.constant("last", np.array([-1], dtype=np.int64))
-    graph.constant("tiny", np.float32(1e-30))
-    graph.constant("steps", np.float32(_ACTIVATION))
-    graph.constant("step", np.float32(1 / _ACTIVATION))
-    graph.constant("middle", np.float32(_ZERO + 0.5))
-    graph.constant("zero", np.uint8(_ZERO))
+    for name, (steps, zero), least in (("even", _EVEN, 1e-30), ("positive", _POSITIVE, _LOWEST)):
+        graph.constant(f"{name}.steps", np.float32(steps))
+        graph.constant(f"{name}.step", np.float32(1 / steps))
+        graph.constant(f"{name}.middle", np.float32(zero + 0.5))
+        graph.constant(f"{name}.zero", np.uint8(zero))
+        graph.constant(f"{name}.least", np.float32(least))
     for node in graph.nodes:
         if node.op_type == "Gather" and "input_ids" in node.input:
             _lookup(graph, node)
@@ -56,6 +60,7 @@ class _Graph:
         self.graph, self.nodes = graph, list(graph.node)
         self.made: list[Any] = []
         self.weights = {w.name: w for w in graph.initializer}
+        self.kinds = {name: node.op_type for node in self.nodes for name in node.output}
         self.bytes: dict[str, str] = {}  # activations that are bytes already, and the name of these
         self._tensor, self._array = numpy_helper.from_array, numpy_helper.to_array
 
@@ -82,9 +87,9 @@ class _Graph:
         self.graph.node.extend(self.made)
 
 
-def _scaled(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Bytes and the scales that they have along an axis."""
-    scales = np.abs(values).max(axis=axis, keepdims=True) / largest
+    scales = np.abs(values).max(axis=axis, keepdims=True) / 127
     codes = np.round(values / np.where(scales > 0, scales, 1)).astype(np.int8)
     return codes, scales.astype(np.float32)
 
@@ -93,7 +98,7 @@ def _lookup(graph: _Graph, node: Any) -> None:
     """Word embeddings, each with its scale."""
     import onnx
 
-    codes, scales = _scaled(graph.take(node.input[0]), 1, 127)
+    codes, scales = _scaled(graph.take(node.input[0]), 1)
     found = graph.node("Gather", [graph.constant("words", codes), node.input[1]], "bytes.found", axis=0)
     floats = graph.node("Cast", [found], "bytes.floats", to=onnx.TensorProto.FLOAT)
     scale = graph.node("Gather", [graph.constant("scales", scales), node.input[1]], "bytes.scale", axis=0)
@@ -105,23 +110,24 @@ def _product(graph: _Graph, node: Any) -> None:
     import onnx
 
     activations, weights = node.input
-    codes, scales = _scaled(graph.take(weights), 0, _WEIGHT)
+    codes, scales = _scaled(graph.take(weights), 0)
     at = f"bytes.{activations}"
+    kind = "bytes.positive" if graph.kinds.get(activations) == "Gelu" else "bytes.even"
     if activations not in graph.bytes:
-        size = graph.node("Abs", [activations], f"{at}.size")
+        size = activations if kind == "bytes.positive" else graph.node("Abs", [activations], f"{at}.size")
         largest = graph.node("ReduceMax", [size, "bytes.last"], f"{at}.largest", keepdims=1)
-        largest = graph.node("Max", [largest, "bytes.tiny"], f"{at}.positive")
-        graph.node("Mul", [largest, "bytes.step"], f"{at}.scale")
-        steps = graph.node("Div", ["bytes.steps", largest], f"{at}.steps")
+        largest = graph.node("Max", [largest, f"{kind}.least"], f"{at}.bounded")
+        graph.node("Mul", [largest, f"{kind}.step"], f"{at}.scale")
+        steps = graph.node("Div", [f"{kind}.steps", largest], f"{at}.steps")
         scaled = graph.node("Mul", [activations, steps], f"{at}.scaled")
-        shifted = graph.node("Add", [scaled, "bytes.middle"], f"{at}.shifted")
+        shifted = graph.node("Add", [scaled, f"{kind}.middle"], f"{at}.shifted")
         graph.bytes[activations] = graph.node("Cast", [shifted], f"{at}.codes", to=onnx.TensorProto.UINT8)
     inputs = [
         graph.bytes[activations],
         graph.constant(f"{weights}.codes", codes),
         "bytes.one",
         graph.constant(f"{weights}.scales", scales[0]),
-        "bytes.zero",
+        f"{kind}.zero",
     ]
     product = graph.node("MatMulIntegerToFloat", inputs, f"bytes.{node.output[0]}", domain="com.microsoft")
     graph.node("Mul", [product, f"{at}.scale"], node.output[0])

@@ -48,7 +48,7 @@ class Explanation:
     similarity : (query tokens, document tokens) float32 array
         Cosines.
     matches : (query tokens) int array
-        The document token that each query token counts in MaxSim.
+        The document token that each query token counts in MaxSim; empty for a document without tokens.
     plan : (query tokens, document tokens) float32 array
         The transport plan between both, with cost 1 − similarity and uniform masses.
     """
@@ -65,7 +65,7 @@ class Explanation:
         share = self.plan / np.maximum(self.plan.sum(axis=1, keepdims=True), 1e-30)
         return [
             f"{token:>{width}}  {self.similarity[i, j]:5.2f}  {share[i, j]:4.0%}  {self.document[j]}"
-            for i, (token, j) in enumerate(zip(self.query, self.matches, strict=True))
+            for i, (token, j) in enumerate(zip(self.query, self.matches, strict=False))
         ]
 
 
@@ -96,7 +96,7 @@ def search_texts(
     Returns
     -------
     list of list of Hit
-        For each query its documents, best first.
+        For each query its documents, best first. A text without tokens is found by none that has some.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def search_texts(
     if not len(store) or not queries:
         return [[] for _ in queries]
     # Of k documents, all pieces may come before the best piece of the next.
-    pieces = k * _most_pieces(store)
+    pieces = min(k * _most_pieces(store), len(store))
     found = search(encoder.encode_query(queries), store, pieces, coarse=coarse, progress=progress)
     return [_documents(store, hits, k) for hits in found]
 
@@ -198,6 +198,8 @@ def _documents(store: TokenStore, hits: Sequence[tuple[str, float]], k: int) -> 
     """The best piece of each document, best first."""
     found: dict[str, Hit] = {}
     for name, score in hits:
+        if score == -np.inf:  # texts without tokens come last
+            break
         number = store.index(name)
         document = document_of(store, number)
         if document not in found:
@@ -233,6 +235,9 @@ def explain(
     if len(tokens) != len(y):
         tokens = [str(i) for i in range(len(y))]
     similarity = x @ y.T
+    if not similarity.size:  # a text without tokens: there is nothing to match or to transport
+        matches = np.zeros(0 if not len(y) else len(x), dtype=int)
+        return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, similarity)
     plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
-    matches = similarity.argmax(axis=1) if len(y) else np.zeros(0, dtype=int)
+    matches = similarity.argmax(axis=1)
     return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan)

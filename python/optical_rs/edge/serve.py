@@ -1,5 +1,10 @@
 """``application``: a search page for one index, on this machine."""
 
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +13,18 @@ from ..similarity import TokenStore
 from .encoder import Encoder
 from .search import Hit, explain, search_texts
 
-#: Characters of a query, and documents of a result page, at most.
+#: Characters of a query, documents of a result page and characters of each, at most.
 LONGEST_QUERY = 2000
 MOST_HITS = 100
+LONGEST_TEXT = 2000
+#: Pairs of tokens in an explanation at most: its answer is then some megabyte.
+MOST_PAIRS = 1 << 16
+#: Searches and explanations that are computed at a time; others wait. Each uses all cores.
+AT_ONCE = 2
+#: Connections at a time, bytes of a request's head, and seconds that a connection may be without a request.
+CONNECTIONS = 256
+LARGEST_HEAD = 16 << 10
+IDLE = 10.0
 _PAGE = Path(__file__).parent / "page"
 _HEADERS = {
     "content-security-policy": (
@@ -27,17 +41,23 @@ def application(
     store: TokenStore,
     document_encoder: Encoder | None = None,
     coarse: TokenStore | None = None,
+    *,
+    hosts: Sequence[str] = (),
 ) -> Any:
     """The page and its two calls, as an ASGI application.
 
-    ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}``;
-    ``/explain?q=…&number=…`` gives the tokens of both sides, their similarities, the matches of MaxSim and
-    the transport plan. A wrong request is answered with status 400 and ``{"error": …}``.
+    ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}`` with the first 2,000
+    characters of each text; ``/explain?q=…&number=…`` gives the tokens of both sides, their similarities, the
+    matches of MaxSim and the transport plan. A wrong request is answered with status 400 and ``{"error": …}``. Two
+    of them are computed at a time, so that memory does not grow with their number.
 
     Parameters
     ----------
     encoder, store, document_encoder, coarse
         As for :func:`~optical_rs.edge.search.search_texts` and :func:`~optical_rs.edge.search.explain`.
+    hosts : sequence of str, optional
+        Names under which the page may be asked for, besides IP addresses and ``localhost``. Any other is refused: a
+        page of another site could else have its own name lead here, and read what is answered.
 
     Returns
     -------
@@ -45,6 +65,7 @@ def application(
     """
     require("starlette", "serve")
     from starlette.applications import Starlette
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import FileResponse, JSONResponse, Response
     from starlette.routing import Route
@@ -59,16 +80,25 @@ def application(
 
     def number_of(request: Request, name: str, default: str, low: int, high: int) -> int:
         given = request.query_params.get(name, default)
-        if not given.isascii() or not given.isdigit() or not low <= int(given) <= high:
+        if not (given.isascii() and given.isdigit() and len(given) < 20 and low <= int(given) <= high):
             raise InputError(f"{name}: expected an integer from {low} to {high}, got {given[:20]!r}")
         return int(given)
+
+    computing = threading.BoundedSemaphore(AT_ONCE)
 
     # Functions without `async` run in threads: a search does not hold up the page.
     def search(request: Request) -> Response:
         k = number_of(request, "k", "10", 1, MOST_HITS)
-        hits = search_texts(encoder, store, [text_of(request)], k, coarse=coarse)[0]
+        with computing:
+            hits = search_texts(encoder, store, [text_of(request)], k, coarse=coarse)[0]
         rows = [
-            {"rank": rank, "document": h.document, "score": h.score, "text": h.text, "number": h.number}
+            {
+                "rank": rank,
+                "document": h.document,
+                "score": h.score,
+                "text": h.text if len(h.text) <= LONGEST_TEXT else f"{h.text[:LONGEST_TEXT]}…",
+                "number": h.number,
+            }
             for rank, h in enumerate(hits, 1)
         ]
         return JSONResponse({"hits": rows}, headers=_HEADERS)
@@ -76,24 +106,41 @@ def application(
     def why(request: Request) -> Response:
         query = text_of(request)
         number = number_of(request, "number", "", 0, len(store) - 1)
-        hit = Hit(store.ids[number], 0.0, store.contents[number], number)
-        found = explain(encoder, store, query, hit, document_encoder=document_encoder)
-        return JSONResponse(
-            {
-                "query": found.query,
-                "document": found.document,
-                "similarity": found.similarity.round(4).tolist(),
-                "matches": found.matches.tolist(),
-                "plan": found.plan.round(6).tolist(),
-            },
-            headers=_HEADERS,
-        )
+        pairs = len(encoder.tokens(query, "query")) * len(store[number])
+        if pairs > MOST_PAIRS:
+            raise InputError(f"q: expected at most {MOST_PAIRS} pairs of tokens to explain, got {pairs}")
+        with computing:
+            hit = Hit(store.ids[number], 0.0, store.contents[number], number)
+            found = explain(encoder, store, query, hit, document_encoder=document_encoder)
+            return JSONResponse(
+                {
+                    "query": found.query,
+                    "document": found.document,
+                    "similarity": found.similarity.round(4).tolist(),
+                    "matches": found.matches.tolist(),
+                    "plan": found.plan.round(6).tolist(),
+                },
+                headers=_HEADERS,
+            )
 
     def file(name: str, kind: str) -> Any:
         return Route(
             "/" if name == "index.html" else f"/{name}",
             lambda _: FileResponse(_PAGE / name, media_type=kind, headers=_HEADERS),
         )
+
+    class ExpectedHost:
+        """Refuses requests for a name that is not this page's."""
+
+        def __init__(self, app: Any):
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http" or is_own_host(Request(scope).headers.get("host", ""), hosts):
+                await self.app(scope, receive, send)
+            else:
+                error = InputError("host: this page is not served under that name")
+                await refused(Request(scope), error)(scope, receive, send)
 
     def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, status_code=400, headers=_HEADERS)
@@ -106,5 +153,62 @@ def application(
             Route("/search", search),
             Route("/explain", why),
         ],
+        middleware=[Middleware(ExpectedHost)],
         exception_handlers={InputError: refused},
     )
+
+
+def is_own_host(header: str, names: Sequence[str]) -> bool:
+    """Whether a ``Host`` header names an IP address, ``localhost`` or one of some names.
+
+    Examples
+    --------
+    >>> [is_own_host(h, ["Library"]) for h in ("127.0.0.1:8080", "[::1]", "localhost", "library:80", "evil.example")]
+    [True, True, True, True, False]
+    """
+    name = header.lower()
+    if name.startswith("["):
+        name = name[1:].partition("]")[0]
+    else:
+        name = name.rpartition(":")[0] if name.count(":") == 1 else name
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return name in {"localhost", *(own.lower() for own in names)}
+
+
+def listen(app: Any, host: str, port: int) -> Any:
+    """A server for :func:`application` with limits on connections, heads and idle time; ``.run()`` starts it.
+
+    Returns
+    -------
+    uvicorn.Server
+    """
+    uvicorn = require("uvicorn", "serve")
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        """Closes a connection that brings no request."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(IDLE, lambda: self.cycle or transport.close())
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Impatient,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+    )
+    return uvicorn.Server(config)
+
+
+def own_names(host: str) -> list[str]:
+    """Names of this machine, for a page that listens at ``host``."""
+    own = socket.gethostname()
+    return [host, own, f"{own}.local"]

@@ -29,6 +29,8 @@ OPTIONS = {
     "mlm": "text of the domain, of which the foreign side is used for masked-word training before distillation",
     "mine": "text of the domain without an alignment: pairs that the student finds in it are trained on afterwards",
     "margin": "of `mine`: how much better a pair must be than the neighbours of its sides (default: 1.02)",
+    "anchor": "`{text: …, weight: 1, batch_size: 16}`: on this English text of other domains, the student's tokens stay "
+    "where they were before training",
     "adapter_rank": "train low-rank adapters (LoRA) of this rank instead of all weights",
     "freeze_layers": "keep so many of the lowest layers fixed",
     "training": "training arguments of this system, over those of the recipe",
@@ -55,7 +57,11 @@ OPTIONS = {
     "num_beams": "beams of the translator",
     "batch_size": "queries that the translator gets at a time",
     "of": "the systems whose runs are fused",
-    "method_of_fusion": "`rrf`: reciprocal ranks; `score`: scaled scores (default: `rrf`)",
+    "method_of_fusion": "`rrf`: reciprocal ranks; `score`: scaled scores; `weighted`: scores with a weight chosen on dev "
+    "queries (default: `rrf`)",
+    "encoder": "the plain encoder, mean pooling (default: the student's)",
+    "queries": "the collection with the human translations (default: the source's own)",
+    "by": "how human translations are searched: `late`, `pooled` or `bm25` (default: `late`)",
 }
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import rank_key
-from .runs import as_dict
 
 METHODS = ("rrf", "score")
 
@@ -67,6 +66,8 @@ def fuse(
         raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
     if k < 1 or depth < 1:
         raise InputError(f"k, depth: expected at least 1, got {k} and {depth}")
+    from .runs import as_dict  # reads numpy, which a command's help does without
+
     loaded = [as_dict(run) for run in runs]
     fused: dict[str, dict[str, float]] = {}
     for query in dict.fromkeys(query for run in loaded for query in run):

@@ -143,12 +143,18 @@ def commit(folder: Path, state: State) -> None:
 
 
 def begin(folder: Path, state: State) -> None:
-    """The files of an empty store; what was begun and never committed is replaced."""
-    for name in COLUMNS:
-        file = state.file(folder, name)
-        file.unlink(missing_ok=True)
-        write_new(file, ())
-    commit(folder, state)
+    """The files of an empty store; what was begun and never committed is replaced. On failure none are left."""
+    files = [state.file(folder, name) for name in COLUMNS]
+    try:
+        for file in files:
+            file.unlink(missing_ok=True)
+            write_new(file, ())
+        commit(folder, state)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for file in (*files, folder / _TEMPORARY):
+                file.unlink(missing_ok=True)
+        raise
 
 
 def write_at(file: Path, position: int, data: bytes) -> None:

@@ -106,16 +106,18 @@ class TokenStore:
             raise InputError(f"metadata: expected a JSON object ({error})") from None
         if not isinstance(state.metadata, dict):
             raise InputError(f"metadata: expected a JSON object, got {type(metadata).__name__}")
+        new = not os.path.lexists(path)
         try:
-            new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             with folder_lock(path).held():
                 _refuse_used(path)
                 columns.begin(path, state)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                if new:
+        except (OSError, InputError) as error:
+            if new and not columns.holds_store(path):
+                with contextlib.suppress(OSError):
                     columns.remove(path)
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"path: {path} cannot be written to ({error.strerror or error})") from None
         return cls(path)
 

@@ -82,6 +82,8 @@ class Ids:
         """With all that a view has. A number that others may know is left to them: the result is then a copy."""
         with self._growing:
             first = len(self.texts)
+            if first >= view.state.texts:  # by a view of later
+                return self
             names = list(view.strings("id", first))
             ids = self
             if any(name in self.numbers for name in names):  # of texts that were deleted

@@ -38,7 +38,6 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
             f"run: expected a file name, a dict of dicts, a table or three arrays, got {type(run).__name__}"
         )
     found: dict[str, dict[str, float]] = {}
-    import numpy as np
 
     for topic, document, score in zip(*(np.asarray(c).tolist() for c in columns), strict=True):
         hits = found.setdefault(str(topic), {})

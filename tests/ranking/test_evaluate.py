@@ -1,9 +1,6 @@
 """Measures: bit for bit against trec_eval's own code, through pytrec_eval."""
 
-import gzip
-import sys
 import warnings
-from unittest import mock
 
 import hypothesis
 import numpy as np
@@ -12,38 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optical_rs import InputError
-from optical_rs.ranking import evaluate, read_qrels, read_run, write_run
+from optical_rs.ranking import evaluate
+from ranking_cases import COUNTS, FAMILIES, MEASURES, assume_common, qrels, runs, signed
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
-
-#: pytrec_eval's families, with parameters, and the measures that they bring.
-FAMILIES = {
-    "map", "gm_map", "ndcg", "recip_rank", "Rprec", "bpref", "infAP", "11pt_avg", "utility", "num_ret",
-    "num_rel", "num_rel_ret", "num_nonrel_judged_ret", "set_P", "set_recall", "set_relative_P", "set_map",
-    "set_F", "iprec_at_recall", "Rprec_mult", "ndcg_cut.5,10", "P.5,10", "recall.5,100", "map_cut.1,5",
-    "success.1,5", "relative_P.3,100",
-}  # fmt: skip
-MEASURES = [
-    *(family for family in sorted(FAMILIES) if "." not in family and family not in ("iprec_at_recall", "Rprec_mult")),
-    *(f"iprec_at_recall_{i / 10:.2f}" for i in range(11)),
-    *(f"Rprec_mult_{i / 5:.2f}" for i in range(1, 11)),
-    "ndcg_cut_5", "ndcg_cut_10", "P_5", "P_10", "recall_5", "recall_100", "map_cut_1", "map_cut_5",
-    "success_1", "success_5", "relative_P_3", "relative_P_100",
-]  # fmt: skip
-COUNTS = {"num_ret", "num_rel", "num_rel_ret", "num_nonrel_judged_ret", "utility", "success_1", "success_5"}
-
-ids = st.sampled_from(["d1", "d2", "d3", "d4", "d10", "D1", "é", "x-1", "x_1", "zz"])
-topics = st.sampled_from(["1", "2", "10", "q", "Q"])
-# Few distinct scores make ties; neighbours that only a double tells apart must tie as well.
-scores = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 1e-12, -3.5, 1e-40, 1e30, 0.1, 0.2]) | st.floats(-1e6, 1e6)
-qrels = st.dictionaries(topics, st.dictionaries(ids, st.integers(0, 4), min_size=1), min_size=1)
-signed = st.dictionaries(topics, st.dictionaries(ids, st.integers(-2, 4), min_size=1), min_size=1)
-runs = st.dictionaries(topics, st.dictionaries(ids, scores, min_size=1), min_size=1)
-
-
-def assume_common(qrels, run):
-    """Without a common topic there is nothing to evaluate."""
-    hypothesis.assume(qrels.keys() & run.keys())
 
 
 @given(qrels, runs, st.sampled_from([1, 2]))
@@ -95,20 +64,6 @@ def test_complete_counts_missing_topics():
     assert evaluate(judged, run, ["map"], complete=True).mean["map"] == 0.5
 
 
-def test_files_dicts_and_gzip_are_the_same(tmp_path):
-    judged = {"1": {"a": 2, "b": 0}, "2": {"é": 1}}
-    run = {"1": {"b": 0.1, "a": 1 / 3}, "2": {"é": -1.5, "x": 7.0}}
-    (tmp_path / "qrels").write_text("1 0 a 2\r\n1\t0\tb 0\n\n2 0 é 1\n", encoding="utf-8")
-    write_run(tmp_path / "run", run, "tag")
-    (tmp_path / "run.gz").write_bytes(gzip.compress((tmp_path / "run").read_bytes()))
-    assert read_qrels(tmp_path / "qrels") == judged
-    assert read_run(tmp_path / "run.gz") == run
-    want = evaluate(judged, run)
-    for name in ("run", "run.gz"):
-        got = evaluate(tmp_path / "qrels", tmp_path / name)
-        assert (got.values == want.values).all()
-
-
 def test_interval_covers_the_mean_and_is_seeded():
     judged = {str(i): {"a": 1} for i in range(50)}
     run = {str(i): {"a": 1.0, "b": float(i % 3)} for i in range(50)}
@@ -116,49 +71,6 @@ def test_interval_covers_the_mean_and_is_seeded():
     low, high = result.interval("map")
     assert low < result.mean["map"] < high
     assert (low, high) == result.interval("map")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"1 Q0 d 1 0.5 x\n1 Q0 e 2\n", r"run:2: expected 6 fields"),
-        (b"1 Q0 d 1 high x\n", r"run:1: score: expected a number, got 'high'"),
-        (b"1 Q0 d 1 nan x\n", r"run:1: score"),
-        (b"1 Q0 d 1 1 x\n1 Q0 d 2 2 x\n", r"run:2: topic '1', document 'd': retrieved twice"),
-        (b"\xff\xfe\x00", r"run:1: expected 6 fields"),
-    ],
-)
-def test_bad_lines_are_named(tmp_path, text, message):
-    (tmp_path / "run").write_bytes(text)
-    with pytest.raises(InputError, match=message) as caught:
-        evaluate({"1": {"d": 1}}, tmp_path / "run")
-    assert "\n" not in str(caught.value)
-
-
-def test_other_bad_input(tmp_path):
-    (tmp_path / "run.gz").write_bytes(b"\x1f\x8b\x08 broken")
-    for call, message in (
-        (
-            lambda: evaluate({}, {}, ["ndgc_cut_10"]),
-            "unknown measure 'ndgc_cut_10'; did you mean 'ndcg_cut_10'",
-        ),
-        (lambda: evaluate("nowhere", {}), "nowhere: no such file"),
-        (lambda: evaluate({}, tmp_path / "run.gz"), "broken gzip"),
-        (lambda: evaluate({}, tmp_path), "is a directory"),
-        (
-            lambda: evaluate({"1": {"d": 1}}, {"1": {"d": float("nan")}}),
-            "topic '1', document 'd': the score is not a number",
-        ),
-        (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels: topic '1', document 'd': expected an integer"),
-        (
-            lambda: evaluate(3, {}),
-            "qrels: expected a file name, a dict of dicts, a table or three arrays, got int",
-        ),
-        (lambda: write_run(tmp_path / "r", {"a b": {}}, "t"), "topic: TREC files"),
-        (lambda: write_run(tmp_path / "r", {"a": {"d e": 1.0}}, "t"), "document: TREC files"),
-    ):
-        with pytest.raises(InputError, match=message):
-            call()
 
 
 def test_no_topics_is_no_crash():
@@ -267,34 +179,6 @@ def test_names_come_out_as_they_went_in():
         evaluate(judged, run, "map")
 
 
-@pytest.mark.parametrize(
-    ("qrels", "run", "message"),
-    [
-        ({"q": {"d": 0.5}}, {"q": {"d": 1}}, "qrels: topic 'q', document 'd': expected an integer as relevance, "
-         "got 0.5 (float); are qrels and run swapped?"),
-        ({"q": {"d": "1"}}, {"q": {"d": 1}}, "qrels: topic 'q', document 'd': expected an integer as relevance, "
-         "got 1 (str)"),
-        ({"q": {"d": 1}}, {"q": {"d": "high"}}, "run: topic 'q', document 'd': expected a number as score, "
-         "got high (str)"),
-        ({"q": {"d": 1}}, {"q": {7: 1.0}}, "run: topic 'q': expected text as id of a document, got 7 (int)"),
-        ({"q": {"d": 1}}, {"q": 1.0}, "run: expected {topic: {document: score}}, got other values than dicts"),
-        ({"q": {"d": 1}}, {"z": {"d": 1.0}}, "run: no topic in common with qrels; it has z, judged are q"),
-        ({"q": {"d": 1}}, {}, "run: no topic in common with qrels; it has none, judged are q"),
-        (("f", b"q Q0 d 1 0.5 t\n"), ("r", b"q 0 d 1\n"), "f:1: expected 4 fields (topic iteration document "
-         "relevance), got 6; are judgments and run swapped?"),
-        (("f", b"q 0 d 1.0\n"), {"q": {"d": 1.0}}, "f:1: relevance: expected an integer, got '1.0'"),
-        ({"q": {"d": 1}}, ("r", b"q 0 d 1\n"), "r:1: expected 6 fields (topic Q0 document rank score tag), got 4; "
-         "are judgments and run swapped?"),
-        ({"q": {"d": 1}}, ("r", b"q Q0 a b 1 0.5 tag\n"), "r:1: expected 6 fields, got 7 with a number as tag; does "
-         "an id have a blank in it?"),
-    ],
-)  # fmt: skip
-def test_what_users_mix_up_gets_one_line(qrels, run, message):
-    with pytest.raises(InputError) as caught:
-        evaluate(qrels, run)
-    assert str(caught.value) == message
-
-
 def test_topics_that_a_run_lacks_are_named():
     judged = {str(i): {"a": 1} for i in range(8)}
     run = {"0": {"a": 1.0}, "x": {"a": 1.0}}
@@ -305,77 +189,6 @@ def test_topics_that_a_run_lacks_are_named():
     assert (left_out.mean["map"], counted.mean["map"]) == (1, 1 / 8)
     assert left_out.to_markdown().endswith("\n\nNote: " + left_out.notes[0])
     assert not evaluate({"0": {"a": 1}}, run).notes
-
-
-#: Lines of a run, of which both readers take the same.
-NUMBERS = [
-    "nan",
-    "1_0",
-    "inf",
-    "-inf",
-    "1e5",
-    "1E-300",
-    "+7",
-    ".5",
-    "5.",
-    "0x1p3",
-    "1,5",
-    "",
-    "1e999",
-    "\u0661",
-    "١٢",
-]
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["1", "2", "\u00a0", "é", "a\u00a0b", "\udcff", "\x1c", "x\x85"]),
-            st.sampled_from(["d", "e", "\u2003f", "\ufeff"]),
-            st.sampled_from(NUMBERS) | st.floats().map(repr),
-            st.sampled_from([" ", "\t", "\x0b", "\x0c", "\u00a0", "\u2028", "  "]),
-            st.sampled_from(["\n", "\r\n", "\n\n"]),
-        ),
-        min_size=1,
-        max_size=3,
-    )
-)
-def test_readers_of_runs_agree(tmp_path_factory, lines):
-    text = "".join(b.join([t, "Q0", d, "1", s, "tag"]) + end for t, d, s, b, end in lines)
-    file = tmp_path_factory.mktemp("runs") / "run"
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    found, refused = [], []
-    for read in (lambda: read_run(file), lambda: evaluate({"q": {"d": 1}, "1": {"d": 1}}, file, ["num_ret"])):
-        try:
-            found.append(read())
-        except InputError as error:
-            if "no topic in common" not in str(error):
-                refused.append(str(error))
-    if refused:
-        assert len(set(refused)) == 1
-        assert len(refused) == 2
-        return
-    run = found[0]
-    judged = {topic: {"d": 1} for topic in run}
-    assert (
-        evaluate(judged, file, ["map", "num_ret"]).to_dict()
-        == evaluate(judged, run, ["map", "num_ret"]).to_dict()
-    )
-
-
-def test_readers_keep_the_order_and_the_bytes_of_a_file(tmp_path):
-    (tmp_path / "run").write_bytes(b"2 Q0 \xff 1 1 t\n1 Q0 a 1 2 t\n2 Q0 b 2 3 t\n")
-    (tmp_path / "qrels").write_bytes(b"2 0 \xff 1\n1 0 a 0\n")
-    run, judged = read_run(tmp_path / "run"), read_qrels(tmp_path / "qrels")
-    assert [(t, list(docs)) for t, docs in run.items()] == [("2", ["\udcff", "b"]), ("1", ["a"])]
-    assert list(judged) == ["2", "1"]
-    assert evaluate(judged, run).to_dict() == evaluate(tmp_path / "qrels", tmp_path / "run").to_dict()
-    write_run(tmp_path / "again", run, "t")
-    assert read_run(tmp_path / "again") == run
-    for read, line in ((read_run, b"1 Q0 a 1 1_0 t\n"), (read_qrels, b"1 0 a 1_0\n")):
-        (tmp_path / "bad").write_bytes(line)
-        with pytest.raises(InputError, match=r"bad:1: .*got '1_0'"):
-            read(tmp_path / "bad")
 
 
 def ranked_grades(judged, run):
@@ -426,97 +239,6 @@ def test_versions_differ_in_precision_and_comments(tmp_path):
         evaluate(judged, run, compat="8")
 
 
-def as_rows(topics):
-    return [(t, d, v) for t, docs in topics.items() for d, v in docs.items()]
-
-
-@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "numpy"])
-@given(judged=signed, run=runs)
-@hypothesis.settings(max_examples=15)
-def test_tables_are_as_dicts(kind, judged, run):
-    library = pytest.importorskip(kind)
-    assume_common(judged, run)
-    want = evaluate(judged, run, MEASURES)
-
-    def table(topics, value, names):
-        columns = dict(zip((*names, value), map(list, zip(*as_rows(topics), strict=True)), strict=True))
-        if kind == "numpy":
-            return tuple(np.array(c) for c in columns.values())
-        return library.table(columns) if kind == "pyarrow" else library.DataFrame(columns)
-
-    for names, label in ((("query_id", "doc_id"), "relevance"), (("qid", "docno"), "label")):
-        got = evaluate(table(judged, label, names), table(run, "score", names), MEASURES)
-        assert got.topics == want.topics
-        assert (got.values == want.values).all()
-    # A table goes with a dict as well.
-    assert (evaluate(judged, table(run, "score", ("qid", "docno")), MEASURES).values == want.values).all()
-
-
-@given(judged=signed, run=runs)
-def test_tables_without_arrow(judged, run):
-    assume_common(judged, run)
-    want = evaluate(judged, run, MEASURES)
-    with mock.patch.dict(sys.modules, {"pyarrow": None}):
-        arrays = [tuple(np.array(c, object) for c in zip(*as_rows(x), strict=True)) for x in (judged, run)]
-        arrays = [(t, d, v.astype(int if i == 0 else float)) for i, (t, d, v) in enumerate(arrays)]
-        assert (evaluate(*arrays, MEASURES).values == want.values).all()
-
-
-numbers = st.integers(0, 12)
-
-
-@given(
-    st.dictionaries(numbers, st.dictionaries(numbers, st.integers(0, 3), min_size=1), min_size=1),
-    st.dictionaries(numbers, st.dictionaries(numbers, scores, min_size=1), min_size=1),
-    st.randoms(),
-)
-def test_numbers_as_ids(judged, run, shuffle):
-    """Like text of equal width, which has the numbers' order; rows may come in any order."""
-    assume_common(judged, run)
-
-    def text(topics):
-        return {f"{t:02}": {f"{d:02}": v for d, v in docs.items()} for t, docs in topics.items()}
-
-    def arrays(topics):
-        rows = as_rows(topics)
-        shuffle.shuffle(rows)
-        return tuple(np.array(c) for c in zip(*rows, strict=True))
-
-    got, want = evaluate(arrays(judged), arrays(run), MEASURES), evaluate(text(judged), text(run), MEASURES)
-    assert [f"{t:02}" for t in got.topics] == want.topics
-    assert (got.values == want.values).all()
-
-
-def test_results_of_a_search_as_arrays():
-    judged = (np.array([3, 4]), np.array([7, 8]), np.array([1, 1]))
-    run = (np.array([3, 4]), np.array([[7, 9], [8, -1]]), np.array([[0.5, 0.9], [0.1, 0.0]]))
-    assert evaluate(judged, run, ["map", "num_ret"]).mean == {"map": 0.75, "num_ret": 3}
-
-
-def test_bad_tables():
-    pandas = pytest.importorskip("pandas")
-    qrels = {"1": {"a": 1}}
-    run = pandas.DataFrame({"qid": ["1"], "docno": ["a"], "score": [0.5]})
-    for call, message in (
-        (lambda: evaluate(qrels, run.rename(columns={"docno": "where"})), "run: no column for the document"),
-        (lambda: evaluate(run.assign(label=["x"]), run), "qrels: expected integers as values"),
-        (
-            lambda: evaluate(run.assign(label=[1.5]), run),
-            "expected integers as values, got float64; are qrels and run",
-        ),
-        (lambda: evaluate(qrels, run.assign(score=[np.nan])), "row 0: topic '1', document 'a': the score"),
-        (
-            lambda: evaluate(qrels, pandas.concat([run, run])),
-            "row 1: topic '1', document 'a': retrieved twice",
-        ),
-        (lambda: evaluate(qrels, run.assign(qid=[None])), "run: topics: expected an id in every row"),
-        (lambda: evaluate(qrels, (np.array([1]), np.array([2]), np.array([0.5]))), "one has numbers for ids"),
-        (lambda: evaluate(qrels, (np.array([1]), np.array([2, 3]), np.array([0.5]))), "run: expected topics"),
-    ):
-        with pytest.raises(InputError, match=message):
-            call()
-
-
 def test_results_as_tables():
     result = evaluate({"1": {"a": 1}, "2": {"b": 1}}, {"1": {"a": 1.0}, "2": {"x": 1.0}}, ["map", "P_1"])
     for frame in (result.to_pandas(), result.to_polars(), result.to_arrow()):
@@ -540,18 +262,6 @@ def test_progress_is_told_and_can_stop():
 
     with pytest.raises(KeyboardInterrupt):
         evaluate({"1": {"a": 1}}, run, ["map"], progress=stop)
-
-
-@given(runs)
-def test_order_in_the_file_does_not_matter(run):
-    """Topics that come back after others, in any order of lines, are what they are when sorted."""
-    lines = [f"{t} Q0 {d} 0 {s!r} tag\n" for t, d, s in as_rows(run)]
-    judged = {t: dict.fromkeys(docs, 1) for t, docs in run.items()}
-    want = evaluate(judged, run, MEASURES)
-    for seed in range(3):
-        np.random.default_rng(seed).shuffle(lines)
-        got = evaluate(judged, ("run", "".join(lines).encode()), MEASURES)
-        assert (got.values == want.values).all()
 
 
 def test_threads_change_no_digit():

@@ -106,7 +106,7 @@ def test_train_then_evaluate(recipe, tmp_path, collection_folder, capsys):
     folder = next((out / "optical" / "evaluation").glob("*-test"))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["map"] == pytest.approx(rows["optical"]["map"], abs=1e-5)
-    assert "P_1" in capsys.readouterr().out
+    assert "P@1" in capsys.readouterr().out
     assert (folder / "per_query.tsv").read_text().count("\n") == 13
     from optical_rs.ranking import evaluate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import os
 from array import array
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -240,6 +241,8 @@ def source(name: str, x: Any) -> Any:
     if isinstance(x, (str, os.PathLike)):
         return trec_file(x)
     if isinstance(x, Mapping):
+        if len({str(topic) for topic in x}) < len(x):
+            raise InputError(f"{name}: two topics have the same id, one as text and one as a number")
         try:
             return {topic: of if type(of) is dict else dict(of) for topic, of in x.items()}
         except (TypeError, ValueError):
@@ -300,7 +303,8 @@ def evaluate(
         Count judged topics without results as 0 (``-c``) instead of leaving them out. Either way the
         result's ``missing`` has them, and its ``notes`` say so.
     judged_only : bool
-        Take documents without a judgment out of the rankings first (``-J``).
+        Take documents without a judgment out of the rankings first (``-J``). Of a topic of which nothing
+        remains, interpolated precision at recall 0 is not a number.
     max_documents : int, optional
         Keep only so many documents of each topic, the best by score (``-M``).
     collection_size : int
@@ -336,8 +340,10 @@ def evaluate(
     >>> {name: round(value, 4) for name, value in result.mean.items()}
     {'map': 0.5, 'nDCG@10': 0.6309}
     """
-    if max_documents is not None and max_documents < 0:
-        raise InputError(f"max_documents: expected an integer >= 0, got {max_documents}")
+    check_integer("relevance_level", relevance_level)
+    check_integer("collection_size", collection_size, least=0)
+    if max_documents is not None:
+        check_integer("max_documents", max_documents, least=0)
     if compat not in ("9", "10"):
         raise InputError(f"compat: expected '9' or '10', got {compat!r}")
     if isinstance(measures, str):
@@ -359,6 +365,23 @@ def evaluate(
     return EvaluationResult(
         wanted, found.topics, found.retrieved, found.means, found.values, found.missing, found.summaries
     )
+
+
+def check_integer(name: str, value: Any, least: int = -(2**63)) -> None:
+    """Refuse what is no integer that the native core can hold.
+
+    Raises
+    ------
+    InputError
+        With the argument's name.
+    """
+    try:
+        fits = least <= operator.index(value) < 2**63
+    except TypeError:
+        fits = False
+    if not fits:
+        expected = f"an integer >= {least}" if least == 0 else "an integer"
+        raise InputError(f"{name}: expected {expected}, got {value!r}")
 
 
 def check_topics(found: _core.Measured, given: tuple[Any, Any]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import files
 from ..errors import InputError
-from .tables import flat, is_table, named_columns
 
 
 def as_dict(run: Any) -> dict[str, dict[str, float]]:
@@ -26,6 +25,10 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
             raise InputError(
                 "run: expected {topic: {document: score}}, got other values than dicts"
             ) from None
+    import numpy as np
+
+    from .tables import flat, is_table, named_columns
+
     if is_table(run):
         columns = named_columns("run", run)
     elif isinstance(run, tuple) and len(run) == 3:
@@ -35,7 +38,6 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
             f"run: expected a file name, a dict of dicts, a table or three arrays, got {type(run).__name__}"
         )
     found: dict[str, dict[str, float]] = {}
-    import numpy as np
 
     for topic, document, score in zip(*(np.asarray(c).tolist() for c in columns), strict=True):
         hits = found.setdefault(str(topic), {})

@@ -93,7 +93,8 @@ def _values(name: str, column: Any) -> np.ndarray:
         expected = "integers" if name == "qrels" else "numbers"
         hint = "; are qrels and run swapped?" if name == "qrels" and values.dtype.kind == "f" else ""
         raise InputError(f"{name}: expected {expected} as values, got {values.dtype}{hint}")
-    return np.ascontiguousarray(values, dtype=wanted)
+    # The native core reads one value after another, each where its type may lie.
+    return np.require(values, wanted, ["C", "A"])
 
 
 def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
@@ -106,7 +107,7 @@ def _ids(name: str, topics: Any, documents: Any) -> tuple[Any, Any]:
 
 def _integers(column: Any) -> np.ndarray | None:
     if str(getattr(column, "dtype", getattr(column, "type", ""))).lower().startswith(("int", "uint")):
-        return np.ascontiguousarray(np.asarray(column), dtype=np.int64)
+        return np.require(np.asarray(column), np.int64, ["C", "A"])
     return None
 
 

@@ -25,6 +25,7 @@ mod preference;
 mod qrels;
 mod ranked;
 mod rows;
+mod scratch;
 pub mod trec;
 
 use std::collections::BTreeMap;
@@ -37,9 +38,10 @@ pub use gain::Gain;
 pub use measure::{ALL, Formula, Measure, Summary};
 pub use preference::{Preference, Statement, evaluate_preferences};
 pub use qrels::{GroupQrels, Preferences};
+use ranked::all_or_first;
 pub use ranked::{AtLevel, Fault, Id, Judgments, Ranked, Retrieved};
-use ranked::{Ranking, Scratch, all_or_first};
 pub use rows::{Column, Rows, TextColumn, qrels_of_rows, qrels_of_topics, run_of_rows};
+use scratch::{Ranking, Scratch};
 
 /// Judgments: topic → document → relevance.
 pub type Qrels<T, D> = BTreeMap<T, Judgments<D>>;
@@ -158,7 +160,9 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
             if let Some(done) = options.done {
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            let row = judged.get(*topic).map(|judged| measure(scratch, &how, judged)).transpose();
+            // A topic without documents is as good as missing, as it would be in a file.
+            let judged = judged.get(*topic).filter(|_| scratch.documents().next().is_some());
+            let row = judged.map(|judged| measure(scratch, &how, judged)).transpose();
             let fault = |reason| Fault::contradiction(documents.position(0), reason);
             row.map_err(|reason| fault(format!("topic '{}': {reason}", topic.show())))
         });

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ranked::{Ranking, Scratch};
+use super::scratch::{Ranking, Scratch};
 use super::{EvaluateOptions, Evaluation, Id, Retrieved, Run, Summary, gather};
 use crate::Result;
 

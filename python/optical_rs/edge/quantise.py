@@ -8,7 +8,8 @@ on the texts beside it. Here every token has a scale of its own:
 What comes out of GELU is never below −0.17, so its bytes have 234 steps above zero and 21 below. Weights are bytes with
 a scale for each output. The product of bytes is one of integers, so a token's result does not depend on how many others
 are computed with it. Older x86 processors, without dot products of bytes, add neighbours in 16 bits and cut off the rare
-sums beyond; an embedding then differs a little from that of another processor, but still not from batch to batch.
+sums beyond (a pair in 20,000, which changes a product by 1.5 %); an embedding then differs from that of another processor,
+but still not from batch to batch. Scales that keep every pair within 16 bits cost .009 of MAP where these cost .001.
 """
 
 from __future__ import annotations

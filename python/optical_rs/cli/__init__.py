@@ -6,6 +6,7 @@ import the library; nothing in the library imports them.
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -46,6 +47,7 @@ def respell(arguments: Sequence[str]) -> list[str]:
 
 def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0, the error's status with one line for a bad input, 130 when interrupted."""
+    warnings.showwarning = _note
     try:
         command(respell(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -60,6 +62,12 @@ def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[st
             sys.stdout.close()
         sys.exit(141)
     sys.exit(0)
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning as one line for a reader who did not write the code; those for programmers are left out."""
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ResourceWarning):
+        print(f"note: {message}", file=sys.stderr)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

@@ -26,6 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
         default="edge",
         help="what is to read it: this package, or PyLate",
     )
+    parser.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="what a student without a record was distilled from, as a checkpoint",
+    )
     parser.add_argument("--precision", choices=(*PRECISIONS, "both"), default="int8", help="of the weights")
     parser.add_argument(
         "--vocabulary",
@@ -59,7 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     say(
         f"exporting {options.model} as {' and '.join(precisions)}, and comparing its embeddings with the model's"
     )
-    config = export(options.model, options.output, precisions=precisions, vocabulary=texts)
+    config = export(
+        options.model, options.output, precisions=precisions, vocabulary=texts, teacher=options.teacher
+    )
     print(f"{options.output}: dimension {config['dim']}, {config['vocabulary']} pieces of vocabulary")
     from ..edge.encoder import MODELS
 

@@ -9,7 +9,8 @@ What comes out of GELU is never below −0.17, so its bytes have 234 steps above
 a scale for each output. The product of bytes is one of integers, so a token's result does not depend on how many others
 are computed with it. Older x86 processors, without dot products of bytes, add neighbours in 16 bits and cut off the rare
 sums beyond (a pair in 20,000, which changes a product by 1.5 %); an embedding then differs from that of another processor,
-but still not from batch to batch. Scales that keep every pair within 16 bits cost .009 of MAP where these cost .001.
+but still not from batch to batch. On AfriQA's 300 Hausa questions the variants that were tried differ by .015 in MAP, and this
+one was chosen by it there: .422 of the .423 of float32, of which some is luck.
 """
 
 from __future__ import annotations

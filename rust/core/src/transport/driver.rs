@@ -134,6 +134,9 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         loop {
             self.iterate()?;
             let report = self.measure();
+            if self.n_iter > 0 && !(report.value.is_finite() && report.marginal_error.is_finite()) {
+                return Err(Error::Overflow { problem: self.w.problem });
+            }
             if self.n_iter >= self.options.max_iter || self.accepts(&report) {
                 return Ok(report);
             }
@@ -248,14 +251,16 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
         };
         let Sweep { error, largest, mass } = self.sweep(rule);
+        // Where hardly anything passes, sums have been cut off at the least divisor.
+        let passes = !self.options.is_unbalanced() || mass.iter().all(|mass| *mass > T::TINY);
         // NaN does not compare, and must end the domain too.
-        if matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
+        if passes && matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
             self.swept += 1;
             return Some(Step { error, mass });
         }
         // Up to here no divisor was cut off at the least.
         let sound = T::of(1e-4 / T::TINY.double());
-        let sound = matches!(largest.partial_cmp(&sound), Some(Less | Equal));
+        let sound = passes && matches!(largest.partial_cmp(&sound), Some(Less | Equal));
         if sound {
             self.absorb();
         } else {
@@ -428,7 +433,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             rows * cols / (rows + cols)
         };
         let by = T::of(both * (mass[0].double() / mass[1].double()).ln());
-        if !by.is_finite() {
+        if !by.is_finite() || mass.iter().any(|mass| *mass <= T::TINY) {
             return;
         }
         let w = &mut *self.w;

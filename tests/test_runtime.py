@@ -33,7 +33,8 @@ def test_import_needs_numpy_alone_and_is_quick():
 def test_build_info():
     info = optical_rs.build_info()
     assert info["version"] == optical_rs.__version__
-    assert info["simd"] in info["simd_supported"]
+    # No shell has been found to disagree with the portable one.
+    assert info["simd"] == info["simd_supported"][-1]
     assert info["threads"] >= 1
     if info["profile"] == "release":
         code = "import warnings; warnings.simplefilter('error'); import optical_rs"

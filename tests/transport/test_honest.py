@@ -215,6 +215,19 @@ def test_costs_too_far_apart_for_their_precision_are_refused():
         solve_batch(np.array([[[-3e38, 3e38], [0, 0]]], np.float32), 1.0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["auto", "log"])
+def test_unbalanced_problems_far_from_zero_move_nothing_or_say_so(dtype, method):
+    cost = np.random.default_rng(13).random((1, 5, 6)).astype(dtype)
+    far = solve_batch(cost + dtype(1000), 0.05, reg_m=0.5, method=method)
+    # Everything stays where it is, and is paid for.
+    assert far.converged[0]
+    assert far.plan.sum() == 0
+    assert far.value[0] == pytest.approx(1.0)
+    with pytest.raises(InputError, match="problem 0 has no plan in numbers"):
+        solve_batch(cost - dtype(4000), 0.05, reg_m=0.5, method=method)
+
+
 @given(st.integers(0, 10_000), st.sampled_from([0.003, 0.05, 0.5]), st.sampled_from([None, 0.3, (2.0, None)]))
 def test_the_duality_gap_bounds_the_value(seed, reg, reg_m):
     cost = np.random.default_rng(seed).random((1, 6, 9))

@@ -54,6 +54,12 @@ pub enum Error {
         /// Which one.
         index: usize,
     },
+    /// An unbalanced plan with more mass than a number can say, as costs far below 0 make it.
+    #[error("cost: problem {problem} has no plan in numbers: costs are too far below 0 for this reg_m")]
+    Overflow {
+        /// Index in the batch.
+        problem: usize,
+    },
     /// A line of a TREC file.
     #[error("{file}:{line}: {reason}")]
     Line {

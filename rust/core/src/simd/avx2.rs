@@ -2,73 +2,15 @@
 
 use std::arch::x86_64::*;
 
+use super::vector::vector;
 use super::{ROWS, Vector};
 
-/// Eight `f32`.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub struct F32x8(__m256);
+vector! {
+    /// Eight `f32`.
+    F32x8(__m256), f32, 8,
+    _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps,
+    add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps, max _mm256_max_ps, min _mm256_min_ps;
 
-/// Four `f64`.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub struct F64x4(__m256d);
-
-// SAFETY: every method needs AVX2 and FMA, which the trait asks of its callers.
-unsafe impl Vector for F32x8 {
-    type Elem = f32;
-    const LANES: usize = 8;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        // SAFETY: AVX2 by the trait's contract.
-        unsafe { F32x8(_mm256_set1_ps(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: eight readable elements by the trait's contract.
-        unsafe { F32x8(_mm256_loadu_ps(p)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: eight writable elements by the trait's contract.
-        unsafe { _mm256_storeu_ps(p, self.0) }
-    }
-    #[inline(always)]
-    unsafe fn add(self, o: Self) -> Self {
-        // SAFETY: AVX2 by the trait's contract; so below.
-        unsafe { F32x8(_mm256_add_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x8(_mm256_sub_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn mul(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x8(_mm256_mul_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn div(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x8(_mm256_div_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn max(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x8(_mm256_max_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn min(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x8(_mm256_min_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // SAFETY: FMA by the trait's contract.
-        unsafe { F32x8(_mm256_fmadd_ps(self.0, a.0, b.0)) }
-    }
     #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: as above.
@@ -140,61 +82,12 @@ unsafe impl Vector for F32x8 {
     }
 }
 
-// SAFETY: as for F32x8.
-unsafe impl Vector for F64x4 {
-    type Elem = f64;
-    const LANES: usize = 4;
+vector! {
+    /// Four `f64`.
+    F64x4(__m256d), f64, 4,
+    _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_fmadd_pd,
+    add _mm256_add_pd, sub _mm256_sub_pd, mul _mm256_mul_pd, div _mm256_div_pd, max _mm256_max_pd, min _mm256_min_pd;
 
-    #[inline(always)]
-    unsafe fn splat(x: f64) -> Self {
-        // SAFETY: AVX2 by the trait's contract.
-        unsafe { F64x4(_mm256_set1_pd(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f64) -> Self {
-        // SAFETY: four readable elements by the trait's contract.
-        unsafe { F64x4(_mm256_loadu_pd(p)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f64) {
-        // SAFETY: four writable elements by the trait's contract.
-        unsafe { _mm256_storeu_pd(p, self.0) }
-    }
-    #[inline(always)]
-    unsafe fn add(self, o: Self) -> Self {
-        // SAFETY: AVX2 by the trait's contract; so below.
-        unsafe { F64x4(_mm256_add_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x4(_mm256_sub_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn mul(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x4(_mm256_mul_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn div(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x4(_mm256_div_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn max(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x4(_mm256_max_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn min(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x4(_mm256_min_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // SAFETY: FMA by the trait's contract.
-        unsafe { F64x4(_mm256_fmadd_pd(self.0, a.0, b.0)) }
-    }
     #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: as above.

@@ -2,73 +2,15 @@
 
 use std::arch::x86_64::*;
 
+use super::vector::vector;
 use super::{ROWS, Vector};
 
-/// Sixteen `f32`.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub struct F32x16(__m512);
+vector! {
+    /// Sixteen `f32`.
+    F32x16(__m512), f32, 16,
+    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps,
+    add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, div _mm512_div_ps, max _mm512_max_ps, min _mm512_min_ps;
 
-/// Eight `f64`.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub struct F64x8(__m512d);
-
-// SAFETY: every method needs AVX-512 F, DQ, BW and VL, which the trait asks of its callers.
-unsafe impl Vector for F32x16 {
-    type Elem = f32;
-    const LANES: usize = 16;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        // SAFETY: AVX-512 by the trait's contract.
-        unsafe { F32x16(_mm512_set1_ps(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: sixteen readable elements by the trait's contract.
-        unsafe { F32x16(_mm512_loadu_ps(p)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: sixteen writable elements by the trait's contract.
-        unsafe { _mm512_storeu_ps(p, self.0) }
-    }
-    #[inline(always)]
-    unsafe fn add(self, o: Self) -> Self {
-        // SAFETY: AVX-512 by the trait's contract; so below.
-        unsafe { F32x16(_mm512_add_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_sub_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn mul(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_mul_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn div(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_div_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn max(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_max_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn min(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_min_ps(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F32x16(_mm512_fmadd_ps(self.0, a.0, b.0)) }
-    }
     #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: as above.
@@ -178,61 +120,12 @@ unsafe impl Vector for F32x16 {
     }
 }
 
-// SAFETY: as for F32x16.
-unsafe impl Vector for F64x8 {
-    type Elem = f64;
-    const LANES: usize = 8;
+vector! {
+    /// Eight `f64`.
+    F64x8(__m512d), f64, 8,
+    _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_fmadd_pd,
+    add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd, max _mm512_max_pd, min _mm512_min_pd;
 
-    #[inline(always)]
-    unsafe fn splat(x: f64) -> Self {
-        // SAFETY: AVX-512 by the trait's contract.
-        unsafe { F64x8(_mm512_set1_pd(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f64) -> Self {
-        // SAFETY: eight readable elements by the trait's contract.
-        unsafe { F64x8(_mm512_loadu_pd(p)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f64) {
-        // SAFETY: eight writable elements by the trait's contract.
-        unsafe { _mm512_storeu_pd(p, self.0) }
-    }
-    #[inline(always)]
-    unsafe fn add(self, o: Self) -> Self {
-        // SAFETY: AVX-512 by the trait's contract; so below.
-        unsafe { F64x8(_mm512_add_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_sub_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn mul(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_mul_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn div(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_div_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn max(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_max_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn min(self, o: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_min_pd(self.0, o.0)) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // SAFETY: as above.
-        unsafe { F64x8(_mm512_fmadd_pd(self.0, a.0, b.0)) }
-    }
     #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: as above.

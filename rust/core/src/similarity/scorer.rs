@@ -167,7 +167,7 @@ fn lay_out(level: Level, documents: Values<'_>, queries: &[f32], dim: usize) -> 
     };
     #[cfg(target_arch = "x86_64")]
     {
-        use super::forms::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
+        use super::x86::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
         match (level, documents) {
             (Level::Avx512, Values::Bf16(_)) if is_x86_feature_detected!("avx512bf16") => {
                 return of::<Pairs>(queries, dim);
@@ -338,7 +338,7 @@ pub(super) mod tests {
         let want = of::<Floats<<f32 as Float>::Portable>>(&rounded, bfloats);
         #[cfg(target_arch = "x86_64")]
         {
-            use crate::similarity::forms::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
+            use crate::similarity::x86::{Pairs, Quads256, Quads512, Words128, Words256, Words512};
             assert_eq!(of::<Words128>(queries, bytes), contract);
             if Level::Avx2.is_supported() {
                 assert_eq!(of::<Words256>(queries, bytes), contract);

@@ -96,10 +96,11 @@ impl<V: Vector> Watch<V> {
     }
 
     #[inline(always)]
-    unsafe fn sweep(self) -> Sweep<V::Elem> {
+    unsafe fn sweep<const RULE: u8>(self) -> Sweep<V::Elem> {
         // SAFETY: by the caller's contract for the vector.
         unsafe {
-            let mass = [self.mass.sum(), V::Elem::ZERO];
+            let mass = if RULE == UNBALANCED { self.mass.sum() } else { V::Elem::ZERO };
+            let mass = [mass, V::Elem::ZERO];
             Sweep { error: self.error.sum(), largest: self.top.largest(), mass }
         }
     }
@@ -257,9 +258,12 @@ unsafe fn both<V: Vector, const RULE: u8>(
     unsafe {
         let of_u = half::<V, RULE>(cols, p.height, p.turned, v, p.a, p.row_offset, row_power, u);
         let of_v = half::<V, RULE>(rows, p.stride, p.kernel, u, p.b, p.col_offset, col_power, v);
-        let (of_u, of_v) = (of_u.sweep(), of_v.sweep());
-        let mass = [of_u.mass[0], of_v.mass[0]];
-        Sweep { error: of_u.error, largest: of_u.largest.max(of_v.largest), mass }
+        let largest = of_u.top.max(of_v.top).largest();
+        let mut sweep = Sweep { error: of_u.error.sum(), largest, mass: [V::Elem::ZERO; 2] };
+        if RULE == UNBALANCED {
+            sweep.mass = [of_u.mass.sum(), of_v.mass.sum()];
+        }
+        sweep
     }
 }
 
@@ -342,7 +346,7 @@ unsafe fn rows_rule<V: Vector, const RULE: u8>(
             }
             row += ROWS;
         }
-        watch.sweep()
+        watch.sweep::<RULE>()
     }
 }
 
@@ -404,7 +408,7 @@ unsafe fn finish<V: Vector>(
             };
             new.store(v.as_mut_ptr().add(c));
         }
-        watch.sweep()
+        watch.sweep::<UNBALANCED>()
     }
 }
 shells! { pub(super) fn run_finish(stride: usize, b: &[T], offset: &[T], rule: Rule<T>, v: &mut [T], t: &[T]) -> Sweep<T> = finish }

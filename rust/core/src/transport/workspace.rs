@@ -57,6 +57,8 @@ pub(crate) struct Workspace<T> {
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
     unmatched: f64,
+    /// Its number in the batch, for errors.
+    pub(super) problem: usize,
     /// For proximal steps of a problem in single precision.
     double: Option<Box<Workspace<f64>>>,
 }
@@ -162,6 +164,7 @@ impl<T: Float> Workspace<T> {
         level: Level,
         problem: usize,
     ) -> Result<()> {
+        self.problem = problem;
         self.marginals(a, b, options, problem)?;
         let (n, m, stride, block, grain) = (self.n(), self.m(), self.stride, self.block(), self.grain());
         if n == 0 || m == 0 {
@@ -297,7 +300,7 @@ impl<T: Float> Workspace<T> {
         let d = &mut *double;
         d.rows.clone_from(&self.rows);
         d.cols.clone_from(&self.cols);
-        d.parallel = self.parallel;
+        (d.parallel, d.problem) = (self.parallel, self.problem);
         d.reserve();
         let (n, m) = (self.n(), self.m());
         let copy = |to: &mut [f64], from: &[T]| to.iter_mut().zip(from).for_each(|(to, x)| *to = x.double());

@@ -291,7 +291,13 @@ def evaluate_run(
     run: dict[str, list[tuple[str, float]]], collection: Collection, measures: Sequence[str] = MEASURES
 ) -> Evaluation:
     """Score a run, as a search returns it; queries that it lacks count as 0."""
-    scores = {query: dict(found) for query, found in run.items()}
+    scores = {query: dict(found) for query, found in run.items() if found}
+    if not scores:
+        # A search that finds nothing, as one by words may, has a result: zero.
+        topics = sorted(collection.qrels, key=str.encode)
+        return Evaluation(
+            run, EvaluationResult.of(list(measures), topics, np.zeros((len(measures), len(topics))))
+        )
     return Evaluation(run, evaluate(collection.qrels, scores, measures, complete=True))
 
 

@@ -71,7 +71,10 @@ def build_info() -> dict[str, Any]:
 
 
 def set_num_threads(n: int) -> None:
-    """Use ``n`` threads in the native core; 0, the default, means one per available core.
+    """Use ``n`` threads in the native core.
+
+    0, the default, means as many as the environment variable ``OPTICAL_RS_NUM_THREADS`` says at import, or one per
+    available core.
 
     Results do not depend on it, bit for bit.
     """

@@ -222,7 +222,7 @@ def test_unbalanced_problems_far_from_zero_move_nothing_or_say_so(dtype, method)
     far = solve_batch(cost + dtype(1000), 0.05, reg_m=0.5, method=method)
     # Everything stays where it is, and is paid for.
     assert far.converged[0]
-    assert far.plan.sum() == 0
+    assert far.plan.sum() < 1e-30
     assert far.value[0] == pytest.approx(1.0)
     with pytest.raises(InputError, match="problem 0 has no plan in numbers"):
         solve_batch(cost - dtype(4000), 0.05, reg_m=0.5, method=method)

@@ -32,7 +32,7 @@ pub use float::Float;
 pub use peak::multiply_adds_per_second;
 pub use portable::Lanes;
 pub use vector::Vector;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "similarity"))]
 pub(crate) use {avx2::F32x8, avx512::F32x16};
 
 /// Rows that a kernel handles at a time; [`Vector::sum8`] reduces that many accumulators at once.

@@ -27,56 +27,59 @@ unsafe fn admit<V: Vector>(
     // SAFETY: the module's contract, and the lengths asserted above: whole vectors of the source lie
     // before `m`, the rest is copied as a slice.
     unsafe {
-        let one = V::splat(V::Elem::ONE);
-        let infinity = V::splat(V::Elem::INFINITY);
-        let zero = V::splat(V::Elem::ZERO);
-        let (mut numbers, mut infinite, mut lost) = (one, zero, zero);
+        let (zero, infinity) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::INFINITY));
+        // 0 times what is no finite number makes these no number: of the costs as given, and less the shift.
+        let (mut given, mut shifted) = (zero, zero);
         let whole = m - m % V::LANES;
         for (i, shift) in shift.iter_mut().enumerate() {
             let to = cost.as_mut_ptr().add(i * stride);
-            let (from, step) = if from_source {
+            let from = if from_source {
                 let at = source.as_ptr().add(i * source_stride);
                 // The same row of the next problem, most likely: it comes while this one is worked on.
                 crate::simd::prefetch_row(at.wrapping_add(source.len()), m);
-                (at, source_stride)
+                at
             } else {
-                (to.cast_const(), stride)
+                to.cast_const()
             };
-            debug_assert!(step >= m);
             let mut low = infinity;
             for c in (0..whole).step_by(V::LANES) {
                 let raw = V::load(from.add(c));
                 raw.store(to.add(c));
-                numbers = numbers.min(one.keep_ge(raw, raw));
-                infinite = infinite.max(one.keep_ge(raw, infinity));
+                given = raw.fma(zero, given);
                 low = raw.min(low);
             }
             let mut low = low.smallest();
             for c in whole..m {
                 let raw = *from.add(c);
                 *to.add(c) = raw;
-                let all = V::splat(raw);
-                numbers = numbers.min(one.keep_ge(all, all));
-                infinite = infinite.max(one.keep_ge(all, infinity));
+                given = V::splat(raw).fma(zero, given);
                 low = raw.min(low);
             }
             for c in m..stride {
                 *to.add(c) = V::Elem::INFINITY;
             }
-            if low == V::Elem::NEG_INFINITY {
+            if low == V::Elem::NEG_INFINITY || low < V::Elem::LOWEST * V::Elem::of(0.5) {
                 return None;
             }
             *shift = if low == V::Elem::INFINITY { V::Elem::ZERO } else { low };
             let by = V::splat(*shift);
             for c in (0..stride).step_by(V::LANES) {
-                let raw = V::load(to.add(c));
-                let x = raw.sub(by);
-                lost = lost.max(one.keep_ge(x, infinity).sub(one.keep_ge(raw, infinity)));
+                let x = V::load(to.add(c)).sub(by);
                 x.store(to.add(c));
+                if c < whole {
+                    shifted = x.fma(zero, shifted);
+                }
+            }
+            for c in whole..m {
+                shifted = V::splat(*to.add(c)).fma(zero, shifted);
             }
         }
-        let good = numbers.smallest() == V::Elem::ONE && lost.largest() == V::Elem::ZERO;
-        good.then(|| infinite.largest() > V::Elem::ZERO)
+        if given.sum() == V::Elem::ZERO {
+            return (shifted.sum() == V::Elem::ZERO).then_some(false);
+        }
+        // Something is not finite: an edge that +∞ forbids, or no number.
+        let real = |i: usize| &cost[i * stride..][..m];
+        (0..rows).all(|i| real(i).iter().all(|x| !x.double().is_nan())).then_some(true)
     }
 }
 shells! { pub(super) fn run_admit(m: usize, stride: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T]) -> Option<bool> = admit }

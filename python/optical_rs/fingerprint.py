@@ -23,11 +23,20 @@ def of_settings(settings: Any) -> str:
 
     Examples
     --------
-    >>> of_settings({"a": 1, "b": [2.0]}) == of_settings({"b": [2.0], "a": 1})
+    >>> of_settings({"a": 1, "b": [2.0]}) == of_settings({"b": [2], "a": 1.0})
     True
     """
-    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(_numbers(settings), sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _numbers(value: Any) -> Any:
+    """A value in which 6 and 6.0 are the same number."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def of_texts(texts: Iterable[str]) -> str:

@@ -291,6 +291,63 @@ def test_students_are_kept_as_asked(recipe, tmp_path):
         run(recipe, tmp_path, keep="best", overwrite=True)
 
 
+def test_dev_queries_are_those_of_no_collection_that_is_asked(recipe, tmp_path):
+    from optical_rs.experiment.bench import Workbench
+
+    dev = tmp_path / "dev"
+    shutil.copytree(tmp_path / "collections" / "ny", dev)
+    (dev / "queries.tsv").write_text("".join(f"q{i}\t{f} lero\n" for i, (f, _) in enumerate(PAIRS)))
+    recipe |= {"dev_collection": str(dev), "out_of_domain": {}}
+    assert Workbench(read(recipe, tmp_path), tmp_path / "out").dev("ny")[0] is not None
+    recipe["collections"] = {"dev-too": str(dev)}
+    with pytest.raises(InputError, match="has queries that systems are tested on"):
+        Workbench(read(recipe, tmp_path), tmp_path / "out").dev("ny")
+
+
+def test_a_student_of_both_sides_is_its_own_partner(recipe, tmp_path):
+    recipe |= {"out_of_domain": {}, "seeds": 1, "languages": {"low": ["ny"]}}
+    recipe["systems"]["hybrid"] = {"loss": "retrieval", "alpha": 0.5}
+    report, failures, _ = run(recipe, tmp_path, keep="all")
+    assert failures == []
+    folder = tmp_path / "out" / "hybrid" / "ny-0"
+    assert "teacher" not in json.loads((folder / "optical.json").read_text())
+    found = optical_rs.evaluate_student(
+        folder, str(tmp_path / "collections" / "ny"), cache=tmp_path / "cache"
+    )
+    assert found.result.mean["map"] == pytest.approx(
+        report["measures"]["in-domain"]["map"]["hybrid"]["ny"]["mean"], abs=1e-4
+    )
+
+
+def test_cells_are_not_put_on_those_of_another_recipe(recipe, tmp_path):
+    run(recipe, tmp_path)
+    plain = {k: v for k, v in recipe.items() if k not in ("languages", "seeds", "out_of_domain")}
+    plain |= {"bitext": str(tmp_path / "ny.tsv"), "collection": str(tmp_path / "collections" / "ny")}
+    with pytest.raises(InputError, match="zero-shot is not of a run"):
+        run(plain, tmp_path, overwrite=True)
+    assert (tmp_path / "out" / "zero-shot" / "ny-0" / "optical.json").exists()
+
+
+def test_what_was_taken_over_is_not_made_stale(recipe, tmp_path):
+    recipe |= {"seeds": 1, "out_of_domain": {}}
+    recipe["systems"]["g"] = {"loss": "greedy"}
+    run(recipe, tmp_path)
+    (tmp_path / "out").rename(tmp_path / "other")
+    recipe["systems"]["g"] = {"loss": "pooled-mse"}
+    run(recipe, tmp_path)
+    recipe["systems"]["g"] = {"loss": "greedy"}
+    report, _, said = run(recipe, tmp_path, overwrite=True, reuse=tmp_path / "other")
+    assert said[:2] == [f"2 cells taken from {tmp_path / 'other'}", "4 cells, 4 of them done"]
+    assert set(report["measures"]["in-domain"]["map"]) == {"zero-shot", "g"}
+
+
+def test_how_tokens_are_kept_is_part_of_a_result(recipe, tmp_path):
+    recipe |= {"seeds": 1, "out_of_domain": {}}
+    run(recipe, tmp_path)
+    with pytest.raises(InputError, match=r"other settings \(token_dtype\)"):
+        run(recipe | {"token_dtype": "int8"}, tmp_path)
+
+
 def test_two_runs_in_one_folder(recipe, tmp_path):
     import filelock
 
@@ -529,6 +586,12 @@ def test_the_command(recipe, tmp_path, capsys):
         ),
         ({"systems": {"zero-shot": {"loss": "greedy", "schedule": 1}}}, "expected a list of stages"),
         ({"systems": {"a/b": {}}}, "not usable as the name of a folder"),
+        ({"collection": "c/{lang}"}, "collection: expected no other place than"),
+        (
+            {"systems": {"zero-shot": {"loss": "greedy", "interpolate": "half"}}},
+            "interpolate: expected a share",
+        ),
+        ({"systems": {"f": {"method": "fusion", "of": ["f", "f"]}}}, "'f' is a fusion itself"),
     ],
 )
 def test_bad_recipes(recipe, tmp_path, change, message):

@@ -271,9 +271,11 @@ def test_idf_marginals(teacher, store, pairs, tmp_path):
 
     student = student_of(teacher)
     idf = {
-        "student_idf": inverse_document_frequency(student, [f for f, _ in pairs]),
+        "student_idf": inverse_document_frequency(student, [f for f, _ in pairs], ["query : "]),
         "teacher_idf": TeacherWeights(teacher, [e for _, e in pairs]),
     }
+    # The prompt's tokens are in every sentence, as [CLS] is.
+    assert idf["teacher_idf"][0][:3].tolist() == [1.0, 1.0, 1.0]
     assert [len(idf["teacher_idf"][i]) for i in range(12)] == [len(store[i]) for i in range(12)]
     loss = OpticalLoss(student, store, marginals="idf", **idf)
     features, labels = batch(student, pairs)

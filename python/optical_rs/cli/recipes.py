@@ -172,6 +172,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
     if training:
         changes["training"] = training
     if system:
+        changes |= {"baseline": "", "translation": []}
         changes["systems"] = {"zero-shot": None, str(system["loss"]).rpartition(":")[2]: system}
     if file:
         return read_recipe(file, changes), find_recipe(file).stem

@@ -13,6 +13,7 @@ from sentence_transformers import MultiVectorEncoder
 from .. import fingerprint
 from ..data import Bitext, Collection, load_bitext, load_collection, stream_documents
 from ..data.collection import splits_of
+from ..data.sources.known_item import normal
 from ..errors import InputError
 from ..models import RECORD, is_late_interaction, pooled_encoder
 from ..retrieval import (
@@ -26,8 +27,8 @@ from ..training import Anchor, Distillation
 from ..training.anchor import check_anchor, read_anchor
 from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
 from ..training.mixture import mix
-from ..training.teacher import check_models, prepare_start, prepare_teacher, teacher_identity
-from .recipe import DEV, DISTILLATION, IN_DOMAIN, PAIRS, RETRIEVAL, WEIGHTED, Recipe
+from ..training.teacher import check_models, prepare_start, prepare_teacher, start_identity, teacher_identity
+from .recipe import DEV, DISTILLATION, PAIRS, RETRIEVAL, WEIGHTED, Recipe
 
 #: Documents that a head is fitted on at most, and at least unless a recipe asks for them.
 HEAD_TEXTS, HEAD_LEAST = 20_000, 500
@@ -133,6 +134,17 @@ class Workbench:
         made_of = json.loads(file.read_text(encoding="utf-8")).get("made_of")
         wanted = teacher_identity(self.recipe.teacher, self.recipe.dim, self._head_texts)
         return "made" if made_of == wanted else "other"
+
+    def start_state(self) -> str:
+        """As :meth:`teacher_state`, of an encoder that is matched to the teacher."""
+        spec = self.recipe.student
+        if not spec or is_late_interaction(spec, "student"):
+            return "made"
+        file = self.folder / "start" / RECORD
+        if not file.exists():
+            return "missing"
+        made_of = json.loads(file.read_text(encoding="utf-8")).get("made_of")
+        return "made" if made_of == start_identity(spec, self.teacher, self._head_texts) else "other"
 
     @functools.cached_property
     def prints(self) -> tuple[str, str]:
@@ -258,8 +270,8 @@ class Workbench:
         return held, left
 
     def _is_tested(self, dev: Collection, language: str) -> bool:
-        test = self.collections(language).get(IN_DOMAIN)
-        return test is not None and bool(set(dev.queries.values()) & set(test.queries.values()))
+        tested = self.collections(language).values()
+        return any(set(dev.queries.values()) & set(test.queries.values()) for test in tested)
 
     # Systems
 
@@ -284,7 +296,7 @@ class Workbench:
             loss=options["loss"],
             loss_options={k: v for k, v in options.items() if k not in (*DISTILLATION, *PAIRS, "loss")},
             side=recipe.side,
-            order=own.pop("order", "pure" if options.get("joint") else "mixed"),
+            order=own.pop("order", "pure" if options.get("joint") and recipe.side != "both" else "mixed"),
             freeze_embeddings=recipe.freeze_embeddings,
             dropout=recipe.dropout,
             training=training,
@@ -297,8 +309,10 @@ class Workbench:
         if made.chooses and len(languages) == 1:
             dev, left = self.dev(languages[0])
             if left:
-                kept = [i for i, text in enumerate(pairs.english) if text not in left]
-                pairs = Bitext(pairs.name, [pairs.foreign[i] for i in kept], [pairs.english[i] for i in kept])
+                # Also what differs in no more than case and punctuation, in other bitexts of the system.
+                near = {normal(text) for text in left}
+                kept = [i for i, text in enumerate(pairs.english) if normal(text) not in near]
+                pairs = pairs.choose(kept)
                 groups = [groups[i] for i in kept]
         return made, pairs, groups, dev
 

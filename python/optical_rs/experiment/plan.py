@@ -52,9 +52,12 @@ class Plan:
             bench, options = self.bench, self.bench.recipe.systems[cell.system]
             if options.get("loss"):
                 content: list[Any] = [identity(bench, cell), options.get("interpolate", 1.0)]
+                content.append(bench.english.dtype)
             else:
                 content = [{k: v for k, v in options.items() if k not in ("languages", "seeds", "of")}]
-                content += [bench.side, *bench.prints, *content_of_method(bench, cell)]
+                content += [bench.side, *bench.prints, *content_of_method(bench, cell), bench.english.dtype]
+                if Path(options.get("translator", "")).is_dir():
+                    content.append(fingerprint.of_files(options["translator"]))
                 if options["method"] in OF_BITEXT:
                     pairs, _ = bench.training_pairs(options, [cell.language])
                     content += [cell.seed, fingerprint.of_texts([*pairs.foreign, *pairs.english])]
@@ -96,8 +99,12 @@ class Plan:
             if record and record.get("made_of") != self.identity(cell):
                 found.append(cell)
             elif not record and mark.exists():
-                made_of = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
-                if made_of != identity(self.bench, cell):
+                try:
+                    made_of = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
+                except ValueError:
+                    made_of = None
+                trained = self.bench.recipe.systems[cell.system].get("loss")
+                if not trained or made_of != identity(self.bench, cell):
                     found.append(cell)
         return found
 
@@ -138,12 +145,12 @@ def refuse_foreign(plan: Plan) -> None:
     for cell in (cell for group in plan.groups for cell in group):
         own = folder / cell.path
         ours = any((own / name).exists() for name in (RECORD, MARK, "evaluation"))
-        if own.is_file() or (own.is_dir() and any(own.iterdir()) and not ours and not _holds_cells(own)):
+        if own.is_file() or (own.is_dir() and any(own.iterdir()) and (not ours or _holds_cells(own))):
             raise InputError(f"output: {own} is not of a run; choose another folder")
 
 
 def _holds_cells(folder: Path) -> bool:
-    """Whether a system's folder has those of its languages and seeds in it."""
+    """Whether there are folders of languages and seeds in a folder, which belong to another recipe."""
     return any((child / name).exists() for child in folder.iterdir() for name in (RECORD, MARK, "evaluation"))
 
 

@@ -105,6 +105,13 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         )
     if not recipe.bitext:
         raise InputError(f"{where}: bitext: expected sentence pairs, got nothing; see docs/data.md")
+    for name in ("bitext", "collection", "dev_collection"):
+        try:
+            getattr(recipe, name).format(language="")
+        except (KeyError, IndexError, ValueError):
+            raise InputError(
+                f"{where}: {name}: expected no other place than {{language}}, got '{getattr(recipe, name)}'"
+            ) from None
     names = recipe.every_language
     if len(set(names)) != len(names):
         raise InputError(f"{where}: languages: a language is in two groups")
@@ -174,7 +181,8 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
             raise InputError(f"{where} has no option '{key}'{closest(key, valid)}")
     if options.get("order", "mixed") not in ORDERS:
         raise InputError(f"{where}: unknown order '{options['order']}'{closest(options['order'], ORDERS)}")
-    if not 0 < options.get("interpolate", 1.0) <= 1:
+    share = options.get("interpolate", 1.0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(f"{where}: interpolate: expected a share in 0..1, got {options['interpolate']}")
     arguments.check(options.get("training") or {}, f"{where}: training")
     if options.get("anchor") is not None:
@@ -191,6 +199,8 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     for other in options.get("of") or []:
         if other not in recipe.systems:
             raise InputError(f"{where}: of: no system '{other}'{closest(other, recipe.systems)}")
+        if (recipe.systems[other] or {}).get("method") == "fusion":
+            raise InputError(f"{where}: of: '{other}' is a fusion itself; name what it is made of")
     if method == "fusion":
         _check_fusion(recipe, where, options)
     if method == "oracle":
@@ -234,6 +244,10 @@ def _check_mixture(where: str, options: Mapping[str, Any]) -> None:
     else:
         stages = [options["proportions"]] if options.get("proportions") is not None else []
     for shares in stages:
+        if "proportions" in options and isinstance(shares, list) and shares and not shares[0] > 0:
+            raise InputError(
+                f"{where}: proportions: expected a share above 0 of the first bitext, got {shares!r}"
+            )
         if not isinstance(shares, list) or len(shares) != bitexts:
             name = "schedule" if "schedule" in options else "proportions"
             raise InputError(f"{where}: {name}: expected {bitexts}, one for each bitext, got {shares!r}")

@@ -231,7 +231,8 @@ def restrict(
         kept = {*systems, *(part for name in systems for part in recipe.systems[name].get("of", ()))}
         if recipe.baseline not in kept:
             # Comparisons need it where it costs no training; otherwise the first one that was asked for serves.
-            if recipe.systems[recipe.baseline].get("loss"):
+            options = recipe.systems[recipe.baseline]
+            if options.get("loss") or options.get("of"):
                 recipe.baseline = systems[0]
             kept.add(recipe.baseline)
         recipe.systems = {name: o for name, o in recipe.systems.items() if name in kept}

@@ -28,7 +28,7 @@ from ..training import arguments
 from ..training.fit import MARK
 from .bench import Workbench
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
-from .recipe import Cell, Recipe
+from .recipe import RETRIEVAL, Cell, Recipe
 from .report import write_report
 from .trained import Made, evaluate_cell, kept_student, train_cells
 from .untrained import ask, chosen
@@ -125,7 +125,7 @@ def run(
 
 def _told(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
     """Say what would be made, and make nothing."""
-    known = plan.bench.teacher_state() == "made"
+    known = plan.bench.teacher_state() == "made" and plan.bench.start_state() == "made"
     done = [known and all(plan.is_done(cell) for cell in group) for group in plan.groups]
     for group, is_done in zip(plan.groups, done, strict=True):
         say(f"{'done' if is_done else 'to do':6} {'; '.join(map(str, group))}")
@@ -148,18 +148,20 @@ def _locked(
     refuse_foreign(plan)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
     resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
-    if (
-        not overwrite
-        and bench.teacher_state() == "other"
-        and any(plan.record(c) for g in plan.groups for c in g)
-    ):
-        raise InputError(other_settings(folder, resolved))
+    if not overwrite and any(plan.record(c) for g in plan.groups for c in g):
+        other = bench.teacher_state()
+        if other == "other" or (other == "made" and bench.start_state() == "other"):
+            raise InputError(other_settings(folder, resolved))
     with state.main_process_first():
         bench.prints  # noqa: B018 - models are made by one process, and loaded by the others
     stale = plan.stale()
     if stale and not (overwrite or report_only):
         raise InputError(other_settings(folder, resolved))
     state.wait_for_everyone()
+    if state.is_main_process and not report_only:
+        for cell in stale:
+            shutil.rmtree(folder / cell.path)
+        write_json(folder / CONFIG, resolved)
     if reuse is not None and not report_only and state.is_main_process:
         say(f"{adopt(plan, reuse)} cells taken from {reuse}")
     state.wait_for_everyone()
@@ -168,11 +170,6 @@ def _locked(
     say(f"{len(every)} cells, {sum(plan.is_done(cell) for cell in every)} of them done")
     failures: list[str] = []
     if not report_only:
-        if state.is_main_process:
-            for cell in stale:
-                shutil.rmtree(folder / cell.path)
-            write_json(folder / CONFIG, resolved)
-        state.wait_for_everyone()
         failures = _make(plan, todo, say)
     state.wait_for_everyone()
     if not state.is_main_process:
@@ -267,7 +264,10 @@ def write_cell(plan: Plan, made: Made) -> None:
         "build": build_info(),
         "versions": versions(),
     }
-    if made.student is not None and plan.keep != "none" and not (target / "modules.json").exists():
+    if options.get("loss") == RETRIEVAL:
+        # Both sides were trained: the student is its own partner.
+        del content["teacher"], content["teacher_fingerprint"]
+    if made.student is not None and plan.keep != "none":
         made.student.save_pretrained(str(target))
         content["fingerprint"] = fingerprint.of_model(made.student)
     target.mkdir(parents=True, exist_ok=True)
@@ -294,6 +294,8 @@ def keep_best(plan: Plan, say: Callable[[str], None]) -> None:
 
 def drop_student(folder: Path) -> None:
     """Remove a checkpoint from a cell's folder; results and record stay."""
+    # First what says that there is one: whenever this is interrupted, half a checkpoint is none.
+    (folder / "modules.json").unlink(missing_ok=True)
     for file in list(folder.iterdir()):
         if file.name == "evaluation" or file.name == RECORD:
             continue

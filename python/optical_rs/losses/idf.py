@@ -1,6 +1,6 @@
 """Token weights by inverse document frequency, with sentences as documents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,16 +10,24 @@ from sentence_transformers import MultiVectorEncoder
 BATCH = 4096
 
 
-def inverse_document_frequency(model: MultiVectorEncoder, texts: Iterable[str]) -> np.ndarray:
+def inverse_document_frequency(
+    model: MultiVectorEncoder, texts: Sequence[str], prompts: Sequence[str] = ("",)
+) -> np.ndarray:
     """``log((1 + N) / (1 + df)) + 1`` of every token id of a model: (vocabulary,) float64.
 
     Parameters
     ----------
     model : MultiVectorEncoder
         Its tokenizer cuts the texts.
-    texts : iterable of str
+    texts : sequence of str
         N sentences; df counts those that an id occurs in.
+    prompts : sequence of str
+        What is put before every sentence, in each role: its tokens are in all of them, and weigh 1.
     """
+    return np.min([_of_one_role(model, texts, prompt) for prompt in prompts], axis=0)
+
+
+def _of_one_role(model: MultiVectorEncoder, texts: Sequence[str], prompt: str) -> np.ndarray:
     frequency = np.zeros(model[0].auto_model.get_input_embeddings().num_embeddings)
     count = 0
     batch: list[str] = []
@@ -31,7 +39,7 @@ def inverse_document_frequency(model: MultiVectorEncoder, texts: Iterable[str]) 
             frequency[np.unique(ids)] += 1
 
     for text in texts:
-        batch.append(text)
+        batch.append(prompt + text)
         count += 1
         if len(batch) == BATCH:
             add()
@@ -58,7 +66,8 @@ class TeacherWeights(Sequence):
 
     def __init__(self, teacher: MultiVectorEncoder, texts: Sequence[str], sides: Sequence[str] = ("query",)):
         self.teacher, self.texts, self.sides = teacher, texts, tuple(sides)
-        self.weight = inverse_document_frequency(teacher, texts)
+        prompts = [teacher.prompts.get(side) or "" for side in self.sides]
+        self.weight = inverse_document_frequency(teacher, texts, prompts)
 
     def __len__(self) -> int:
         return len(self.texts) * len(self.sides)

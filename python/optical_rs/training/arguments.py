@@ -117,7 +117,9 @@ def check(training: Mapping[str, Any], where: str) -> None:
 
 def what_counts(training: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a student's weights depend on, besides the seed."""
-    return {key: value for key, value in sorted(training.items()) if key not in _ASIDE}
+    # YAML reads a plain no as false.
+    words = {k: "no" for k in ("eval_strategy", "save_strategy") if training.get(k) is False}
+    return {key: value for key, value in sorted({**training, **words}.items()) if key not in _ASIDE}
 
 
 def made(options: Mapping[str, Any]) -> TrainingArguments:

@@ -10,11 +10,13 @@ from typing import Any
 from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, Collection, load_bitext
+from ..errors import InputError
 from ..models import PACKAGED
 from ..retrieval import TokenCache
 from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
+from .fit import MARK
 from .teacher import check_models, prepare_start, prepare_teacher
 from .trained import save_student
 
@@ -108,6 +110,10 @@ def distil(
     pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
     head_text = pairs.english if head_text is None else list(head_text)
     folder = None if output is None else Path(output)
+    if folder is not None:
+        unfinished = folder / "checkpoints"
+        if unfinished.exists() and not (unfinished / MARK).exists():
+            raise InputError(f"output: {unfinished} holds files that are not of a run; choose another folder")
     if isinstance(teacher, MultiVectorEncoder):
         model, path = teacher, ""
         begin = prepare_start(student, model, head_text, None)

@@ -110,7 +110,11 @@ class Distillation:
             raise InputError(f"order: expected one of {', '.join(ORDERS)}, got {self.order!r}")
         if self.anchor is not None and not isinstance(self.anchor, Anchor):
             raise InputError(f"anchor: expected an Anchor, got {self.anchor!r}")
-        if not 0 < self.interpolate <= 1:
+        if self.side == "both" and (self.order != "mixed" or self.schedule):
+            raise InputError("side: 'both' goes with mixed batches, without order and schedule")
+        if self.freeze_layers and self.adapter_rank:
+            raise InputError("freeze_layers: goes with training of all weights, not with adapter_rank")
+        if not isinstance(self.interpolate, int | float) or not 0 < self.interpolate <= 1:
             raise InputError(f"interpolate: expected a share in 0..1, got {self.interpolate}")
         arguments.check(self.training, "training")
         if self.loss != RETRIEVAL:
@@ -167,6 +171,8 @@ class Distillation:
                 "bitext": fingerprint.of_texts([*bitext.foreign, *bitext.english]),
                 "groups": fingerprint.of_texts(groups),
                 "dev": content_of(dev) if dev is not None and self.chooses else None,
+                # Every process adds to the batch.
+                "processes": PartialState().num_processes,
             }
         )
 
@@ -175,7 +181,8 @@ class Distillation:
         """Whether the best checkpoint is taken by dev queries."""
         training = {**arguments.defaults(), **self.training}
         steps = {str(training[k]).lower() for k in ("eval_strategy", "save_strategy")}
-        return self.resumable and bool(training["load_best_model_at_end"]) and not steps & {"no", "false"}
+        wanted = bool(training["load_best_model_at_end"]) and not steps & {"no", "false"}
+        return self.resumable and wanted and self.loss != RETRIEVAL
 
     def run(
         self,
@@ -281,6 +288,9 @@ class Distillation:
             if self.adapter_rank:
                 merge_adapters(student)
         student.eval()
+        if self.loss == RETRIEVAL:
+            # Both sides were trained: the student is its own partner.
+            return Trained(student, start, record, None, None, self.side)
         return Trained(student, start, record, teacher, english.fingerprint, self.side)
 
     def _anchored(
@@ -304,7 +314,8 @@ class Distillation:
         tokens = parts[0] if len(parts) == 1 else parts[0].joined(parts[1])
         options = dict(self.loss_options)
         if options.get("marginals") == "idf":
-            options["student_idf"] = inverse_document_frequency(student, bitext.foreign)
+            before = [student.prompts.get(side) or "" for side in sides]
+            options["student_idf"] = inverse_document_frequency(student, bitext.foreign, before)
             options["teacher_idf"] = TeacherWeights(english.model, texts, sides)
         loss: Any = resolve_loss(self.loss)(student, tokens, **options)
         if held is not None:

@@ -16,6 +16,7 @@ from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
+from ..files import write_json
 from ..progress import quiet
 from .anchor import AnchoredLoss, CountSteps
 from .arguments import made
@@ -151,7 +152,7 @@ def claim(folder: Path, identity: str) -> None:
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
             folder.mkdir(parents=True, exist_ok=True)
-            mark.write_text(json.dumps({"made_of": identity}) + "\n", encoding="utf-8")
+            write_json(mark, {"made_of": identity})
     state.wait_for_everyone()
 
 

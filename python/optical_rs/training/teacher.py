@@ -78,10 +78,15 @@ def prepare_start(
         return load_model(spec, argument="student")
     if folder is None:
         return late_interaction(spec, fit_on=texts, match=teacher)
-    made_of = fingerprint.of_settings(
+    made_of = start_identity(spec, teacher, texts)
+    return _kept(folder, made_of, lambda: late_interaction(spec, fit_on=texts, match=teacher), "student")
+
+
+def start_identity(spec: str, teacher: MultiVectorEncoder, texts: Sequence[str]) -> str:
+    """The content hash of what a matched encoder is made of."""
+    return fingerprint.of_settings(
         [_REVISION, _content(spec), fingerprint.of_model(teacher), fingerprint.of_texts(texts)]
     )
-    return _kept(folder, made_of, lambda: late_interaction(spec, fit_on=texts, match=teacher), "student")
 
 
 def _content(spec: str) -> str:
@@ -107,6 +112,8 @@ def _kept(
     except (OSError, ValueError):
         known = None
     if known != made_of:
+        if folder.is_dir() and any(folder.iterdir()) and not record.exists():
+            raise InputError(f"output: {folder} holds files that are not of a run; choose another folder")
         unfinished = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         model = make()

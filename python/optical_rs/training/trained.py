@@ -1,7 +1,6 @@
 """A student after training, and what is written of it."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
+from ..files import write_json
 from ..models import RECORD, interpolate
 
 
@@ -25,16 +25,17 @@ class Trained:
         What it was before.
     record : dict
         ``pairs``, ``steps``, ``train_seconds``, ``pairs_per_second``, and ``dev_map`` where dev queries chose.
-    teacher : MultiVectorEncoder
-    teacher_fingerprint : str
+    teacher : MultiVectorEncoder or None
+        None where both sides were trained: the student is its own partner.
+    teacher_fingerprint : str or None
     side : str
     """
 
     student: MultiVectorEncoder
     start: MultiVectorEncoder
     record: dict[str, Any]
-    teacher: MultiVectorEncoder
-    teacher_fingerprint: str
+    teacher: MultiVectorEncoder | None
+    teacher_fingerprint: str | None
     side: str
 
     def __post_init__(self) -> None:
@@ -54,10 +55,13 @@ class Trained:
         interpolate(self.student, self.start, share)
         self.student.optical_record = {
             **self.record,
-            "teacher": self.teacher,
-            "teacher_fingerprint": self.teacher_fingerprint,
             "side": self.side,
         }
+        if self.teacher is not None:
+            self.student.optical_record |= {
+                "teacher": self.teacher,
+                "teacher_fingerprint": self.teacher_fingerprint,
+            }
         return self.student
 
 
@@ -67,18 +71,21 @@ def save_student(
     """Write a checkpoint and, last, the record of what made it."""
     folder.mkdir(parents=True, exist_ok=True)
     student.save_pretrained(str(folder))
-    if not teacher:
-        teacher = str(folder / "teacher")
-        trained.teacher.save_pretrained(teacher)
-    local = os.path.isdir(teacher)
+    partner: dict[str, Any] = {}
+    if trained.teacher is not None:
+        if not teacher:
+            teacher = str(folder / "teacher")
+            trained.teacher.save_pretrained(teacher)
+        local = os.path.isdir(teacher)
+        partner = {
+            "teacher": os.path.relpath(Path(teacher).resolve(), folder.resolve()) if local else teacher,
+            "teacher_fingerprint": trained.teacher_fingerprint,
+        }
     content = {
-        "teacher": os.path.relpath(Path(teacher).resolve(), folder.resolve()) if local else teacher,
-        "teacher_fingerprint": trained.teacher_fingerprint,
+        **partner,
         "fingerprint": fingerprint.of_model(student),
         "side": trained.side,
         "system": dict(about),
         **trained.record,
     }
-    temporary = folder / (RECORD + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / RECORD)
+    write_json(folder / RECORD, content)

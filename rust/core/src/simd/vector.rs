@@ -6,7 +6,7 @@ use super::{Float, ROWS};
 ///
 /// # Safety
 /// Every method needs the instruction set of the implementing type: call them only from a function
-/// with the `#[target_feature]`s of the matching [`Level`](super::Level). `load` and `store` need `LANES` readable
+/// with the `#[target_feature]`s of the matching [`super::Level`](super::Level). `load` and `store` need `LANES` readable
 /// or writable elements at the pointer (no alignment). Everything is `#[inline(always)]` so that it
 /// melts into the shell that has the features.
 #[allow(clippy::missing_safety_doc)]

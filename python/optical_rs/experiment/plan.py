@@ -56,8 +56,9 @@ class Plan:
             else:
                 content = [{k: v for k, v in options.items() if k not in ("languages", "seeds", "of")}]
                 content += [bench.side, *bench.prints, *content_of_method(bench, cell), bench.english.dtype]
-                if Path(options.get("translator", "")).is_dir():
-                    content.append(fingerprint.of_files(options["translator"]))
+                translator = options.get("translator")
+                if translator and Path(translator).is_dir():
+                    content.append(fingerprint.of_files(translator))
                 if options["method"] in OF_BITEXT:
                     pairs, _ = bench.training_pairs(options, [cell.language])
                     content += [cell.seed, fingerprint.of_texts([*pairs.foreign, *pairs.english])]

@@ -233,7 +233,9 @@ def _seconds(
     for cell in cells:
         seconds.setdefault(cell["system"], []).append(records[cell["path"]].get("cell_seconds", 0.0))
     report["cell_seconds"] = {name: {"mean": float(np.mean(s)), "max": max(s)} for name, s in seconds.items()}
-    trained = [r for r in records.values() if r.get("train_seconds")]
+    # Systems that differ in interpolation alone have one training, and its record.
+    once = {(r["train_seconds"], r["steps"]): r for r in records.values() if r.get("train_seconds")}
+    trained = list(once.values())
     total = sum(r["train_seconds"] for r in trained)
     report["train_seconds"] = total
     pairs = sum(r["pairs_per_second"] * r["train_seconds"] for r in trained)

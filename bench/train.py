@@ -18,7 +18,7 @@ from datasets import Dataset
 from optical_rs.data import load_bitext
 from optical_rs.losses import BitextLoss, OpticalLoss
 from optical_rs.models import PACKAGED, freeze_word_embeddings, set_dropout, student_of, use_plain_attention
-from optical_rs.retrieval import TokenCache
+from optical_rs.token_cache import TokenCache
 from optical_rs.training.arguments import bf16_is_fast
 from optical_rs.training.batches import LengthBucketBatchSampler
 from optical_rs.training.teacher import prepare_teacher

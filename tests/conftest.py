@@ -148,7 +148,7 @@ def m2m100(tmp_path_factory):
 @pytest.fixture
 def store(teacher, tmp_path):
     """The teacher's tokens of the English sentences."""
-    from optical_rs.retrieval import TokenCache
+    from optical_rs.token_cache import TokenCache
 
     return TokenCache(teacher, tmp_path / "tokens").tokens([e for _, e in PAIRS], "query")
 

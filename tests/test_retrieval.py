@@ -9,19 +9,20 @@ from optical_rs.similarity import TokenStore, search
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
-from optical_rs import retrieval  # noqa: E402
+from optical_rs import retrieval, token_cache  # noqa: E402
 from optical_rs.data import Collection  # noqa: E402
 from optical_rs.models import load_model, student_of  # noqa: E402
-from optical_rs.retrieval import StoredTokens, TokenCache, encode, evaluate_pair, search_tokens  # noqa: E402
+from optical_rs.retrieval import encode, evaluate_pair, search_tokens  # noqa: E402
+from optical_rs.token_cache import StoredTokens, TokenCache  # noqa: E402
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """How many texts were encoded."""
     seen = []
-    own = retrieval._without_expansion
+    own = token_cache._without_expansion
     monkeypatch.setattr(
-        retrieval, "_without_expansion", lambda m, texts, *a: seen.append(len(texts)) or own(m, texts, *a)
+        token_cache, "_without_expansion", lambda m, texts, *a: seen.append(len(texts)) or own(m, texts, *a)
     )
     return seen
 
@@ -68,8 +69,8 @@ def test_another_model_with_the_same_head_has_a_cache_of_its_own(teacher, pairs,
 
 
 def test_what_was_encoded_survives_a_kill(teacher, pairs, tmp_path, counted, monkeypatch):
-    monkeypatch.setattr(retrieval, "PART", 4)
-    own = retrieval._without_expansion
+    monkeypatch.setattr(token_cache, "PART", 4)
+    own = token_cache._without_expansion
     calls = []
 
     def killed(*arguments):
@@ -79,10 +80,10 @@ def test_what_was_encoded_survives_a_kill(teacher, pairs, tmp_path, counted, mon
         return own(*arguments)
 
     texts = [e for _, e in pairs]
-    monkeypatch.setattr(retrieval, "_without_expansion", killed)
+    monkeypatch.setattr(token_cache, "_without_expansion", killed)
     with pytest.raises(KeyboardInterrupt):
         TokenCache(teacher, tmp_path).tokens(texts, "document")
-    monkeypatch.setattr(retrieval, "_without_expansion", own)
+    monkeypatch.setattr(token_cache, "_without_expansion", own)
     del counted[:]
     cache = TokenCache(teacher, tmp_path)
     assert len(TokenStore(cache.path)) == 8

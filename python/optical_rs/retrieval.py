@@ -10,31 +10,29 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 
 from . import fingerprint
 from .data import Collection
-from .data.cache import cache_folder
 from .errors import InputError, require
 from .files import write_run
 from .fingerprint import expect_related, identity_of
 from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate
 from .record import record_of, teacher_of
-from .similarity import TokenStore, search
+from .similarity import search
+from .token_cache import StoredTokens, TokenCache, dim_of, is_exported
 
 #: What tables show.
 MEASURES = ("map", "ndcg_cut_10", "recall_10", "recip_rank", "recall_100")
 #: Results per query that are kept.
 DEPTH = 1000
-#: Texts that are encoded and committed to a cache together.
+#: Texts that are encoded between two reports of progress.
 PART = 4096
 #: Documents that are searched together.
 SEARCHED = 16_384
-#: Seconds that a process waits for another one that writes to the same cache.
-PATIENCE = 3600.0
 
 
 def encode(
@@ -51,7 +49,7 @@ def encode(
     """
     shown = progress_bar(f"encoding {role} texts", "text") if show_progress_bar else nullcontext(None)
     with shown as progress:
-        if _is_exported(model):
+        if is_exported(model):
             return model.encode(list(texts), role, progress=progress)
         encoder = model.encode_query if role == "query" else model.encode_document
         found: list[np.ndarray] = []
@@ -61,154 +59,6 @@ def encode(
             if progress:
                 progress(len(found), len(texts))
         return found
-
-
-class StoredTokens(Sequence):
-    """Tokens of some texts, in their order, wherever in a store they are; read when they are asked for.
-
-    Parameters
-    ----------
-    store : TokenStore
-    places : sequence of int
-        The number of each text in the store; a text may be there more than once.
-
-    Attributes
-    ----------
-    dim : int
-        Numbers per token.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile
-    >>> store = TokenStore.create(tempfile.mkdtemp() + "/store", dim=2)
-    >>> store.append([np.eye(2), np.ones((3, 2))], ids=["a", "b"])
-    >>> tokens = StoredTokens(store, [1, 0, 1])
-    >>> len(tokens), tokens[1].shape, tokens.dim
-    (3, (2, 2), 2)
-    """
-
-    def __init__(self, store: TokenStore, places: Sequence[int] | np.ndarray):
-        self.store, self.places = store, np.asarray(places, dtype=np.int64)
-        self.dim = store.dim
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, i: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, i: slice) -> "StoredTokens": ...
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return StoredTokens(self.store, self.places[i])
-        return self.store[int(self.places[i])]
-
-    def joined(self, other: "StoredTokens") -> "StoredTokens":
-        """These texts and then those of another, of the same store and taken later."""
-        return StoredTokens(other.store, np.concatenate([self.places, other.places]))
-
-    def __repr__(self) -> str:
-        return f"StoredTokens(texts={len(self)}, dim={self.dim}, store={str(self.store.path)!r})"
-
-
-class TokenCache:
-    """What a model that does not change makes of texts, kept on disk by the content of both.
-
-    A text is encoded once, whichever command, run or language asks for it; every 4,096 texts are committed together, so
-    that a killed process loses no more than those. One process writes at a time, others wait for it.
-
-    Parameters
-    ----------
-    model : MultiVectorEncoder or Encoder
-    folder : path, optional
-        By default ``tokens`` in the user's cache folder (``$XDG_CACHE_HOME/optical_rs`` or ``~/.cache/optical_rs``),
-        where it may be deleted at any time at no more cost than that of encoding again.
-    dtype : {"float32", "float16", "bfloat16", "int8"}
-        How tokens are kept.
-    batch_size : int
-        Texts that the model gets at a time.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        folder: str | os.PathLike | None = None,
-        *,
-        dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
-        batch_size: int = 64,
-    ):
-        self.model, self.dtype, self.batch_size = model, dtype, batch_size
-        self.fingerprint = fingerprint_of(model)
-        root = Path(folder) if folder is not None else cache_folder() / "tokens"
-        self.path = root / f"{self.fingerprint[:32]}-{dtype}"
-
-    def tokens(self, texts: Sequence[str], role: str) -> StoredTokens:
-        """Tokens of texts in the role ``"query"`` or ``"document"``; those that are not in the cache are encoded.
-
-        Query expansion tokens are left out: they stand for no word of the text.
-        """
-        names = [f"{role}:{fingerprint.of_texts([text])[:32]}" for text in texts]
-        store = self._opened()
-        missing = {name: text for name, text in zip(names, texts, strict=True) if name not in store}
-        if missing:
-            with store.writing(timeout=PATIENCE):
-                # Another process may have encoded some of them since.
-                missing = {name: text for name, text in missing.items() if name not in store}
-                self._encode(store, missing, role)
-        return StoredTokens(store, [store.index(name) for name in names])
-
-    def _opened(self) -> TokenStore:
-        if not (self.path / "store.json").exists():
-            dim = _dim_of(self.model)
-            try:
-                return TokenStore.create(self.path, dim, {"model": self.fingerprint}, dtype=self.dtype)
-            except InputError:
-                if not (self.path / "store.json").exists():
-                    raise
-                # Another process was faster.
-        return TokenStore(self.path)
-
-    def _encode(self, store: TokenStore, missing: dict[str, str], role: str) -> None:
-        # Texts of a like length go together: little is padded, and how far it is says how long it takes.
-        order = sorted(missing, key=lambda name: len(missing[name]), reverse=True)
-        with progress_bar(f"encoding {role} texts", "text") as progress:
-            for first in range(0, len(order), PART):
-                part = order[first : first + PART]
-                store.append(
-                    _without_expansion(self.model, [missing[n] for n in part], role, self.batch_size), part
-                )
-                progress(first + len(part), len(order))
-
-
-def _without_expansion(model: Any, texts: list[str], role: str, batch_size: int) -> list[np.ndarray]:
-    if _is_exported(model):
-        return model.encode(texts, role)
-    encoder = model.encode_query if role == "query" else model.encode_document
-    found = []
-    for item in encoder(texts, batch_size=batch_size, output_value=None, show_progress_bar=False):
-        mask = item["attention_mask"].bool()
-        expansion = item.get("query_expansion_positions")
-        if expansion is not None and hasattr(expansion, "bool"):
-            mask = mask & ~expansion.bool()
-        found.append(item["token_embeddings"][mask].float().cpu().numpy())
-    return found
-
-
-def _is_exported(model: Any) -> bool:
-    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface."""
-    return not hasattr(model, "get_embedding_dimension")
-
-
-def _dim_of(model: Any) -> int:
-    return model.dim if _is_exported(model) else model.get_embedding_dimension()
-
-
-def fingerprint_of(model: Any) -> str:
-    """The content hash of a model in torch or of an exported one; see :mod:`optical_rs.fingerprint`."""
-    if _is_exported(model):
-        # What is exported of one model with other weights is another encoder.
-        return fingerprint.of_settings([fingerprint.of_files(model.path), model.precision])
-    return fingerprint.of_model(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,7 +265,7 @@ def evaluate_student(
     # A model that says of no teacher encodes both sides.
     other, theirs = (own, told) if given is None else _loaded(given, device, "teacher")
     english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
-    dims = [_dim_of(m) for m in (own, other)]
+    dims = [dim_of(m) for m in (own, other)]
     if dims[0] != dims[1]:
         raise InputError(f"teacher: has dimension {dims[1]}, but the student has {dims[0]}")
     if other is not own:
@@ -445,7 +295,7 @@ def evaluate_student(
 def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[Any, dict[str, Any]]:
     """A model, and what is known of how it was made."""
     if not isinstance(model, str | os.PathLike):
-        if _is_exported(model):
+        if is_exported(model):
             return model, {}
         return model, dict(getattr(model, "optical_record", None) or {})
     require("sentence_transformers", "train")
@@ -458,7 +308,7 @@ def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[
 
 
 def _identity(model: Any, record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return model.identity if _is_exported(model) else identity_of(model, record)
+    return model.identity if is_exported(model) else identity_of(model, record)
 
 
 def _name_of(model: Any) -> str:

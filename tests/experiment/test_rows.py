@@ -14,7 +14,8 @@ from optical_rs.data import load_collection
 from optical_rs.files import read_run
 from optical_rs.models import pooled_encoder
 from optical_rs.ranking import fuse
-from optical_rs.retrieval import TokenCache, encode, evaluate_run, evaluate_tokens, texts_of
+from optical_rs.retrieval import encode, evaluate_run, evaluate_tokens, texts_of
+from optical_rs.token_cache import TokenCache
 
 
 def write_collection(folder, queries, pairs, asked=None):

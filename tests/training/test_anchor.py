@@ -10,11 +10,12 @@ from optical_rs import InputError
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
-from optical_rs import retrieval  # noqa: E402
+from optical_rs import token_cache  # noqa: E402
 from optical_rs.data import Bitext  # noqa: E402
 from optical_rs.losses import LOSSES, PooledMSELoss  # noqa: E402
 from optical_rs.models import student_of  # noqa: E402
-from optical_rs.retrieval import TokenCache, encode  # noqa: E402
+from optical_rs.retrieval import encode  # noqa: E402
+from optical_rs.token_cache import TokenCache  # noqa: E402
 from optical_rs.training import Anchor, Distillation, fit  # noqa: E402
 from optical_rs.training.anchor import AnchoredLoss, read_anchor  # noqa: E402
 
@@ -69,9 +70,9 @@ def test_every_loss_holds_english(loss, side, bitext, teacher, tmp_path):
 
 def test_the_start_encodes_a_text_once(bitext, teacher, tmp_path, monkeypatch):
     seen = []
-    own = retrieval._without_expansion
+    own = token_cache._without_expansion
     monkeypatch.setattr(
-        retrieval, "_without_expansion", lambda m, texts, *a: seen.extend(texts) or own(m, texts, *a)
+        token_cache, "_without_expansion", lambda m, texts, *a: seen.extend(texts) or own(m, texts, *a)
     )
     engine = Distillation(
         training={**FAST, "num_train_epochs": 2}, anchor=Anchor([*ENGLISH, bitext.english[0]])

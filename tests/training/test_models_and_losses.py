@@ -296,7 +296,7 @@ def test_idf_marginals(teacher, store, pairs, tmp_path):
 def test_a_teacher_that_skips_or_adds_tokens(side, colbert, pairs, tmp_path):
     """A store, the model in the loss, and IDF weights leave the same tokens out: skipped words and query expansion."""
     from optical_rs.losses.idf import TeacherWeights, inverse_document_frequency
-    from optical_rs.retrieval import TokenCache
+    from optical_rs.token_cache import TokenCache
 
     teacher = load_model(colbert, device="cpu")
     mask = next(module for module in teacher if hasattr(module, "skiplist_words"))
@@ -324,7 +324,7 @@ def test_a_teacher_that_skips_or_adds_tokens(side, colbert, pairs, tmp_path):
 def test_copies_of_a_translation_are_no_negatives(teacher_is, teacher, pairs, tmp_path):
     """The same English sentence twice in a batch: each row must find it, not avoid it."""
     from optical_rs.losses.base import copies
-    from optical_rs.retrieval import TokenCache
+    from optical_rs.token_cache import TokenCache
 
     student = student_of(teacher)
     student.eval()

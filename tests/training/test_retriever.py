@@ -12,8 +12,9 @@ pytest.importorskip("Stemmer")
 
 from optical_rs.data import Collection, QuestionPassages  # noqa: E402
 from optical_rs.models import load_model  # noqa: E402
-from optical_rs.retrieval import TokenCache, encode  # noqa: E402
+from optical_rs.retrieval import encode  # noqa: E402
 from optical_rs.similarity import maxsim  # noqa: E402
+from optical_rs.token_cache import TokenCache  # noqa: E402
 from optical_rs.training import fit, train_retriever  # noqa: E402
 from optical_rs.training.dev import evaluate_alone  # noqa: E402
 from optical_rs.training.negatives import Negatives, mine_negatives, without_copies  # noqa: E402

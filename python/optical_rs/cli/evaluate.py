@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, require
-from ..progress import say
+from ..progress import quiet, say
 from ..record import EXPORTED, record_of, teacher_of
 from .options import Parser, add_json
 

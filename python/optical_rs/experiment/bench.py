@@ -18,11 +18,11 @@ from ..errors import InputError
 from ..models import RECORD, is_late_interaction, pooled_encoder
 from ..retrieval import (
     Evaluation,
-    TokenCache,
     content_of,
     evaluate_pair,
     other_side,
 )
+from ..token_cache import TokenCache
 from ..training import Anchor, Distillation
 from ..training.anchor import check_anchor, read_anchor
 from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
@@ -43,7 +43,7 @@ class Workbench:
     folder : path
         The output folder.
     cache : path, optional
-        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+        Of token embeddings; see :class:`~optical_rs.token_cache.TokenCache`.
     say : callable
         For what the user should know of.
     """

@@ -78,7 +78,7 @@ def run(
     reuse : path, optional
         Another run's folder, of which cells of the same content are taken over.
     cache : path, optional
-        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+        Of token embeddings; see :class:`~optical_rs.token_cache.TokenCache`.
     say : callable
         For a line about what goes on.
 
@@ -272,8 +272,8 @@ def write_cell(plan: Plan, made: Made) -> None:
         content["fingerprint"] = fingerprint.of_model(made.student)
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / RECORD, content)
-    for file in target.glob("checkpoint-*"):
-        shutil.rmtree(file)
+    for file in [*target.glob("checkpoint-*"), target / "eval"]:
+        shutil.rmtree(file, ignore_errors=True)
     (target / MARK).unlink(missing_ok=True)
 
 

@@ -11,7 +11,8 @@ from ..data import Collection, QuestionPassages, load_collection, load_pairs
 from ..errors import InputError, closest
 from ..files import write_json
 from ..models import PACKAGED, check_path, pooled_encoder
-from ..retrieval import Evaluation, TokenCache, describe, evaluate_pair, table, write_evaluation
+from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
+from ..token_cache import TokenCache
 from ..training import train_retriever
 from ..training.negatives import Negatives
 from .recipe import find_recipe, key, read_yaml

@@ -8,7 +8,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..data import Bitext, Collection, load_collection
 from ..data.split import hold_out
-from ..retrieval import MEASURES, Evaluation, TokenCache, encode, evaluate_pair, evaluate_tokens, texts_of
+from ..retrieval import MEASURES, Evaluation, encode, evaluate_pair, evaluate_tokens, texts_of
+from ..token_cache import TokenCache
 
 #: Dev queries and documents at most: they are searched after every epoch.
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000

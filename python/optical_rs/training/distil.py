@@ -12,7 +12,7 @@ from sentence_transformers import MultiVectorEncoder
 from ..data import Bitext, Collection, load_bitext
 from ..errors import InputError
 from ..models import PACKAGED
-from ..retrieval import TokenCache
+from ..token_cache import TokenCache
 from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
@@ -72,7 +72,7 @@ def distil(
     output : path, optional
         Where the student is saved, with checkpoints from which an interrupted call goes on.
     cache : path, optional
-        Of token embeddings; see :class:`~optical_rs.retrieval.TokenCache`.
+        Of token embeddings; see :class:`~optical_rs.token_cache.TokenCache`.
     **options
         Options of the loss, such as ``reg=0.05``, and the other attributes of :class:`Distillation`;
         ``anchor={"text": "qed", "weight": 1.0}`` holds the student's English where it was.

@@ -30,7 +30,8 @@ from ..models import (
     student_of,
     use_plain_attention,
 )
-from ..retrieval import TokenCache, content_of
+from ..retrieval import content_of
+from ..token_cache import TokenCache
 from . import arguments
 from .anchor import Anchor, AnchoredLoss
 from .batches import ORDERS, LengthBucketBatchSampler

@@ -12,7 +12,8 @@ from ..data import QuestionPassages
 from ..data.sources.known_item import normal
 from ..errors import InputError, closest
 from ..progress import progress_bar
-from ..retrieval import TokenCache, search_tokens
+from ..retrieval import search_tokens
+from ..token_cache import TokenCache
 
 #: What finds negatives: words in common, the model that is about to be trained, or nothing.
 MINERS = ("bm25", "model", "none")

@@ -31,8 +31,9 @@ from ..models import (
     set_dropout,
     student_of,
 )
-from ..retrieval import TokenCache, content_of
+from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
+from ..token_cache import TokenCache
 from . import arguments
 from .dev import RetrievalEvaluator
 from .fit import claim, fit
@@ -117,7 +118,7 @@ def train_retriever(
     overwrite : bool
         Replace a model in ``folder`` that was made of something else, which otherwise is an error.
     cache : path, optional
-        Of token embeddings, where the model finds negatives; see :class:`~optical_rs.retrieval.TokenCache`.
+        Of token embeddings, where the model finds negatives; see :class:`~optical_rs.token_cache.TokenCache`.
     label : str
         Of the progress bar.
 

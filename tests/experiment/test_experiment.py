@@ -299,6 +299,12 @@ def test_dev_queries_are_those_of_no_collection_that_is_asked(recipe, tmp_path):
     (dev / "queries.tsv").write_text("".join(f"q{i}\t{f} lero\n" for i, (f, _) in enumerate(PAIRS)))
     recipe |= {"dev_collection": str(dev), "out_of_domain": {}}
     assert Workbench(read(recipe, tmp_path), tmp_path / "out").dev("ny")[0] is not None
+    # A dev query that is asked in the test, too, is none; of a collection that is tested itself, none is left.
+    lines = (dev / "queries.tsv").read_text()
+    (dev / "queries.tsv").write_text(lines.replace(f"{PAIRS[0][0]} lero", PAIRS[0][0]))
+    assert set(Workbench(read(recipe, tmp_path), tmp_path / "out").dev("ny")[0].queries) == {
+        f"q{i}" for i in range(1, 12)
+    }
     recipe["collections"] = {"dev-too": str(dev)}
     with pytest.raises(InputError, match="has queries that systems are tested on"):
         Workbench(read(recipe, tmp_path), tmp_path / "out").dev("ny")

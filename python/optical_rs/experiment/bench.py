@@ -252,8 +252,8 @@ class Workbench:
             if split is None:
                 reason = f"{spec} has no dev queries"
             else:
-                found = load_collection(spec, split=split, side=self.side)
-                if not self._is_tested(found, language):
+                found = self._untested(load_collection(spec, split=split, side=self.side), language)
+                if found is not None:
                     return found.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS), frozenset()
                 reason = f"{spec} has queries that systems are tested on"
             if recipe.dev_collection:
@@ -269,9 +269,14 @@ class Workbench:
         self.say(f"dev{name}: {len(pairs) - len(kept)} pairs are held out of the bitext ({reason})")
         return held, left
 
-    def _is_tested(self, dev: Collection, language: str) -> bool:
-        tested = self.collections(language).values()
-        return any(set(dev.queries.values()) & set(test.queries.values()) for test in tested)
+    def _untested(self, dev: Collection, language: str) -> Collection | None:
+        """Dev queries without those that a system is tested on; None if that is half of them."""
+        tested = {text for test in self.collections(language).values() for text in test.queries.values()}
+        queries = {query: text for query, text in dev.queries.items() if text not in tested}
+        if 2 * len(queries) <= len(dev.queries):
+            return None
+        qrels = {query: judged for query, judged in dev.qrels.items() if query in queries}
+        return dataclasses.replace(dev, queries=queries, qrels=qrels)
 
     # Systems
 

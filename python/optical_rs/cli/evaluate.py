@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     teacher = _teacher(options)
     if options.runtime == "torch":
         require("sentence_transformers", "train")
+        quiet()
         _check_device(options.device)
     elif options.device:
         raise InputError("device: goes with --runtime torch; exported models run on the CPU")

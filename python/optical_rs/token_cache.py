@@ -1,6 +1,7 @@
 """``TokenCache``: what a model that does not change makes of texts, on disk by the content of both."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -17,6 +18,8 @@ from .similarity import TokenStore
 PART = 4096
 #: Seconds that a process waits for another one that writes to the same cache.
 PATIENCE = 3600.0
+#: Seconds that making an empty store may take another process.
+MAKING = 10.0
 
 
 class StoredTokens(Sequence):
@@ -114,14 +117,18 @@ class TokenCache:
         return StoredTokens(store, [store.index(name) for name in names])
 
     def _opened(self) -> TokenStore:
-        if not (self.path / "store.json").exists():
-            dim = dim_of(self.model)
+        waited = 0.0
+        while not (self.path / "store.json").exists():
             try:
-                return TokenStore.create(self.path, dim, {"model": self.fingerprint}, dtype=self.dtype)
+                return TokenStore.create(
+                    self.path, dim_of(self.model), {"model": self.fingerprint}, dtype=self.dtype
+                )
             except InputError:
-                if not (self.path / "store.json").exists():
+                # Another process may be making it: there is a store in a moment, or something else is wrong.
+                if waited > MAKING:
                     raise
-                # Another process was faster.
+                time.sleep(0.05)
+                waited += 0.05
         return TokenStore(self.path)
 
     def _encode(self, store: TokenStore, missing: dict[str, str], role: str) -> None:

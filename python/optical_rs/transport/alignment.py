@@ -5,7 +5,7 @@ from typing import Any
 from .. import _core
 from ..errors import InputError
 from . import arguments
-from .solve import warn_unless_converged
+from .result import warn_unless_converged
 
 REDUCTIONS = ("mean", "sum", "none")
 REG_SCALES = ("absolute", "spread")

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import InputError, require
 from . import arguments
-from .solve import TransportResult
+from .result import TransportResult
 
 
 def solve_exact(

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _core
 from ..errors import InputError
 from . import arguments, torch_solver
-from .solve import TransportResult, warn_unless_converged
+from .result import TransportResult, warn_unless_converged
 
 STATUS = ("linear", "stabilised", "log", "ipot", "empty")
 

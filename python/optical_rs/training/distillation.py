@@ -190,17 +190,10 @@ class Distillation:
         bitext: Bitext,
         teacher: MultiVectorEncoder,
         start: MultiVectorEncoder | None = None,
-        *,
-        groups: Sequence[str] = (),
-        dev: Collection | None = None,
-        english: TokenCache | None = None,
-        folder: str | os.PathLike | None = None,
-        label: str = "training",
+        **options: Any,
     ) -> MultiVectorEncoder:
-        """Make a student; see :meth:`train` for the parameters."""
-        return self.train(
-            bitext, teacher, start, groups=groups, dev=dev, english=english, folder=folder, label=label
-        ).at(self.interpolate)
+        """Make a student: :meth:`train`, which has the parameters, and :attr:`interpolate`."""
+        return self.train(bitext, teacher, start, **options).at(self.interpolate)
 
     def train(
         self,

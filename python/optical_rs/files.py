@@ -279,15 +279,10 @@ def write_run(
 ) -> None:
     """Write a run as a TREC file; ranks follow the order given (descending scores for mappings).
 
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> from optical_rs.ranking import write_run
-    >>> file = pathlib.Path(tempfile.mkdtemp()) / "run.txt"
-    >>> write_run(file, {"q1": {"d1": 0.5, "d2": 0.75}}, tag="toy")
-    >>> print(file.read_text(), end="")
-    q1 Q0 d2 1 0.75 toy
-    q1 Q0 d1 2 0.5 toy
+    Raises
+    ------
+    InputError
+        An id or a tag with blanks, which separate fields in such files.
     """
     for name, value in (("tag", tag), *(("topic", t) for t in run)):
         if not value or any(c.isspace() for c in value):

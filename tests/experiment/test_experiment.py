@@ -292,7 +292,7 @@ def test_students_are_kept_as_asked(recipe, tmp_path):
 
 
 def test_dev_queries_are_those_of_no_collection_that_is_asked(recipe, tmp_path):
-    from optical_rs.experiment.bench import Workbench
+    from optical_rs.experiment.workbench import Workbench
 
     dev = tmp_path / "dev"
     shutil.copytree(tmp_path / "collections" / "ny", dev)

@@ -258,9 +258,9 @@ def test_a_damaged_checkpoint_is_passed_over(recipe, tmp_path):
     file = recipe(training=training)
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        from optical_rs.experiment import trained
+        from optical_rs.experiment import students
 
-        patch.setattr(trained, "evaluate_cell", lambda *a: pytest.fail("interrupted"))
+        patch.setattr(students, "evaluate_cell", lambda *a: pytest.fail("interrupted"))
         with pytest.raises(pytest.fail.Exception):
             cli("train", "--config", file, "--output", out)
     folder = out / "optical"

@@ -12,10 +12,10 @@ from ..errors import InputError
 from ..files import write_json
 from ..models import RECORD
 from ..training.fit import MARK
-from .bench import Workbench
 from .recipe import Cell, cells
-from .trained import identity
+from .students import identity
 from .untrained import OF_BITEXT, content_of_method, parts_of
+from .workbench import Workbench
 
 #: What a run was asked for, in its folder.
 CONFIG = "config.json"

@@ -14,7 +14,7 @@ from ..files import read_run, write_json
 from ..fingerprint import of_files
 from ..models import RECORD
 from ..ranking import EvaluationResult, compare_results, language_gap
-from ..ranking.comparison import Comparison
+from ..ranking.differences import Comparison
 from ..ranking.tables import markdown
 from ..retrieval import MEASURES as ALL_MEASURES
 from ..retrieval import describe, table

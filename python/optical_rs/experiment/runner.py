@@ -26,12 +26,12 @@ from ..progress import progress_bar
 from ..retrieval import write_evaluation
 from ..training import arguments
 from ..training.fit import MARK
-from .bench import Workbench
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
 from .recipe import RETRIEVAL, Cell, Recipe
 from .report import write_report
-from .trained import Made, evaluate_cell, kept_student, train_cells
+from .students import Made, evaluate_cell, kept_student, train_cells
 from .untrained import ask, chosen
+from .workbench import Workbench
 
 #: Results per query that are kept in a cell's run.
 KEPT = 1000

@@ -9,8 +9,8 @@ from ..errors import InputError
 from ..files import read_run
 from ..ranking import fuse
 from ..retrieval import Evaluation, content_of, encode, evaluate_pair, evaluate_run, evaluate_tokens, texts_of
-from .bench import Workbench
 from .recipe import DEV, DICTIONARY, WEIGHTED, Cell
+from .workbench import Workbench
 
 #: Methods that read the bitext.
 OF_BITEXT = ("psq", "bm25-translate", "nmt")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..files import read_qrels, read_run
-    from .comparison import Comparison, Difference, compare, compare_results
+    from .comparison import compare, compare_results
+    from .differences import Comparison, Difference
     from .evaluation import EvaluationResult, evaluate
     from .fusion import fuse
     from .languages import (
@@ -43,7 +44,8 @@ __all__ = [
 
 # Modules are read when they are needed: a command that evaluates a file has done so before numpy is there.
 _NAMES = {
-    "comparison": ("Comparison", "Difference", "compare", "compare_results"),
+    "differences": ("Comparison", "Difference"),
+    "comparison": ("compare", "compare_results"),
     "evaluation": ("EvaluationResult", "evaluate"),
     "fusion": ("fuse",),
     "languages": (

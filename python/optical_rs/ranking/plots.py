@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, require
-from .comparison import Comparison, Difference
+from .differences import Comparison, Difference
 from .evaluation import evaluate
 
 _BETTER, _WORSE, _NEUTRAL = "#2a6f97", "#c8553d", "#6c757d"

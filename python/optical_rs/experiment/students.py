@@ -12,8 +12,8 @@ from sentence_transformers import MultiVectorEncoder
 from ..data import Collection
 from ..models import load_model
 from ..retrieval import Evaluation
-from .bench import Workbench
 from .recipe import Cell
+from .workbench import Workbench
 
 
 @dataclasses.dataclass(frozen=True)

@@ -163,6 +163,7 @@ def is_exported(model: Any) -> bool:
 
 
 def dim_of(model: Any) -> int:
+    """Numbers per token of a model in torch or of an exported one."""
     return model.dim if is_exported(model) else model.get_embedding_dimension()
 
 

@@ -156,6 +156,7 @@ def _holds_cells(folder: Path) -> bool:
 
 
 def other_settings(folder: Path, now: Mapping[str, Any]) -> str:
+    """The refusal of a folder with results of other settings: which keys of the recipe differ, if it is those."""
     try:
         before = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):

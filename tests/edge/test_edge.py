@@ -242,7 +242,7 @@ def test_bad_input(exported, documents, tmp_path):
         (lambda: search_texts(encoder, store, ["a", " "]), "queries: expected text, got nothing at 1"),
         (lambda: search_texts(encoder, other, ["a"]), "store: has dimension 5, but the model has 8"),
         (lambda: search_texts(encoder, store, ["a"], 0), "k: expected at least 1"),
-        (lambda: export(folder, folder), "out: .* is not empty"),
+        (lambda: export(folder, folder), "output: .* is not empty"),
         (lambda: export(folder, tmp_path / "x", precisions=["int4"]), "unknown precision 'int4'"),
         (lambda: export_main(["--model", str(tmp_path), "--out", str(tmp_path / "x")]), "holds no model"),
     ):

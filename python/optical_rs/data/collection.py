@@ -103,6 +103,8 @@ def stream_documents(spec: str | os.PathLike) -> Texts:
     for name in ("corpus.jsonl", "documents.tsv"):
         if (path / name).exists():
             return Texts(partial(iter_texts, path / name))
+    if path.suffix in (".tsv", ".jsonl", ".gz"):
+        raise InputError(f"documents: no such file: {spec}")
     found = find(spec)
     if found and found[0].documents:
         return found[0].documents(found[1])

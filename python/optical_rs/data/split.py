@@ -70,7 +70,8 @@ def hold_out(
     groups = _groups(*sides)
     if dev + test >= len(groups):
         raise InputError(
-            f"hold_out: {bitext.name} has {len(groups):,} distinct pairs; dev ({dev}) and test ({test}) leave none"
+            f"hold_out: {bitext.name} has {len(groups):,} distinct pairs; dev ({dev}) and test ({test}) leave none; "
+            "hold out fewer"
         )
     # A group's hash is the least of its English texts': it depends on content alone.
     order = sorted((min(_digest(sides[1][i], seed) for i in group), group) for group in groups)

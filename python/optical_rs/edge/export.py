@@ -168,7 +168,7 @@ def check_out(out: str | Path) -> Path:
     """A folder to write to, which must not hold anything."""
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out: {out} is not empty")
+        raise InputError(f"output: {out} is not empty")
     return out
 
 

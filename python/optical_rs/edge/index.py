@@ -98,16 +98,16 @@ def index(
 def _expect_same(store: TokenStore, made_with: dict[str, object], model: str) -> None:
     found = {key: store.metadata.get(key) for key in made_with} | {"dimension": store.dim}
     if "encoder" not in store.metadata:
-        warnings.warn(f"out: {store.path} does not say which model made it; it is added to", stacklevel=3)
+        warnings.warn(f"output: {store.path} does not say which model made it; it is added to", stacklevel=3)
         found["encoder"] = made_with["encoder"]
     wrong = [key for key, value in made_with.items() if found[key] != value]
     if "encoder" in wrong:
         raise InputError(
-            f"out: {store.path} was made with another model ({store.metadata['model']}) than {model}"
+            f"output: {store.path} was made with another model ({store.metadata['model']}) than {model}"
         )
     if wrong:
         said = ", ".join(f"{key} {found[key]}, got {made_with[key]}" for key in wrong)
-        raise InputError(f"out: {store.path} was made with {said}")
+        raise InputError(f"output: {store.path} was made with {said}")
 
 
 def _warn_of_cost(encoder: Encoder, texts: Sequence[str]) -> None:

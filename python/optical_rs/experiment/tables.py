@@ -25,7 +25,8 @@ OPTIONS = {
     "schedule": "`[[1, 0], [0, 1]]`: the share of each bitext, from the first epoch to the last, changing linearly",
     "order": "batches of several languages or bitexts: `mixed`, `pure` (one in each batch; the default of joint "
     "students) or `sequential` (the first one before the second, in every epoch)",
-    "interpolate": "weight interpolation (WiSE-FT): 0 is the start of training, 1 its end",
+    "interpolate": "weight interpolation (WiSE-FT): 0 is the start of training, 1 its end (default: 1; 0.5 in `distil` and in "
+    "`train --bitext` without a recipe)",
     "mlm": "text of the domain, of which the foreign side is used for masked-word training before distillation",
     "mine": "text of the domain without an alignment: pairs that the student finds in it are trained on afterwards",
     "margin": "of `mine`: how much better a pair must be than the neighbours of its sides (default: 1.02)",

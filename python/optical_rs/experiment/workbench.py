@@ -30,7 +30,7 @@ from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, start_identity, teacher_identity
 from .recipe import DEV, DISTILLATION, PAIRS, RETRIEVAL, WEIGHTED, Recipe
 
-#: Documents that a head is fitted on at most, and at least unless a recipe asks for them.
+#: Documents that a head is fitted on at most, and the number from which they suffice alone.
 HEAD_TEXTS, HEAD_LEAST = 20_000, 500
 
 
@@ -71,8 +71,8 @@ class Workbench:
     def _head_texts(self) -> list[str]:
         """What a head is fitted on: text like that which will be searched, as far as it is known.
 
-        By default the English documents of the recipe's own collections, without queries or judgments, if they are some
-        hundreds; else the English of the bitexts. Of all languages of the recipe, also where a run is restricted to
+        By default the English documents of the recipe's own collections, without queries or judgments, and where these
+        are few the English of the bitexts as well. Of all languages of the recipe, also where a run is restricted to
         some: a later run goes on with the same teacher.
         """
         source = self.recipe.head_text
@@ -86,7 +86,6 @@ class Workbench:
             if source or len(texts) >= HEAD_LEAST:
                 # Evenly spaced ones of many: moments of more texts are the same.
                 return list(texts)[:: max(1, -(-len(texts) // HEAD_TEXTS))]
-            texts = {}
         for language in self.recipe.head_languages:
             pairs = self.bitext(self.recipe.bitext.format(language=language)).head(self.recipe.max_pairs)
             texts |= dict.fromkeys(pairs.english)

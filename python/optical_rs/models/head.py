@@ -86,7 +86,8 @@ def whitening(model: MultiVectorEncoder, dim: int, texts: Sequence[str]) -> tupl
         moments.add(np.concatenate(tokens))
     if moments.count < 4 * dim:
         raise InputError(
-            f"fit_on: expected at least {4 * dim} tokens to fit {dim} directions, got {moments.count}"
+            f"fit_on: expected at least {4 * dim} tokens to fit {dim} directions, got {moments.count}; give more text "
+            "for the head (head_text), or a smaller dim"
         )
     values, vectors = np.linalg.eigh(moments.covariance)
     values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]

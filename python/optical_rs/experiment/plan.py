@@ -1,4 +1,4 @@
-"""What there is to make, and what is there: cells are known by the content that made them."""
+"""Which cells are to be made: those that exist are known by the content that made them."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ CONFIG = "config.json"
 
 
 class Plan:
-    """What there is to make, and what is there: states of cells by the content that makes them."""
+    """The cells of a recipe and the state of each in the output folder, by the content that makes it."""
 
     def __init__(self, bench: Workbench, keep: str):
         self.bench, self.keep = bench, keep

@@ -72,7 +72,7 @@ def run(
     overwrite : bool
         Make cells again that were made of other settings or text; otherwise they are an error.
     report_only : bool
-        Make nothing, report what is there.
+        Make nothing, and report the results that exist.
     dry_run : bool
         Say what would be made.
     reuse : path, optional
@@ -104,7 +104,7 @@ def run(
     # What is wrong with text or models is found before anything is written.
     plan.load()
     if dry_run:
-        return _told(plan, say)
+        return _dry_run(plan, say)
     if report_only and not any(plan.record(cell) for group in plan.groups for cell in group):
         raise InputError(f"report_only: {folder} holds no results of this recipe")
     lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -123,7 +123,7 @@ def run(
             (folder / ".lock").unlink(missing_ok=True)
 
 
-def _told(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
+def _dry_run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
     """Say what would be made, and make nothing."""
     known = plan.bench.teacher_state() == "made" and plan.bench.start_state() == "made"
     done = [known and all(plan.is_done(cell) for cell in group) for group in plan.groups]

@@ -103,6 +103,25 @@ def test_afriqa_trains_teachers_without_passages_of_tests():
         load_pairs("afriqa:hau", split="test")
 
 
+@needs("afriqa")
+def test_afriqa_questions_and_their_translations_are_bitext_without_those_of_tests():
+    train, every = load_bitext("afriqa:hau"), load_bitext("afriqa:hau", split="all")
+    assert (len(train), len(every)) == (203, 406)
+    asked = load_collection("afriqa:hau", split="train").queries.values()
+    # Two questions have no passage, but a translation.
+    assert len(set(train.foreign) - set(asked)) == 2
+    for language in SIX.split("+"):
+        tested = load_collection(f"afriqa:{language}").queries.values()
+        if language != "swa":
+            assert not {normal(q) for q in load_bitext(f"afriqa:{language}").foreign} & {normal(q) for q in tested}
+    with pytest.raises(InputError, match="split: afriqa:hau has no 'test'; it has train, dev"):
+        load_bitext("afriqa:hau", split="test")
+    with pytest.raises(InputError, match="split: afriqa:swa has no 'train'"):
+        load_bitext("afriqa:swa")
+    with pytest.raises(InputError, match="expected afriqa:LANGUAGE, which has the translations"):
+        load_bitext("afriqa:hau/translated")
+
+
 @needs("mafand")
 @pytest.mark.parametrize(
     ("language", "sizes", "first"),

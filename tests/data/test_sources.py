@@ -93,8 +93,8 @@ def test_splits_that_sources_lack(files, tmp_path):
             load_bitext(spec)
         with pytest.raises(InputError, match=f"split: {spec} is for tests alone; it has {have}"):
             load_bitext(spec, split="all")
-    with pytest.raises(InputError, match="afriqa:hau: expected bitext; afriqa has a collection, question"):
-        load_bitext("afriqa:hau")
+    with pytest.raises(InputError, match="belebele:hau_Latn: expected bitext; belebele has a collection"):
+        load_bitext("belebele:hau_Latn")
     with pytest.raises(InputError, match="medquad: expected a collection; medquad has question"):
         load_collection("medquad")
 

@@ -2,7 +2,9 @@
 
 ``afriqa:hau`` asks in Hausa, ``afriqa:hau/translated`` the same in the pivot language (English, or French for
 fon and wol), as people translated them. ``afriqa:hau+ibo`` pools questions and passages of several languages;
-``afriqa:hau@hau+ibo`` asks one language's questions over the passages of all.
+``afriqa:hau@hau+ibo`` asks one language's questions over the passages of all. As bitext, ``afriqa:hau`` pairs the
+questions with their translations; the test questions are no part of it, nor are questions that the same passages
+answer.
 """
 
 import dataclasses
@@ -130,10 +132,25 @@ def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
                     yield where, text_of(where, row, _QUESTIONS["translated"]), passage, (), tuple(short)
 
 
+def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
+    # The same questions as the pairs above, each with its human translation.
+    for language in _Spec.parse(rest).asked:
+        for split in splits:
+            for where, row, passage in _rows(language, split):
+                if digest(passage) not in passages_of_tests():
+                    yield where, text_of(where, row, _QUESTIONS[""]), text_of(where, row, _QUESTIONS["translated"])
+
+
 def _pair_splits(rest: str) -> tuple[str, ...]:
     if _Spec.parse(rest).pool != _Spec.parse(rest).asked:
         raise InputError(f"afriqa:{rest}: expected languages without a pool of passages")
     return tuple(split for split in splits(rest) if split != "test")
+
+
+def _bitext_splits(rest: str) -> tuple[str, ...]:
+    if _Spec.parse(rest).field != _QUESTIONS[""]:
+        raise InputError(f"afriqa:{rest}: expected afriqa:LANGUAGE, which has the translations beside the questions")
+    return _pair_splits(rest)
 
 
 SOURCE = Source(
@@ -146,6 +163,7 @@ SOURCE = Source(
     size="hau, ibo, swa, twi, yor, zul: 300 · 409 · 295 · 486 · 253 · 325 test questions, 3,997 passages",
     licence="CC BY 4.0",
     repositories=(_GITHUB,),
+    bitext=Part(_bitext, _bitext_splits),
     collection=Part(_collection, splits, _sides),
     pairs=Part(_pairs, _pair_splits),
 )

@@ -149,6 +149,13 @@ def test_a_weight_is_chosen_on_dev_queries(recipe, tmp_path):
     assert maps(report)["both"] == pytest.approx(fused("in-domain", record["weight"]))
     assert not (out / "both" / "ny-0" / "evaluation" / "dev").exists()
     assert "dev" not in report["measures"]
+    # Weights that are given need no dev queries.
+    recipe["systems"]["given"] = {
+        **{"method": "fusion", "of": ["zero-shot", "after"], "method_of_fusion": "score"},
+        "shares": [0.3, 0.7],
+    }
+    assert maps(run(recipe, tmp_path)[0])["given"] == pytest.approx(fused("in-domain", 0.7))
+    del recipe["systems"]["given"]
     # Nothing is made again; a fusion of systems that are made later has a weight of its own.
     assert "3 cells, 3 of them done" in run(recipe, tmp_path)[1]
     recipe["systems"]["pooled"] = {"method": "pooled"}
@@ -195,6 +202,24 @@ def test_only_the_languages_of_a_fusion_need_dev_queries(recipe, tmp_path):
             "'b' is not asked dev queries",
         ),
         ({"zero-shot": None}, {"collections": {"dev": "x"}}, "'dev' is not usable"),
+        (
+            {"a": {"method": "fusion", "of": ["b", "zero-shot"], "shares": [1, 2]}, "b": None},
+            {},
+            "shares: only 'method_of_fusion: score' has them, got 'rrf'",
+        ),
+        (
+            {
+                "a": {
+                    "method": "fusion",
+                    "of": ["b", "zero-shot"],
+                    "method_of_fusion": "score",
+                    "shares": [1],
+                },
+                "b": None,
+            },
+            {},
+            r"shares: expected 2 numbers >= 0, one for each system, got \[1\]",
+        ),
     ],
 )
 def test_bad_rows(recipe, tmp_path, systems, changes, message):

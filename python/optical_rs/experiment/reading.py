@@ -219,6 +219,15 @@ def _check_fusion(recipe: Recipe, where: str, options: Mapping[str, Any]) -> Non
         raise InputError(f"{where}: of: expected two systems or more")
     if way not in FUSIONS:
         raise InputError(f"{where}: method_of_fusion: unknown way '{way}'{closest(way, FUSIONS)}")
+    shares = options.get("shares")
+    if shares is not None:
+        if way != "score":
+            raise InputError(f"{where}: shares: only 'method_of_fusion: score' has them, got '{way}'")
+        numbers = isinstance(shares, list) and all(type(w) in (int, float) and w >= 0 for w in shares)
+        if not numbers or len(shares) != len(parts) or not any(shares):
+            raise InputError(
+                f"{where}: shares: expected {len(parts)} numbers >= 0, one for each system, got {shares!r}"
+            )
     if way != WEIGHTED:
         return
     if len(parts) > 2:

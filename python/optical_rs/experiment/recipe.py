@@ -21,7 +21,7 @@ METHODS = {
     "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "nmt": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
-    "fusion": ("languages", "of", "method_of_fusion"),
+    "fusion": ("languages", "of", "method_of_fusion", "shares"),
 }
 #: How human translations are searched: by the teacher's tokens, by the plain encoder's vector, or by words.
 ORACLES = ("late", "pooled", "bm25")

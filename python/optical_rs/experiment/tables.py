@@ -60,6 +60,7 @@ OPTIONS = {
     "of": "the systems whose runs are fused",
     "method_of_fusion": "`rrf`: reciprocal ranks; `score`: scaled scores; `weighted`: scores with a weight chosen on dev "
     "queries (default: `rrf`)",
+    "shares": "of `method_of_fusion: score`: the weight of each system (default: equal weights)",
     "encoder": "the plain encoder, mean pooling (default: the student's)",
     "queries": "the collection with the human translations (default: the source's own)",
     "by": "how human translations are searched: `late`, `pooled` or `bm25` (default: `late`)",

@@ -98,7 +98,7 @@ def _fusion(bench, cell, options, place, collection) -> Evaluation:
         weight = chosen(bench, cell)["weight"]
         fused = fuse(runs, method="score", weights=[1 - weight, weight])
     else:
-        fused = fuse(runs, method=way)
+        fused = fuse(runs, method=way, weights=options.get("shares"))
     return evaluate_run(_as_run(fused), collection)
 
 

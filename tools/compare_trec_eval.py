@@ -25,9 +25,10 @@ from optical_rs.cli.trec_eval import main as ours
 
 
 class Outcome(NamedTuple):
-    """What a call printed, and its exit status."""
+    """What a call printed, what went to standard error, and its exit status."""
 
     printed: bytes
+    errors: bytes
     status: int
 
 
@@ -38,20 +39,20 @@ def binary() -> str | None:
 
 def call_ours(arguments: list[str]) -> Outcome:
     """The command of this package, in this process."""
-    printed = io.TextIOWrapper(io.BytesIO())
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+    printed, errors = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
             run_command(ours, arguments)
         except SystemExit as stop:
             status = stop.code
     printed.flush()
-    return Outcome(printed.buffer.getvalue(), int(status or 0))
+    return Outcome(printed.buffer.getvalue(), errors.getvalue().encode(), int(status or 0))
 
 
 def call_theirs(trec_eval: str, arguments: list[str]) -> Outcome:
     """trec_eval."""
     done = subprocess.run([trec_eval, *arguments], capture_output=True)
-    return Outcome(done.stdout, done.returncode)
+    return Outcome(done.stdout, done.stderr, done.returncode)
 
 
 def generate(folder: Path, seed: int = 0) -> None:
@@ -235,7 +236,34 @@ qrels.long run
 qrels run.short
 qrels qrels
 run run
+-D 0.q -q qrels run
+-D 0.q -q -c -m all_trec qrels run
+-D 0.10 -m official -m set -m yaap qrels run.tabs
+-D 1.tópico -q -J -M 7 -m map -m P.3 -m relstring qrels run
+-D 0.9 -q -c -Z zscores -m map -m gm_map -m num_rel qrels run
+-D .Q -R prefs -q -m all_prefs prefs run
+--Debug_level=0.2 -c -m num_q -m num_rel -m runid qrels run
+-D 3 -q qrels run
+-D 0.nowhere-to-be-found qrels run
+-D 0.judged-alone -c qrels run
+-D 0. qrels run
+-D 0.q qrels run.short
+-D
 -v
+-v qrels
+-m mapp -v
+"""
+
+#: Calls for help: the text is another, but its stream and the exit status are to be the same.
+HELP = """
+-h
+--help
+-h qrels run
+-qh qrels
+-h -m map -R prefs -T trec_results
+-m mapp -h
+-m P. -h
+-v -h
 """
 
 #: Calls on trec_eval's own test files.
@@ -278,25 +306,35 @@ def calls(text: str, folder: Path) -> Iterator[list[str]]:
             ]
 
 
+def difference(mine: Outcome, theirs: Outcome, *, texts: bool) -> str | None:
+    """How two outcomes differ: in exit status or bytes; without ``texts``, in whether there are any."""
+    if mine.status != theirs.status:
+        return f"status {mine.status} against {theirs.status}"
+    if not texts:
+        ours, others = ([bool(outcome.printed), bool(outcome.errors)] for outcome in (mine, theirs))
+        return f"output and errors: {ours} against {others}" if ours != others else None
+    if mine.printed == theirs.printed:
+        return None
+    pairs = zip(mine.printed.split(b"\n"), theirs.printed.split(b"\n"), strict=False)
+    return next((f"{x!r} against {y!r}" for x, y in pairs if x != y), "as far as both go, the same")
+
+
 def compare(trec_eval: str, seed: int = 0) -> tuple[int, list[str]]:
     """How many calls were made, and what differed."""
-    total, differences = 0, []
+    differences = []
     with tempfile.TemporaryDirectory() as temporary:
         generate(Path(temporary), seed)
-        every = list(calls(GENERATED, Path(temporary)))
+        every = [(arguments, True) for arguments in calls(GENERATED, Path(temporary))]
+        every += [(arguments, False) for arguments in calls(HELP, Path(temporary))]
         own = Path(trec_eval).resolve().parent / "test"
         if (own / "qrels.test").exists():
-            every += calls(OWN, own)
-        for arguments in every:
-            total += 1
-            mine, theirs = call_ours(arguments), call_theirs(trec_eval, arguments)
-            if mine == theirs:
-                continue
-            pairs = zip(mine.printed.split(b"\n"), theirs.printed.split(b"\n"), strict=False)
-            line = next((f"{x!r} against {y!r}" for x, y in pairs if x != y), "as far as both go, the same")
-            words = " ".join(Path(a).name if a.startswith("/") else a for a in arguments)
-            differences.append(f"{words}: status {mine.status} against {theirs.status}; {line}")
-    return total, differences
+            every += [(arguments, True) for arguments in calls(OWN, own)]
+        for arguments, texts in every:
+            found = difference(call_ours(arguments), call_theirs(trec_eval, arguments), texts=texts)
+            if found:
+                words = " ".join(Path(a).name if a.startswith("/") else a for a in arguments)
+                differences.append(f"{words}: {found}")
+    return len(every), differences
 
 
 def main() -> None:

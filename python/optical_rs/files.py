@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -282,21 +283,57 @@ def write_run(
     Raises
     ------
     InputError
-        An id or a tag with blanks, which separate fields in such files.
+        An id or a tag with blanks, which separate fields in such files, a score that is not a number, a document
+        that comes twice, or a place that cannot be written to. Nothing is written before all is checked.
     """
-    for name, value in (("tag", tag), *(("topic", t) for t in run)):
-        if not value or any(c.isspace() for c in value):
-            raise InputError(f"{name}: TREC files separate by blanks, got {value!r}")
-    # The same bytes on every system.
-    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as f:
-        for topic, hits in run.items():
-            pairs: Any = hits
-            if isinstance(hits, Mapping):
-                pairs = sorted(hits.items(), key=rank_key, reverse=True)
-            for rank, (document, score) in enumerate(pairs, 1):
-                if len(document.split()) != 1:
-                    raise InputError(f"document: TREC files separate by blanks, got {document!r}")
-                f.write(f"{topic} Q0 {document} {rank} {score!r} {tag}\n")
+    tag = _field("tag", tag)
+    lines: list[str] = []
+    topics: set[str] = set()
+    for topic, hits in run.items():
+        topic = _field("topic", topic)
+        if topic in topics:
+            raise InputError(f"run: topic '{topic}' comes twice, as text and as a number")
+        topics.add(topic)
+        given = hits.items() if isinstance(hits, Mapping) else hits
+        pairs = [(_field("document", document), _score(topic, document, score)) for document, score in given]
+        if len(dict(pairs)) < len(pairs):
+            raise InputError(f"run: topic '{topic}': a document is retrieved twice")
+        if isinstance(hits, Mapping):
+            pairs.sort(key=rank_key, reverse=True)
+        lines += [
+            f"{topic} Q0 {name} {rank} {score!r} {tag}\n" for rank, (name, score) in enumerate(pairs, 1)
+        ]
+    try:
+        # The same bytes on every system.
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _field(name: str, value: Any) -> str:
+    """A field of a line: bytes without those that C takes for blanks; a no-break space is none of them."""
+    text = str(value)
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InputError(f"{name}: no text that has bytes: {text!r}") from None
+    if raw.split() != [raw]:
+        raise InputError(f"{name}: TREC files separate by blanks, got {text!r}")
+    return text
+
+
+def _score(topic: str, document: Any, score: Any) -> float:
+    """A score as Python's own number: numpy's are written in other ways."""
+    try:
+        # Text is no score, even where Python would read it as a number.
+        if not math.isnan(score):
+            return float(score)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(
+        f"run: topic '{topic}', document '{document}': expected a number as score, got {score!r}"
+    )
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

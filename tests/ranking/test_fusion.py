@@ -88,3 +88,67 @@ def test_runs_that_are_none():
         with pytest.raises(InputError) as caught:
             fuse([run])
         assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("run", "tag", "message"),
+    [
+        ({"q": {"a b": 1.0}}, "t", "document: TREC files separate by blanks, got 'a b'"),
+        ({"q": {"a": 2.0, " a": 1.0}}, "t", "document: TREC files separate by blanks, got ' a'"),
+        ({"q": {"a": 2.0}, "": {"a": 1.0}}, "t", "topic: TREC files separate by blanks, got ''"),
+        ({"q": {"a": 2.0}}, "my tag", "tag: TREC files separate by blanks, got 'my tag'"),
+        ({"q": {"\ud800": 2.0}}, "t", r"document: no text that has bytes: '\ud800'"),
+        ({"q": {"a": float("nan")}}, "t", "topic 'q', document 'a': expected a number as score, got nan"),
+        ({"q": {"a": "1_0"}}, "t", "topic 'q', document 'a': expected a number as score, got '1_0'"),
+        ({"q": [("a", 2.0), ("a", 1.0)]}, "t", "topic 'q': a document is retrieved twice"),
+        ({"q": {1: 2.0, "1": 1.0}}, "t", "topic 'q': a document is retrieved twice"),
+        ({1: {"a": 2.0}, "1": {"a": 1.0}}, "t", "topic '1' comes twice"),
+    ],
+)
+def test_a_run_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, run, tag, message):
+    file = tmp_path / "run"
+    file.write_text("before")
+    with pytest.raises(InputError) as refused:
+        write_run(file, run, tag)
+    assert message in str(refused.value)
+    assert file.read_text() == "before"
+
+
+def test_a_run_is_not_written_where_it_cannot_be(tmp_path):
+    for place, reason in ((tmp_path, "Is a directory"), (tmp_path / "no" / "run", "No such file")):
+        with pytest.raises(InputError, match=f"cannot be written .{reason}"):
+            write_run(place, {"q": {"a": 1.0}}, "t")
+
+
+def test_what_is_written_is_read_as_it_was(tmp_path):
+    """Scores of numpy, ids that are numbers, and ids with what Python but not TREC's programs takes for blanks."""
+    np = pytest.importorskip("numpy")
+    run = {
+        7: {
+            3: np.float32(0.25),
+            "a\u00a0b": np.float64(2),
+            "\x85": 1,
+            "\u2028": 0.125,
+            "\udcff": float("inf"),
+        }
+    }
+    write_run(tmp_path / "run", run, "t")
+    assert read_run(tmp_path / "run") == {
+        "7": {"\udcff": float("inf"), "a\u00a0b": 2.0, "\x85": 1.0, "3": 0.25, "\u2028": 0.125}
+    }
+
+
+@pytest.mark.parametrize(
+    ("score", "method", "message"),
+    [
+        (float("nan"), "rrf", "topic 'q', document 'b': expected a number as score, got nan"),
+        ("high", "rrf", "topic 'q', document 'b': expected a number as score, got 'high'"),
+        (float("inf"), "score", "topic 'q', document 'b': expected a finite number as score, got inf"),
+    ],
+)
+def test_scores_that_cannot_be_fused(score, method, message):
+    with pytest.raises(InputError) as refused:
+        fuse([{"q": {"a": 1.0, "b": score}}], method=method)
+    assert message in str(refused.value)
+    with pytest.raises(InputError, match="weights: expected finite numbers"):
+        fuse([{"q": {"a": 1.0}}], weights=[float("nan")])

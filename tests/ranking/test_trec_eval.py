@@ -179,6 +179,7 @@ def test_parameters_and_order():
         ("mapp", "no measure 'mapp'; did you mean 'map'"),
         ("P.", "'P': expected parameters behind the point"),
         ("P.x", "'P': expected cut-offs above 0, got 'x'"),
+        ("P.\u0661", "'P': expected cut-offs above 0"),
         ("P.5,5", "'P': expected different cut-offs, got '5,5'"),
         ("ndcg.1", "'ndcg': expected grade=gain,grade=gain, got '1'"),
         ("utility.1,2", "'utility': expected 4 numbers, got '1,2'"),
@@ -208,7 +209,56 @@ def test_bad_runs_end_with_a_line_and_a_status(files, tmp_path, capsys, run, mes
     assert not captured.out
 
 
-@pytest.mark.parametrize("arguments", [["-x"], ["-m", "mapp", "q", "r"], ["-l", "x", "q", "r"], ["q"]])
+def test_one_topic_alone(files, capsys):
+    main(["-D", "0.q1", "-q", "-c", "-m", "runid", "-m", "num_q", "-m", "map", *files])
+    captured = capsys.readouterr()
+    assert captured.out == (
+        "map                   \tq1\t0.2500\n"
+        "runid                 \tall\tmine\nnum_q                 \tall\t3\nmap                   \tall\t0.0833\n"
+    )
+    assert not captured.err
+    main(["-D", "2", "-m", "map", *files])
+    captured = capsys.readouterr()
+    assert captured.out == "map                   \tall\t0.6250\n"
+    assert captured.err.startswith("note: -D: lines for debugging are not printed")
+    with pytest.raises(InputError, match="no topic in common"):
+        main(["-D", "0.q", *files])
+
+
+def test_one_topic_alone_behind_a_byte_order_mark(files, capsys):
+    with open(files[1], "wb") as run:
+        run.write(b"\xef\xbb\xbf" + RUN.encode())
+    main(["-D", "0.q1", "-m", "num_ret", *files])
+    assert capsys.readouterr().out == "num_ret               \tall\t3\n"
+
+
+def test_one_topic_alone_does_not_hide_wrong_lines(files, capsys):
+    with open(files[1], "a") as run:
+        run.write("q2 Q0 b 1\n")
+    with pytest.raises(InputError, match="run:6: expected 6 fields"):
+        main(["-D", "0.q1", *files])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["--help"], ["-qh", "q"], ["-m", "map", "-h"], ["-h", "-R", "x"]]
+)
+def test_help_goes_to_standard_output(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, arguments)
+    assert stop.value.code == 0
+    captured = capsys.readouterr()
+    assert "--Debug_level" in captured.out
+    assert not captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-x"], ["-m", "mapp", "q", "r"], ["-m", "mapp", "-h"], ["-m", "P.", "-v"], ["q"], ["-D"],
+        *([option, bad, "q", "r"] for option in ("-l", "-M", "-N", "-D") for bad in ("x", "1_0", "\u0661", "")
+          if (option, bad) != ("-D", "")),
+    ],
+)  # fmt: skip
 def test_wrong_options_exit_with_1(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         run_command(main, arguments)

@@ -247,3 +247,9 @@ def test_more_scores_than_memory_are_a_memory_error():
     texts = np.zeros((300_000, 1, 1), np.float32)
     with pytest.raises(MemoryError):
         maxsim(texts, texts)
+
+
+@pytest.mark.parametrize("k", [1.5, None, "3"])
+def test_a_number_of_results_that_is_none(k):
+    with pytest.raises(InputError, match="k: expected an integer"):
+        search([np.eye(2)], [np.eye(2)], k)

@@ -1,16 +1,19 @@
 """``optical-rs trec-eval``: trec_eval's command, with its options and its output."""
 
 import argparse
+import codecs
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import _core
 from ..errors import InputError
+from ..files import read_bytes
 from ..progress import progress_bar
 from ..ranking.evaluation import some, source
-from ..ranking.trec_eval import FORMATS, UsageError, expand, measure, report, zscores
+from ..ranking.trec_eval import FORMATS, UsageError, expand, measure, parse, report, zscores
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,6 +25,27 @@ class _Version(argparse.Action):
     def __call__(self, *_: object) -> NoReturn:
         print(f"optical-rs trec-eval {_core.build_info()['version']}, as trec_eval 9.0.8", file=sys.stderr)
         sys.exit(0)
+
+
+class _Measure(argparse.Action):
+    """Measures in a list; an unknown one ends the command where it stands, so before a ``-h`` behind it."""
+
+    def __call__(self, _: object, options: argparse.Namespace, value: Any, *__: object) -> None:
+        parse(value)
+        options.measures = [*(options.measures or []), value]
+
+
+def integer(text: str) -> int:
+    """An integer in ASCII digits; Python would also read ``1_0``."""
+    if not re.fullmatch("[+-]?[0-9]+", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def debug_level(text: str) -> tuple[int, str | None]:
+    """The parts of ``level.topic``."""
+    level, point, topic = text.partition(".")
+    return integer(level or "0"), topic if point else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,13 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="topics without results count as 0",
     )  # fmt: skip
     add(
-        "-l", "--level_for_rel", type=int, default=1, dest="level", metavar="N",
+        "-l", "--level_for_rel", type=integer, default=1, dest="level", metavar="N",
         help="relevant from this grade on",
     )  # fmt: skip
     add(
         "-M",
         "--Max_retrieved_per_topic",
-        type=int,
+        type=integer,
         dest="most",
         metavar="N",
         help="documents per topic at most",
@@ -54,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="take documents without a judgment out first",
     )  # fmt: skip
     add(
-        "-N", "--Number_docs_in_coll", type=int, default=0, dest="collection", metavar="N",
+        "-N", "--Number_docs_in_coll", type=integer, default=0, dest="collection", metavar="N",
         help="documents of the collection, for utility",
     )  # fmt: skip
     add(
@@ -70,9 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="print standard deviations from the means in this file (topic measure mean deviation)",
     )  # fmt: skip
     add(
-        "-m", "--measure", action="append", dest="measures", metavar="MEASURE",
+        "-m", "--measure", action=_Measure, dest="measures", metavar="MEASURE",
         help="a measure, as map or ndcg_cut.5,10, or several: official (the default), all_trec, set, prefs, "
         "all_prefs, qrels_jg; may be repeated",
+    )  # fmt: skip
+    add(
+        "-D", "--Debug_level", type=debug_level, default=(0, None), dest="debug", metavar="LEVEL[.TOPIC]",
+        help="evaluate this topic alone; lines for debugging are not printed at any level",
     )  # fmt: skip
     add("-o", action="store_true", dest="old", help="ignored")
     add("-v", "--version", nargs=0, action=_Version, help="print the version")
@@ -92,10 +120,14 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"-T: expected trec_results, got '{options.results}'")
     if options.most is not None and options.most < 0:
         raise UsageError(f"-M: expected a number of documents, got {options.most}")
+    level, topic = options.debug
+    if level > 0:
+        print("note: -D: lines for debugging are not printed at any level", file=sys.stderr)
     judgments = _source("qrels", options.qrels)
     scored = options.zscores is not None
     for path in options.runs:
-        run = _source("run", path)
+        whole = _source("run", path)
+        run = whole if topic is None else (path, _of_topic(whole, topic))
         with progress_bar(path, "topic") as progress:
             table, found = measure(
                 judgments,
@@ -113,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
             )
         if scored:
             table = zscores(lines, table, options.zscores, options.complete, len(found.topics))
-        runid = _core.run_tag(run).decode("utf-8", "surrogateescape")
+        runid = _core.run_tag(whole).decode("utf-8", "surrogateescape")
         printed = report(
             lines, table, runid, per_topic=options.per_topic, summary=options.summary, scored=scored
         )
@@ -121,7 +153,7 @@ def main(arguments: Sequence[str]) -> None:
         # Ids are bytes, and come out as they went in.
         sys.stdout.buffer.write("".join(printed).encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
-        if found.missing and not options.complete:
+        if found.missing and not options.complete and topic is None:
             n, them = len(found.missing), "it" if len(found.missing) == 1 else "them"
             what = f"lacks {n} judged topic{'s' * (n > 1)} ({some(found.missing)})"
             print(f"note: {path} {what}; -c counts {them} as 0", file=sys.stderr)
@@ -132,3 +164,10 @@ def _source(what: str, path: str) -> str | tuple[str, bytes]:
     if not (found[1] if isinstance(found, tuple) else os.path.getsize(found)):
         raise InputError(f"{path}: an empty file")
     return found
+
+
+def _of_topic(run: str | tuple[str, bytes], topic: str) -> bytes:
+    """A run with the results of one topic. Lines keep their numbers, and wrong ones stay to be refused."""
+    content = run[1] if isinstance(run, tuple) else read_bytes(run)
+    lines, id = content.removeprefix(codecs.BOM_UTF8).split(b"\n"), os.fsencode(topic)
+    return b"\n".join(b"" if len(f := line.split(None, 6)) >= 6 and f[0] != id else line for line in lines)

@@ -1,5 +1,6 @@
 """``fuse``: one run out of several."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def fuse(
     Raises
     ------
     InputError
-        No run, an unknown method, or other than one weight for each run.
+        No run, an unknown method, other than one weight for each run, or scores that are not numbers; of
+        ``"score"`` also infinite ones, which cannot be scaled.
 
     References
     ----------
@@ -66,19 +68,39 @@ def fuse(
         raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
     if k < 1 or depth < 1:
         raise InputError(f"k, depth: expected at least 1, got {k} and {depth}")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise InputError(f"weights: expected finite numbers, got {weights}")
     from .runs import as_dict  # reads numpy, which a command's help does without
 
     loaded = [as_dict(run) for run in runs]
+    for run in loaded:
+        for query, hits in run.items():
+            _expect_numbers(query, hits, finite=method == "score")
     fused: dict[str, dict[str, float]] = {}
     for query in dict.fromkeys(query for run in loaded for query in run):
         total: dict[str, float] = {}
         for run, weight in zip(loaded, weights, strict=True):
-            hits = _sorted(run.get(query, {}))[:depth]
-            for rank, (document, score) in enumerate(hits, 1):
-                share = 1 / (k + rank) if method == "rrf" else _scaled(score, hits)
+            first = _sorted(run.get(query, {}))[:depth]
+            for rank, (document, score) in enumerate(first, 1):
+                share = 1 / (k + rank) if method == "rrf" else _scaled(score, first)
                 total[document] = total.get(document, 0.0) + weight * share
         fused[query] = dict(_sorted(total)[:depth])
     return fused
+
+
+def _expect_numbers(
+    query: str, hits: Mapping[str, float] | Sequence[tuple[str, float]], *, finite: bool
+) -> None:
+    expected = "a finite number" if finite else "a number"
+    for document, score in hits.items() if isinstance(hits, Mapping) else hits:
+        try:
+            usable = math.isfinite(score) if finite else not math.isnan(score)
+        except TypeError:
+            usable = False
+        if not usable:
+            raise InputError(
+                f"run: topic '{query}', document '{document}': expected {expected} as score, got {score!r}"
+            )
 
 
 def _sorted(hits: Mapping[str, float] | Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

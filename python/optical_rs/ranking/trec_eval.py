@@ -139,7 +139,7 @@ class Line(NamedTuple):
 
 def _number(text: str) -> float:
     """The number that a text begins with, as C reads it; 0 if there is none."""
-    found = re.match(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
+    found = re.match(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII)
     return float(found.group()) if found else 0.0
 
 
@@ -149,7 +149,7 @@ def _real(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    found = re.match(r"\s*[+-]?\d+", text)
+    found = re.match(r"\s*[+-]?\d+", text, re.ASCII)
     return int(found.group()) if found else 0
 
 
@@ -192,6 +192,27 @@ def _lines(family: str, parameters: str | None) -> list[Line]:
     return [Line(family, f"{family}_{parameters}", f"{core}_{','.join(map(repr, numbers))}")]
 
 
+def parse(name: str) -> tuple[str, str | None]:
+    """The measure, or the set of them, that a ``-m`` option names, and its parameters.
+
+    Raises
+    ------
+    UsageError
+        A measure that is not known (the nearest is named), or a point without parameters.
+
+    Examples
+    --------
+    >>> parse("P.5,10"), parse("map")
+    (('P', '5,10'), ('map', None))
+    """
+    base, point, parameters = name.partition(".")
+    if base not in SETS and base not in MEASURES:
+        raise UsageError(f"-m: no measure '{base}'{closest(base, [*MEASURES, *SETS])}")
+    if point and not parameters:
+        raise UsageError(f"-m: '{base}': expected parameters behind the point")
+    return base, parameters if point else None
+
+
 def expand(wanted: Sequence[str]) -> list[Line]:
     """Measures of ``-m`` options (``map``, ``P.5,10``, ``official``, ``all_trec``) in order of printing.
 
@@ -206,16 +227,11 @@ def expand(wanted: Sequence[str]) -> list[Line]:
     ['map', 'ndcg_cut_5', 'ndcg_cut_10']
     """
     parameters: dict[str, str | None] = {}
-    for name in wanted or ["official"]:
-        base, dot, given = name.partition(".")
-        if base not in SETS and base not in MEASURES:
-            raise UsageError(f"-m: no measure '{base}'{closest(base, [*MEASURES, *SETS])}")
-        if dot and not given:
-            raise UsageError(f"-m: '{base}': expected parameters behind the point")
+    for base, given in map(parse, wanted or ["official"]):
         for each in SETS.get(base, (base,)):
             parameters.setdefault(each, None)
         # Of parameters that are given twice, the first count.
-        if dot and base in MEASURES and parameters[base] is None:
+        if base in MEASURES and parameters[base] is None:
             parameters[base] = given
     return [
         line for family in MEASURES if family in parameters for line in _lines(family, parameters[family])

@@ -1,6 +1,7 @@
 """MaxSim over ragged tokens, and exhaustive search with it."""
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -262,6 +263,10 @@ def search(
     >>> search([np.eye(2)], documents, k=1, document_ids=["a", "b"], allow=["a"])
     [[('a', 1.0)]]
     """
+    try:
+        k = operator.index(k)
+    except TypeError:
+        raise InputError(f"k: expected an integer, got {k!r}") from None
     if k < 1:
         raise InputError(f"k: expected at least 1, got {k}")
     if isinstance(documents, TokenStore):

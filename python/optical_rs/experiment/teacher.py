@@ -11,6 +11,8 @@ from ..data import Collection, QuestionPassages, load_collection, load_pairs
 from ..errors import InputError, closest
 from ..files import write_json
 from ..models import PACKAGED, check_path, pooled_encoder
+from ..ranking import compare_results
+from ..ranking.significance import adjust
 from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
 from ..token_cache import TokenCache
 from ..training import train_retriever
@@ -211,11 +213,35 @@ def make_teacher(
             name: {system: describe(e.result, "map") for system, e in systems.items()}
             for name, systems in found.items()
         },
+        "differences": _differences(found),
     }
     write_json(folder / "report.json", report)
     return report
 
 
+def _differences(found: Mapping[str, Mapping[str, Evaluation]]) -> list[dict[str, Any]]:
+    """The teacher's MAP minus the plain encoder's on each collection, with intervals and corrected tests."""
+    rows = []
+    for name, systems in found.items():
+        results = {system: systems[system].result for system in ("teacher", "pooled")}
+        if len(next(iter(results.values())).topics) > 1:
+            compared = compare_results(results, baseline="pooled", test="randomisation").rows
+            rows.append((name, next(row for row in compared if row.measure == "map")))
+    corrected = adjust([row.p for _, row in rows])
+    return [
+        {"collection": name, "map": row.difference, "low": row.low, "high": row.high, "p": row.p, "p_adjusted": p}
+        for (name, row), p in zip(rows, corrected, strict=True)
+    ]
+
+
 def show_teacher(report: Mapping[str, Any]) -> str:
     """The tables of a report as text."""
-    return "\n\n".join(f"{name}\n{table(systems)}" for name, systems in report["collections"].items())
+    tables = [f"{name}\n{table(systems)}" for name, systems in report["collections"].items()]
+    if report["differences"]:
+        lines = [
+            f"{row['collection']}: {row['map']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {row['p_adjusted']:.4f}"
+            for row in report["differences"]
+        ]
+        head = "MAP, teacher minus pooled, 95 % interval, randomisation test, Holm correction over collections"
+        tables.append("\n".join([head, *lines]))
+    return "\n\n".join(tables)

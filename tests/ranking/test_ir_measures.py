@@ -67,7 +67,10 @@ def test_rows_that_cannot_be_read():
             "run: expected rows with the fields of the first (query_id, doc_id, score)",
         ),
         ([ir_measures.ScoredDoc("q", "d", "high")], "run: expected numbers as values, got <U4"),
-        ([("q", "d", 1.0)], "run: expected a file name, a dict of dicts, a table, three arrays or named tuples, got list"),
+        (
+            [("q", "d", 1.0)],
+            "run: expected a file name, a dict of dicts, a table, three arrays or named tuples, got list",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             evaluate(judged, run)

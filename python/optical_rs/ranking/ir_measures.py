@@ -72,7 +72,10 @@ class OpticalProvider(providers.Provider):
             measures._Rprec(**_AS_TREC_EVAL),
             measures._nDCG(cutoff=Anything(), dcg=Choices("log2"), gains=Anything(), judged_only=Anything()),
             measures._nDCG(
-                cutoff=Anything(), dcg=Choices("exp-log2"), gains=Choices(NOT_PROVIDED), judged_only=Anything()
+                cutoff=Anything(),
+                dcg=Choices("exp-log2"),
+                gains=Choices(NOT_PROVIDED),
+                judged_only=Anything(),
             ),
             measures._Bpref(rel=Anything()),
             measures._infAP(rel=Anything()),

@@ -30,6 +30,11 @@ def test_mteb_evaluates_a_student_with_its_teacher(side, tiny_encoder, pairs, tm
     qrels = {f"q{i}": {f"d{i}": 1} for i in range(len(pairs))}
     model = StudentSearch(tmp_path / "student", device="cpu", cache=tmp_path / "cache")
     assert isinstance(model, mteb.SearchProtocol)
+    if side == "query":
+        from mteb.mocks.mock_tasks import MockRetrievalTask
+
+        [result] = mteb.evaluate(model, MockRetrievalTask(), cache=None, show_progress_bar=False).task_results
+        assert 0 <= result.get_score() <= 1
     model.index(Dataset.from_dict({"id": list(documents), "title": [""] * 12, "text": searched}))
     found = model.search(Dataset.from_dict({"id": list(queries), "text": asked}), top_k=12)
     collection = Collection("toy", queries, documents, qrels)

@@ -23,12 +23,12 @@ def test_langchain(indexed):
     from optical_rs.integrations.langchain import OpticalRetriever
 
     folder, model, hits = indexed
-    found = OpticalRetriever(index=folder, model=model, k=3).invoke("the dog runs")
+    found = OpticalRetriever(folder, model, k=3).invoke("the dog runs")
     assert [(d.id, d.page_content, d.metadata["score"]) for d in found] == [
         (hit.document, hit.text, hit.score) for hit in hits
     ]
     with pytest.raises(InputError, match="nowhere"):
-        OpticalRetriever(index=folder, model=folder / "nowhere")
+        OpticalRetriever(folder, folder / "nowhere")
 
 
 def test_llama_index(indexed):

@@ -13,7 +13,7 @@ Examples
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import ir_measures
 from ir_measures import Metric, SumAgg, measures, providers
@@ -62,39 +62,36 @@ class OpticalProvider(providers.Provider):
     """
 
     NAME = "optical_rs"
-    SUPPORTED_MEASURES = cast(
-        list[Any],
-        [
-            measures._AP(cutoff=Anything(), **_AS_TREC_EVAL),
-            measures._P(cutoff=Anything(required=True), **_AS_TREC_EVAL),
-            measures._R(cutoff=Anything(required=True), **_AS_TREC_EVAL),
-            measures._RR(cutoff=Anything(), **_AS_TREC_EVAL),
-            measures._Rprec(**_AS_TREC_EVAL),
-            measures._nDCG(cutoff=Anything(), dcg=Choices("log2"), gains=Anything(), judged_only=Anything()),
-            measures._nDCG(
-                cutoff=Anything(),
-                dcg=Choices("exp-log2"),
-                gains=Choices(NOT_PROVIDED),
-                judged_only=Anything(),
-            ),
-            measures._Bpref(rel=Anything()),
-            measures._infAP(rel=Anything()),
-            measures._IPrec(recall=Anything(required=True), **_AS_TREC_EVAL),
-            measures._Success(cutoff=Anything(required=True), **_AS_TREC_EVAL),
-            measures._SetP(relative=Anything(), **_AS_TREC_EVAL),
-            measures._SetR(rel=Anything()),
-            measures._SetF(beta=Anything(), **_AS_TREC_EVAL),
-            measures._SetAP(**_AS_TREC_EVAL),
-            measures._NumRet(rel=Anything()),
-            measures._NumRel(rel=Anything()),
-            measures._NumQ(),
-            measures._Judged(cutoff=Anything(required=True)),
-            # Without a level, ir_measures takes RBP as graded, which is another measure.
-            measures._RBP(cutoff=Anything(), p=Anything(), rel=Anything(required=True)),
-            measures._ERR(cutoff=Anything(required=True)),
-            measures._Compat(p=Anything(), normalize=Choices(True)),
-        ],
-    )
+    SUPPORTED_MEASURES = [  # noqa: RUF012 - as ir_measures declares it
+        measures._AP(cutoff=Anything(), **_AS_TREC_EVAL),
+        measures._P(cutoff=Anything(required=True), **_AS_TREC_EVAL),
+        measures._R(cutoff=Anything(required=True), **_AS_TREC_EVAL),
+        measures._RR(cutoff=Anything(), **_AS_TREC_EVAL),
+        measures._Rprec(**_AS_TREC_EVAL),
+        measures._nDCG(cutoff=Anything(), dcg=Choices("log2"), gains=Anything(), judged_only=Anything()),
+        measures._nDCG(
+            cutoff=Anything(),
+            dcg=Choices("exp-log2"),
+            gains=Choices(NOT_PROVIDED),
+            judged_only=Anything(),
+        ),
+        measures._Bpref(rel=Anything()),
+        measures._infAP(rel=Anything()),
+        measures._IPrec(recall=Anything(required=True), **_AS_TREC_EVAL),
+        measures._Success(cutoff=Anything(required=True), **_AS_TREC_EVAL),
+        measures._SetP(relative=Anything(), **_AS_TREC_EVAL),
+        measures._SetR(rel=Anything()),
+        measures._SetF(beta=Anything(), **_AS_TREC_EVAL),
+        measures._SetAP(**_AS_TREC_EVAL),
+        measures._NumRet(rel=Anything()),
+        measures._NumRel(rel=Anything()),
+        measures._NumQ(),
+        measures._Judged(cutoff=Anything(required=True)),
+        # Without a level, ir_measures takes RBP as graded, which is another measure.
+        measures._RBP(cutoff=Anything(), p=Anything(), rel=Anything(required=True)),
+        measures._ERR(cutoff=Anything(required=True)),
+        measures._Compat(p=Anything(), normalize=Choices(True)),
+    ]
 
     def _evaluator(self, measures: Iterable[Any], qrels: Any) -> OpticalEvaluator:
         return OpticalEvaluator(measures, qrels)

@@ -31,7 +31,8 @@ def push_to_hub(
 
     A student is of no use without its teacher. A teacher that is a folder goes to a repository of its own; one that is
     on the hub already stays where it is. The student's record names it by its hub id, so that
-    ``optical_rs.evaluate_student("you/student", …)`` finds it.
+    ``optical_rs.evaluate_student("you/student", …)`` finds it. Cards are written anew each time; what only you can know
+    of a model belongs in its card after that, in the repository.
 
     Parameters
     ----------

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import optical_rs
@@ -42,6 +44,18 @@ def student(tiny_encoder, pairs, tmp_path_factory):
 
 def front(card):
     return yaml.safe_load(card.split("---\n")[1])
+
+
+def parsed(card):
+    """The commands of a card, as their parsers read them; an unknown option ends the test."""
+    commands = [
+        line[len("$ optical-rs ") :] for block in code_of(card, "console") for line in block.splitlines()
+    ]
+    found = []
+    for name, *arguments in map(shlex.split, commands):
+        parser = import_module(f"optical_rs.cli.{name}").build_parser()
+        found.append((name, parser.parse_args(arguments)))
+    return found
 
 
 def code_of(card, language):
@@ -94,6 +108,9 @@ def test_a_student_of_documents_is_used_for_documents(student, tmp_path):
     (tmp_path / "optical.json").write_text(json.dumps({**record, "side": "document"}))
     code = code_of(write_card(tmp_path, name="me/s", teacher="me/t"), "python")[0]
     assert "teacher.encode_query" in code
+    calls = parsed((tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert [name for name, _ in calls] == ["export", "export", "index", "search"]
+    assert [options.model for _, options in calls] == ["me/t", "me/s", "for-documents", "for-queries"]
     assert "student.encode_document" in code
     del record["teacher"]
     (tmp_path / "optical.json").write_text(json.dumps(record))

@@ -170,7 +170,7 @@ def _use(record: Mapping[str, Any], name: str, teacher: str) -> str:
             ),
             "$ optical-rs index --model "
             f"{'for-documents' if documents != queries else 'for-queries'} --documents documents.tsv --output index",
-            '$ optical-rs search --model for-queries --index index "..."',
+            "$ optical-rs search --model for-queries --index index --queries queries.tsv",
             "```",
         ]
     )

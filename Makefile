@@ -22,9 +22,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# What each extra needs is installed once, and again when pyproject.toml changes.
+# What extras and groups need is installed once, and again when pyproject.toml changes. The sizes are those of Linux on
+# x86-64, whose torch comes with CUDA unless pip is given its CPU index; docs/install.md has a table.
 $(VENV)/.installed-%: pyproject.toml $(BIN)/python
-	@echo "== installing the extras $* (a few minutes the first time)"
+	@echo "== installing $*: downloads up to 3.5 GB into $(VENV), which takes 7 GB on disk"
+	@echo "   2.5 GB of it are CUDA libraries for torch, 0.3 GB a model and text for the demo; without a GPU, stop this and run"
+	@echo "   make $(or $(MAKECMDGOALS),demo) PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
 	$(BIN)/python -m pip install --quiet "maturin>=1.8,<2"
 	$(BIN)/python tools/requirements.py $* > $(VENV)/requirements-$*.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements-$*.txt

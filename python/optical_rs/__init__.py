@@ -19,7 +19,7 @@ from .errors import ConvergenceWarning, InputError
 if TYPE_CHECKING:
     from . import ranking, similarity, transport
     from .data import load_bitext, load_collection
-    from .models import late_interaction
+    from .models.late_interaction import late_interaction
     from .retrieval import evaluate_student
     from .training.distil import distil
 

@@ -19,25 +19,35 @@ def say(line: str) -> None:
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A function to call with the parts done and all parts (0: not known).
 
-    On a terminal a bar is shown after half a second; elsewhere a line is printed every half minute.
+    On a terminal a bar is shown after half a second. Elsewhere, and where tqdm is not installed, a line is printed every
+    half minute.
 
     Examples
     --------
     >>> with progress_bar("counting", "number") as report:
     ...     report(1, 2)
     """
-    if not sys.stderr.isatty():
+    bar_class = _bar_class() if sys.stderr.isatty() else None
+    if bar_class is None:
         yield _lines(what, unit)
         return
-    from tqdm import tqdm
 
-    with tqdm(desc=what, unit=f" {unit}s", delay=0.5, leave=False) as bar:
+    with bar_class(desc=what, unit=f" {unit}s", delay=0.5, leave=False) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total or None
             bar.update(done - bar.n)
 
         yield report
+
+
+def _bar_class() -> Any:
+    """tqdm's bar, which every extra that encodes text brings; None without it."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return None
+    return tqdm
 
 
 def _lines(what: str, unit: str) -> Callable[[int, int], None]:

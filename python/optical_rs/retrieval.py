@@ -299,10 +299,11 @@ def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[
             return model, {}
         return model, dict(getattr(model, "optical_record", None) or {})
     require("sentence_transformers", "train")
-    from .models import load_model
+    from .models import load_model, record_folder
 
-    record = record_of(model)
-    if teacher := teacher_of(model):
+    folder = record_folder(model)
+    record = record_of(folder)
+    if teacher := teacher_of(folder):
         record = {**record, "teacher": teacher}
     return load_model(model, device=device, argument=argument), record
 

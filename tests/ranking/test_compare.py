@@ -46,7 +46,7 @@ def test_tests_agree_with_scipy(seed):
     assert wilcoxon.p == pytest.approx(stats.wilcoxon(d, zero_method="pratt").pvalue)
     chance = compare(qrels, runs, ["map"], test="randomisation", resamples=20_000).rows[0]
     theirs = stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(0)
+        (d,), np.mean, permutation_type="samples", n_resamples=20_000, random_state=np.random.default_rng(0)
     )
     assert chance.p == pytest.approx(theirs.pvalue, abs=0.015)
     for margin in (0.01, 0.3):

@@ -80,7 +80,7 @@ def test_runs_that_are_none():
     pandas = pytest.importorskip("pandas")
     twice = pandas.DataFrame({"qid": ["q", "q"], "docno": ["d", "d"], "score": [1.0, 2.0]})
     for run, message in (
-        (3, "run: expected a file name, a dict of dicts, a table or three arrays, got int"),
+        (3, "run: expected a file name, a dict of dicts, a table, three arrays or named tuples, got int"),
         ({"q": 1.0}, "run: expected {topic: {document: score}}, got other values than dicts"),
         (twice, "run: topic 'q', document 'd': retrieved twice"),
         (twice.drop(columns="score"), "run: no column for the value"),

@@ -62,7 +62,7 @@ def test_other_bad_input(tmp_path):
         (lambda: evaluate({"1": {"d": "x"}}, {}), "qrels: topic '1', document 'd': expected an integer"),
         (
             lambda: evaluate(3, {}),
-            "qrels: expected a file name, a dict of dicts, a table or three arrays, got int",
+            "qrels: expected a file name, a dict of dicts, a table, three arrays or named tuples, got int",
         ),
         (lambda: write_run(tmp_path / "r", {"a b": {}}, "t"), "topic: TREC files"),
         (lambda: write_run(tmp_path / "r", {"a": {"d e": 1.0}}, "t"), "document: TREC files"),

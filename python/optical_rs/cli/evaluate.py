@@ -52,18 +52,22 @@ def main(arguments: Sequence[str]) -> None:
     if not Path(options.model).exists() and "/" not in options.model:
         # A wrong folder is reported before a collection is read.
         raise InputError(f"model: no such folder: {options.model}")
-    teacher = _teacher(options)
+    place = options.model
     if options.runtime == "torch":
         require("sentence_transformers", "train")
         quiet()
         _check_device(options.device)
+        from ..models import record_folder
+
+        place = record_folder(options.model)
     elif options.device:
         raise InputError("device: goes with --runtime torch; exported models run on the CPU")
+    teacher = _teacher(options, place)
     from ..data import load_collection
     from ..ranking import evaluate
     from ..retrieval import describe, evaluate_student, table, write_evaluation
 
-    trained = record_of(options.model).get("side", "query")
+    trained = record_of(place).get("side", "query")
     side = options.side or ("query" if trained == "both" else trained)
     evaluate({}, {}, options.measures)  # an unknown measure is reported before anything is encoded
     collection = load_collection(options.collection, split=options.split, side=side)
@@ -128,7 +132,7 @@ def _check_device(device: str | None) -> None:
         raise InputError(f"device: cannot use '{device}': {str(error).splitlines()[0]}") from None
 
 
-def _teacher(options: argparse.Namespace) -> str | None:
+def _teacher(options: argparse.Namespace, place: str | Path) -> str | None:
     """The model of the English side; None where a checkpoint without a record encodes both sides.
 
     Raises
@@ -138,7 +142,7 @@ def _teacher(options: argparse.Namespace) -> str | None:
     """
     if options.teacher:
         return str(options.teacher)
-    recorded = teacher_of(options.model)
+    recorded = teacher_of(place)
     if options.runtime == "edge" and not (recorded and (Path(recorded) / EXPORTED).exists()):
         known = f" (its teacher is {recorded}, which is not exported)" if recorded else ""
         raise InputError(

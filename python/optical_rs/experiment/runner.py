@@ -21,7 +21,7 @@ from accelerate import PartialState
 from .. import build_info, fingerprint
 from ..errors import InputError
 from ..files import write_json
-from ..models import RECORD
+from ..models import RECORD, write_card
 from ..progress import progress_bar
 from ..retrieval import write_evaluation
 from ..training import arguments
@@ -253,6 +253,8 @@ def write_cell(plan: Plan, made: Made) -> None:
         **dataclasses.asdict(cell),
         "options": options,
         "side": bench.recipe.side,
+        "base": bench.recipe.student or bench.recipe.teacher,
+        **_text_of(bench, cell),
         "teacher": bench.teacher_from(target),
         "teacher_fingerprint": bench.prints[0],
         "made_of": plan.identity(cell),
@@ -272,9 +274,19 @@ def write_cell(plan: Plan, made: Made) -> None:
         content["fingerprint"] = fingerprint.of_model(made.student)
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / RECORD, content)
+    if "fingerprint" in content:
+        write_card(target)
     for file in [*target.glob("checkpoint-*"), target / "eval"]:
         shutil.rmtree(file, ignore_errors=True)
     (target / MARK).unlink(missing_ok=True)
+
+
+def _text_of(bench: Workbench, cell: Cell) -> dict[str, Any]:
+    """What a cell's record says of its training text: the specs of the recipe, in the cell's language."""
+    options = bench.recipe.systems[cell.system]
+    given = options.get("bitext") or bench.recipe.bitext
+    specs = [str(s).format(language=cell.language) for s in (given if isinstance(given, list) else [given])]
+    return {"bitext": ", ".join(specs)} if any(specs) and not options.get("joint") else {}
 
 
 def keep_best(plan: Plan, say: Callable[[str], None]) -> None:

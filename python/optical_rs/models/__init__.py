@@ -1,8 +1,10 @@
 """Teachers and students: late-interaction models made from any encoder."""
 
 from ..record import RECORD, record_of
+from .card import write_card
+from .hub import push_to_hub
 from .late_interaction import late_interaction
-from .loading import check_path, is_late_interaction, load_model
+from .loading import check_path, is_late_interaction, load_model, record_folder
 from .packaged import NAME as PACKAGED
 from .pooled import pooled_encoder
 from .weights import (
@@ -29,8 +31,11 @@ __all__ = [
     "load_model",
     "merge_adapters",
     "pooled_encoder",
+    "push_to_hub",
+    "record_folder",
     "record_of",
     "set_dropout",
     "student_of",
     "use_plain_attention",
+    "write_card",
 ]

@@ -1,5 +1,6 @@
 """Models from checkpoints."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from sentence_transformers.util import load_file_path
 from torch import nn
 
 from ..errors import InputError, closest
+from ..record import RECORD
 from .packaged import NAME as PACKAGED
 
 
@@ -53,6 +55,17 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{argument}: cannot load '{path}': {reason}") from None
+
+
+def record_folder(path: str | os.PathLike[str]) -> Path:
+    """Where the record of a model is: its folder, or for a hub id the folder of the downloaded file."""
+    if not os.path.isdir(path):
+        with contextlib.suppress(
+            OSError
+        ):  # a hub that cannot be reached is reported where the model is loaded
+            if file := load_file_path(str(path), RECORD):
+                return Path(file).parent
+    return Path(path)
 
 
 def is_late_interaction(spec: str, argument: str = "teacher") -> bool:

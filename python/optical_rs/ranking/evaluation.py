@@ -248,14 +248,17 @@ def source(name: str, x: Any) -> Any:
         except (TypeError, ValueError):
             expected = "{topic: {document: relevance}}" if name == "qrels" else "{topic: {document: score}}"
             raise InputError(f"{name}: expected {expected}, got other values than dicts") from None
-    from .tables import arrays, columns, is_table
+    from .tables import arrays, columns, is_table, named_rows, rows
 
+    if (given := named_rows(x)) is not None:
+        return rows(name, given)
     if isinstance(x, tuple) and len(x) == 3:
         return arrays(name, x)
     if is_table(x):
         return columns(name, x)
     raise InputError(
-        f"{name}: expected a file name, a dict of dicts, a table or three arrays, got {type(x).__name__}"
+        f"{name}: expected a file name, a dict of dicts, a table, three arrays or named tuples, got "
+        f"{type(x).__name__}"
     )
 
 
@@ -279,13 +282,14 @@ def evaluate(
 
     Parameters
     ----------
-    qrels : path, dict, table or arrays
+    qrels : path, dict, table, arrays or named tuples
         Judgments: a TREC qrels file (``.gz`` too); a pair of a name and its text (bytes);
         ``{topic: {document: relevance}}``; a pandas, polars or Arrow table with columns named as in
         ir_measures (``query_id``, ``doc_id``, ``relevance``) or PyTerrier (``qid``, ``docno``,
-        ``label``); or three arrays (topics, documents, relevance).
-    run : path, dict, table or arrays
-        Results in the same forms, with ``score`` for the value. Of three arrays, documents and scores
+        ``label``); three arrays (topics, documents, relevance); or named tuples with such fields, as
+        ir_measures' ``Qrel``.
+    run : path, dict, table, arrays or named tuples
+        Results in the same forms, with ``score`` for the value, as in ir_measures' ``ScoredDoc``. Of three arrays, documents and scores
         may be (topics, k), where a document -1 is none.
         Ids that are integers in both columns stay numbers: topics come in their order, ties go to the
         larger number, and ``qrels`` must have numbers, too.

@@ -27,15 +27,19 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
             ) from None
     import numpy as np
 
-    from .tables import flat, is_table, named_columns
+    from .tables import flat, is_table, named_columns, named_fields, named_rows
 
-    if is_table(run):
+    columns: tuple[Any, Any, Any]
+    if (rows := named_rows(run)) is not None:
+        columns = named_fields("run", rows) if rows else ([], [], [])
+    elif is_table(run):
         columns = named_columns("run", run)
     elif isinstance(run, tuple) and len(run) == 3:
         columns = flat("run", run)
     else:
         raise InputError(
-            f"run: expected a file name, a dict of dicts, a table or three arrays, got {type(run).__name__}"
+            f"run: expected a file name, a dict of dicts, a table, three arrays or named tuples, got "
+            f"{type(run).__name__}"
         )
     found: dict[str, dict[str, float]] = {}
 

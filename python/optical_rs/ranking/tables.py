@@ -1,6 +1,6 @@
-"""Tables: ids and values from those of users (pandas, polars, Arrow, numpy), and tables for papers."""
+"""Tables: ids and values from those of users (pandas, polars, Arrow, numpy, named tuples), and tables for papers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,20 @@ def columns(name: str, table: Any) -> tuple[Any, Any, np.ndarray]:
     return (*_ids(name, topics, documents), _values(name, values))
 
 
+def rows(name: str, given: Sequence[Any]) -> tuple[Any, Any, np.ndarray] | dict[str, Any]:
+    """The same of named tuples.
+
+    Raises
+    ------
+    InputError
+        A field that is missing, or values that are no numbers (integers for judgments).
+    """
+    if not given:
+        return {}
+    topics, documents, values = named_fields(name, given)
+    return (*_ids(name, topics, documents), _values(name, values))
+
+
 def named_columns(name: str, table: Any) -> tuple[Any, Any, Any]:
     """The same as the table has them.
 
@@ -40,16 +54,45 @@ def named_columns(name: str, table: Any) -> tuple[Any, Any, Any]:
         A column that is missing.
     """
     names = [str(c) for c in getattr(table, "column_names", table.columns)]
+    topic, document, value = (table[found] for found in _fields(name, names, "column"))
+    return topic, document, value
 
-    def column(what: str, accepted: tuple[str, ...]) -> Any:
-        for candidate in accepted:
-            if candidate in names:
-                return table[candidate]
-        raise InputError(
-            f"{name}: no column for the {what} (one of {', '.join(accepted)}); got {', '.join(names)}"
-        )
 
-    return column("topic", TOPIC), column("document", DOCUMENT), column("value", VALUE[name])
+def named_rows(x: Any) -> list[Any] | None:
+    """The rows of an iterable of named tuples, such as ir_measures' ``Qrel`` and ``ScoredDoc``; None for anything else."""
+    if is_table(x) or not isinstance(x, Iterable):
+        return None
+    found = list(x)
+    return found if all(hasattr(row, "_fields") for row in found) else None
+
+
+def named_fields(name: str, given: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Topics, documents and values of named tuples.
+
+    Raises
+    ------
+    InputError
+        A field that is missing, or rows with other fields than the first.
+    """
+    names = list(given[0]._fields)
+    if any(row._fields != given[0]._fields for row in given):
+        raise InputError(f"{name}: expected rows with the fields of the first ({', '.join(names)})")
+    by_name = dict(zip(names, zip(*given, strict=True), strict=True))
+    topic, document, value = (list(by_name[found]) for found in _fields(name, names, "field"))
+    return topic, document, value
+
+
+def _fields(name: str, names: Sequence[str], kind: str) -> list[str]:
+    """Which of the names are those of the topic, the document and the value."""
+    found = []
+    for what, accepted in (("topic", TOPIC), ("document", DOCUMENT), ("value", VALUE[name])):
+        known = next((candidate for candidate in accepted if candidate in names), None)
+        if known is None:
+            raise InputError(
+                f"{name}: no {kind} for the {what} (one of {', '.join(accepted)}); got {', '.join(names)}"
+            )
+        found.append(known)
+    return found
 
 
 def arrays(name: str, x: tuple[Any, Any, Any]) -> tuple[Any, Any, np.ndarray]:

@@ -130,6 +130,11 @@ def made(options: Mapping[str, Any]) -> TrainingArguments:
     InputError
         Values that do not fit each other or their types.
     """
+    if options.get("push_to_hub"):
+        # The trainer would upload what is not interpolated yet, without teacher and record.
+        raise InputError(
+            "training: push_to_hub: upload the finished student, with optical_rs.models.push_to_hub(folder, name)"
+        )
     # YAML reads a plain no as false.
     words = {
         k: "no" for k in ("eval_strategy", "save_strategy", "logging_strategy") if options.get(k) is False

@@ -132,8 +132,11 @@ def distil(
     )
     made = trained.at(interpolate)
     if folder is not None:
-        save_student(
-            made, folder, trained, path, {"loss": name_of(loss), **options, "interpolate": interpolate}
-        )
+        about = {
+            "base": student or (teacher if isinstance(teacher, str | os.PathLike) else ""),
+            "bitext": pairs.name,
+            "system": {"loss": name_of(loss), **options, "interpolate": interpolate},
+        }
+        save_student(made, folder, trained, path, {k: v for k, v in about.items() if v})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return made

@@ -111,8 +111,6 @@ def fit(
     seconds = time.perf_counter() - began - trainer.aside
     # Training in bfloat16 wraps the model's forward; what is measured afterwards is in full precision.
     trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
-    if args.push_to_hub:
-        trainer.push_to_hub()
     pairs = steps.count * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     record = {
         "train_seconds": seconds if steps.count else 0.0,

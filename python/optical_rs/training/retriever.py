@@ -30,6 +30,7 @@ from ..models import (
     load_model,
     set_dropout,
     student_of,
+    write_card,
 )
 from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
@@ -222,6 +223,7 @@ def train_retriever(
         )
     model.eval()
     record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
+    record |= {"base": encoder if isinstance(encoder, str) else "", "bitext": every.name}
     if target is not None and state.is_main_process:
         model.save_pretrained(str(target))
         for name in ("checkpoints", "start"):
@@ -229,6 +231,7 @@ def train_retriever(
         write_json(
             target / RECORD, {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
         )
+        write_card(target)
     state.wait_for_everyone()
     model.optical_record = record
     return model

@@ -10,7 +10,15 @@ from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..errors import InputError
-from ..models import PACKAGED, RECORD, check_path, is_late_interaction, late_interaction, load_model
+from ..models import (
+    PACKAGED,
+    RECORD,
+    check_path,
+    is_late_interaction,
+    late_interaction,
+    load_model,
+    write_card,
+)
 from ..models.packaged import packaged_model
 
 #: Raise when the way models are made changes.
@@ -59,7 +67,8 @@ def prepare_teacher(
     if folder is None:
         return late_interaction(spec, dim, fit_on=texts), ""
     made_of = teacher_identity(spec, dim, texts)
-    return _kept(folder, made_of, lambda: late_interaction(spec, dim, fit_on=texts), "teacher"), str(folder)
+    made = _kept(folder, made_of, lambda: late_interaction(spec, dim, fit_on=texts), spec, "teacher")
+    return made, str(folder)
 
 
 def teacher_identity(spec: str, dim: int, texts: Sequence[str]) -> str:
@@ -79,7 +88,9 @@ def prepare_start(
     if folder is None:
         return late_interaction(spec, fit_on=texts, match=teacher)
     made_of = start_identity(spec, teacher, texts)
-    return _kept(folder, made_of, lambda: late_interaction(spec, fit_on=texts, match=teacher), "student")
+    return _kept(
+        folder, made_of, lambda: late_interaction(spec, fit_on=texts, match=teacher), spec, "student"
+    )
 
 
 def start_identity(spec: str, teacher: MultiVectorEncoder, texts: Sequence[str]) -> str:
@@ -103,7 +114,7 @@ def _content(spec: str) -> str:
 
 
 def _kept(
-    folder: Path, made_of: str, make: Callable[[], MultiVectorEncoder], argument: str
+    folder: Path, made_of: str, make: Callable[[], MultiVectorEncoder], base: str, argument: str
 ) -> MultiVectorEncoder:
     """A model that was made of this, or is made now and written whole."""
     record = folder / RECORD
@@ -118,8 +129,9 @@ def _kept(
         shutil.rmtree(unfinished, ignore_errors=True)
         model = make()
         model.save_pretrained(str(unfinished))
-        content = {"made_of": made_of, "fingerprint": fingerprint.of_model(model)}
+        content = {"made_of": made_of, "base": base, "fingerprint": fingerprint.of_model(model)}
         (unfinished / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_card(unfinished, name=str(folder))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(unfinished, folder)

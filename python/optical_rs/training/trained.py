@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..files import write_json
-from ..models import RECORD, interpolate
+from ..models import RECORD, interpolate, write_card
 
 
 @dataclasses.dataclass
@@ -68,7 +68,10 @@ class Trained:
 def save_student(
     student: MultiVectorEncoder, folder: Path, trained: Trained, teacher: str, about: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint and, last, the record of what made it."""
+    """Write a checkpoint, the record of what made it, and its card.
+
+    ``about`` has ``base`` (what the weights were before), ``bitext`` and ``system`` (the options of training).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     student.save_pretrained(str(folder))
     partner: dict[str, Any] = {}
@@ -85,7 +88,8 @@ def save_student(
         **partner,
         "fingerprint": fingerprint.of_model(student),
         "side": trained.side,
-        "system": dict(about),
+        **about,
         **trained.record,
     }
     write_json(folder / RECORD, content)
+    write_card(folder)

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         print("\n\n".join([as_text, *(table(*_by_language(m, of)) for m, of in languages.items())]))
     if options.output:
-        from ..ranking.plots import write_plots
+        from ..plots import write_plots
 
         written = write_plots(
             options.output,

@@ -6,20 +6,19 @@
 """
 
 import argparse
-import base64
-import hashlib
+import ast
+import contextlib
+import io
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-CACHE = ROOT / ".cache" / "gallery"
-#: Seconds that a notebook may take.
-LONGEST = 600
 
 sys.path.insert(0, str(ROOT / "python"))
 
@@ -37,30 +36,34 @@ def _command(name: str, what: str) -> str:
     # The list of all options comes below; the usage shows what must be given.
     usage = re.sub(r" \[-[^\]]*\]", "", usage)
     lines = [f"## {name}", parser.description or what, f"```text\n{usage}\n```"]
+    plain = [g for g in parser._action_groups if g.title in ("options", "positional arguments")]
+    lines.append(_arguments([action for group in plain for action in group._group_actions]))
     for group in parser._action_groups:
-        actions = [a for a in group._group_actions if not isinstance(a, argparse._HelpAction)]
-        if not actions:
-            continue
-        if group.title not in ("options", "positional arguments", "optional arguments"):
+        if group not in plain:
             lines.append(f"**{group.title[0].upper()}{group.title[1:]}.** {group.description or ''}")
-        rows = ["| argument | default | meaning |", "|---|---|---|", *map(_argument, actions)]
-        lines.append("\n".join(rows))
-    return "\n\n".join(lines)
+            lines.append(_arguments(group._group_actions))
+    return "\n\n".join(line for line in lines if line)
+
+
+def _arguments(actions: Sequence[argparse.Action]) -> str:
+    shown = [_argument(a) for a in actions if not isinstance(a, argparse._HelpAction)]
+    return "\n".join(["| argument | default | meaning |", "|---|---|---|", *shown]) if shown else ""
 
 
 def _argument(action: argparse.Action) -> str:
     names = [o.replace("_", "-") if o.startswith("--") else o for o in action.option_strings]
     shown = ", ".join(f"`{name}`" for name in names) or f"`{action.metavar or action.dest}`"
     if action.choices:
-        shown += f" {', '.join(f'`{choice}`' for choice in action.choices)}"
-    flag = action.nargs == 0
-    default = "" if flag or action.default in (None, argparse.SUPPRESS) else f"`{action.default}`"
-    if isinstance(action.default, list):
-        default = ", ".join(f"`{value}`" for value in action.default)
+        shown += ": " + ", ".join(map(str, action.choices))
+    default = action.default
     if action.required and action.option_strings:
-        default = "required"
-    meaning = (action.help or "").replace("|", "\\|")
-    return f"| {shown} | {default} | {meaning} |"
+        said = "required"
+    elif action.nargs == 0 or default in (None, argparse.SUPPRESS):
+        said = ""
+    else:
+        said = f"`{' '.join(map(str, default)) if isinstance(default, list) else default}`"
+    meaning = re.sub(r" \(default: [^)]*\)$", "", action.help or "") if said else action.help or ""
+    return f"| {shown} | {said} | {meaning} |".replace("\n", " ")
 
 
 def recipe_keys() -> str:
@@ -79,9 +82,35 @@ def system_options() -> str:
 
 def sources() -> str:
     """The published sources, from their declarations."""
-    from optical_rs.data.sources import table
+    from optical_rs.data.sources import SOURCES
 
-    return table()
+    return "\n\n".join(_source(source) for source in SOURCES.values())
+
+
+def _source(source: Any) -> str:
+    # Splits and sides are those of the spelling that is shown.
+    rest = source.spelling.partition(":")[2]
+    kinds = {"bitext": source.bitext, "collection": source.collection, "pairs": source.pairs}
+    loads = [f"{kind} ({', '.join(part.have(rest))})" for kind, part in kinds.items() if part]
+    loads += ["documents, streamed"] if source.documents else []
+    places = [
+        f"[{place.path}]({place.address})"
+        + (f" at {place.revision[:7]}" if len(place.revision) == 40 else "")
+        + f", in `{place.folder}/`"
+        for place in source.repositories
+    ]
+    rows = {
+        "loads": "; ".join(loads),
+        "foreign side": " or ".join(source.collection.foreign(rest)) or "any" if source.collection else "",
+        "size": source.size,
+        "licence": source.licence,
+        "from": "; ".join([*places, source.getting]).strip("; "),
+    }
+    title = f"### `{source.spelling}` {{ #{source.name} }}"
+    lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    return "\n".join(
+        [title, "", f"{source.title[0].upper()}{source.title[1:]}.", "", "| | |", "|---|---|", *lines]
+    )
 
 
 def studies() -> str:
@@ -96,6 +125,7 @@ def studies() -> str:
 def _title_and_text(page: Path) -> tuple[str, str]:
     title, _, rest = page.read_text(encoding="utf-8").removeprefix("# ").partition("\n")
     paragraph = " ".join(rest.strip().partition("\n\n")[0].split())
+    paragraph = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
     sentence = re.match(r".*?[.!?](?=\s|$)", paragraph)
     return title, sentence[0] if sentence else paragraph
 
@@ -121,51 +151,47 @@ def filled(markdown: str) -> str:
     return re.sub(r"^\{\{ (\w+) \}\}$", lambda part: PARTS[part[1]](), markdown, flags=re.M)
 
 
-def executed(notebook: Path) -> Any:
-    """A notebook with its output; it is run again only if its text has changed."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    text = notebook.read_text(encoding="utf-8")
-    kept = CACHE / f"{hashlib.sha256(text.encode()).hexdigest()}.ipynb"
-    if kept.exists():
-        return nbformat.read(kept, as_version=4)
-    made = nbformat.reads(text, as_version=4)
-    print(f"executing {notebook.relative_to(ROOT)}", file=sys.stderr)
-    NotebookClient(made, timeout=LONGEST, resources={"metadata": {"path": str(ROOT)}}).execute()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    nbformat.write(made, kept)
-    return made
-
-
-def page_of(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as Markdown, and the pictures in it by name."""
-    parts, pictures = [], {}
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            parts.append(cell.source)
+def executed(notebook: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown with its output, and its pictures by name."""
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    names: dict[str, Any] = {}
+    heading = ""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            heading = next(iter(re.findall(r"^#+ (.*)$", source, re.M)), heading)
+            parts.append(source)
             continue
-        parts.append(f"```python\n{cell.source}\n```")
-        for output in cell.get("outputs", ()):
-            data = output.get("data", {})
-            if "image/png" in data:
-                picture = f"{name}-{len(pictures)}.png"
-                pictures[picture] = base64.b64decode(data["image/png"])
-                parts.append(f"![{_caption(notebook, cell)}]({picture})")
-            elif "text/markdown" in data:
-                parts.append(data["text/markdown"])
-            elif "text/plain" in data:
-                parts.append(f"```text\n{data['text/plain']}\n```")
-            elif output.get("name") == "stdout":
-                parts.append(f"```text\n{output.text.rstrip()}\n```")
+        parts.append(f"```python\n{source}\n```")
+        value, printed = run_cell(source, names)
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+        if hasattr(value, "savefig"):
+            name = f"{notebook.stem}-{len(pictures)}.png"
+            pictures[name] = as_png(value)
+            parts.append(f"![{heading}]({name})")
+        elif value is not None:
+            parts.append(f"```text\n{value!r}\n```")
     return "\n\n".join(parts) + "\n", pictures
 
 
-def _caption(notebook: Any, cell: Any) -> str:
-    """What a picture shows: the heading above it."""
-    above = notebook.cells[: notebook.cells.index(cell)]
-    titles = [re.findall(r"^#+ (.*)$", c.source, re.M) for c in above if c.cell_type == "markdown"]
-    return next((found[-1] for found in reversed(titles) if found), "the picture of this cell")
+def run_cell(source: str, names: dict[str, Any]) -> tuple[Any, str]:
+    """Run a cell as a notebook does: the value of its last line, and what it printed."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(tree, "cell", "exec"), names)
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
+    return value, printed.getvalue()
+
+
+def as_png(figure: Any) -> bytes:
+    """A figure of matplotlib as a picture."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=150, bbox_inches="tight")
+    return written.getvalue()
 
 
 def on_config(config: Any) -> None:
@@ -174,7 +200,7 @@ def on_config(config: Any) -> None:
     results = places["Results"]
     for page in reports():
         folder = f"results/{page.parent.name}"
-        title = page.parent.name.replace("_", " ").capitalize()
+        title, _ = _title_and_text(page)
         pages: list[Any] = [f"{folder}/README.md"]
         if (page.parent / "report.md").exists():
             pages.append({"All tables": f"{folder}/report.md"})
@@ -188,12 +214,13 @@ def on_files(files: Any, config: Any) -> None:
 
     for path in notebooks():
         files.remove(files.get_file_from_path(f"gallery/{path.name}"))
-        text, pictures = page_of(executed(path), path.stem)
+        print(f"executing {path.relative_to(ROOT)}", file=sys.stderr)
+        text, pictures = executed(path)
         files.append(File.generated(config, f"gallery/{path.stem}.md", content=text))
         for name, content in pictures.items():
             files.append(File.generated(config, f"gallery/{name}", content=content))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill a page's generated parts in."""
-    return filled(markdown)
+    """Fill a page's generated parts in, and let links to notebooks lead to their pages."""
+    return filled(markdown).replace(".ipynb)", ".md)")

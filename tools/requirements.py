@@ -1,4 +1,4 @@
-"""Print the requirements of this package with some of its extras: ``requirements.py train,demo``.
+"""Print the requirements of this package with some of its extras and groups: ``requirements.py train,demo,docs``.
 
 Lets a Makefile install what the package needs before the package itself is built.
 """
@@ -11,9 +11,9 @@ if sys.version_info >= (3, 11):
 else:
     from pip._vendor import tomli as tomllib
 
-project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))[
-    "project"
-]
+declared = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))
+project = declared["project"]
+extras = {**project["optional-dependencies"], **declared["dependency-groups"]}
 print(*project["dependencies"], sep="\n")
 for extra in sys.argv[1].split(","):
-    print(*project["optional-dependencies"][extra], sep="\n")
+    print(*extras[extra], sep="\n")

@@ -20,8 +20,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("compare", "Compare TREC runs, with corrected tests, intervals and effect sizes.")
     parser.add_argument("qrels", help="TREC judgments (.gz too)")
     parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs, each a path or name=path")
-    parser.add_argument("-m", "--measure", action="append", dest="measures", help="a measure; may be repeated")
-    parser.add_argument("-l", "--relevance_level", type=int, default=1, help="lowest grade that counts as relevant (default: 1)")
+    parser.add_argument(
+        "-m", "--measure", action="append", dest="measures", help="a measure; may be repeated"
+    )
+    parser.add_argument(
+        "-l",
+        "--relevance_level",
+        type=int,
+        default=1,
+        help="lowest grade that counts as relevant (default: 1)",
+    )
     parser.add_argument("-c", "--complete", action="store_true", help="topics that a run lacks count as 0")
     parser.add_argument("--baseline", metavar="NAME", help="compare all others with this run")
     parser.add_argument("--test", choices=TESTS, default="t")

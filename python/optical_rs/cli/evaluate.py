@@ -40,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", type=int, default=1000, help="results kept per query")
     parser.add_argument("--batch_size", type=int, default=64, help="texts that torch encodes together")
     parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
-    parser.add_argument("--max_documents", type=int, help="a random sample; relevant documents are always kept")
+    parser.add_argument(
+        "--max_documents", type=int, help="a random sample; relevant documents are always kept"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: MODEL/evaluation/COLLECTION")
     add_json(parser)
     return parser

@@ -31,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="the checkpoint of the teacher, for a student whose checkpoint does not name it",
     )
-    parser.add_argument("--precision", choices=(*PRECISIONS, "both"), default="int8", help="precision of the weights")
+    parser.add_argument(
+        "--precision", choices=(*PRECISIONS, "both"), default="int8", help="precision of the weights"
+    )
     parser.add_argument(
         "--vocabulary",
         action="append",

@@ -12,11 +12,15 @@ DTYPES = ("float32", "float16", "bfloat16", "int8")
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("inspect", "Show what a token store holds; verify or convert it.", {"--convert": "--output"})
+    parser = Parser(
+        "inspect", "Show what a token store holds; verify or convert it.", {"--convert": "--output"}
+    )
     parser.add_argument("store", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
     parser.add_argument("--compact", action="store_true", help="rewrite it without deleted texts")
-    parser.add_argument("--output", metavar="DIR", help="also write it to another directory, in the form of --dtype")
+    parser.add_argument(
+        "--output", metavar="DIR", help="also write it to another directory, in the form of --dtype"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="int8", help="form of the tokens there")
     add_json(parser)
     return parser

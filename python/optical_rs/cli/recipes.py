@@ -60,12 +60,20 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
     parser.add_argument(
-        "--reuse", type=Path, metavar="DIR", help="copy results of the same content from the folder of another run"
+        "--reuse",
+        type=Path,
+        metavar="DIR",
+        help="copy results of the same content from the folder of another run",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder of cached token embeddings (default: in the user's cache folder)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of cached token embeddings (default: in the user's cache folder)",
     )
-    parser.add_argument("--report_only", action="store_true", help="report the results so far, and compute none")
+    parser.add_argument(
+        "--report_only", action="store_true", help="report the results so far, and compute none"
+    )
     parser.add_argument("--dry_run", action="store_true", help="list the results that would be computed")
     add_json(parser)
     keys = parser.add_argument_group("keys of a recipe", "They win over the recipe's.")
@@ -80,10 +88,13 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
         "--loss", help="pooled-mse, optical, greedy, contrastive, translate-distill, module:Class"
     )
     system.add_argument(
-        "--interpolate", metavar="SHARE", help="interpolate between the weights before (0) and after training (1)"
+        "--interpolate",
+        metavar="SHARE",
+        help="interpolate between the weights before (0) and after training (1)",
     )
     system.add_argument(
-        "--reg", help="entropic regularisation of transport; docs/reference/recipes.md has all options of losses"
+        "--reg",
+        help="entropic regularisation of transport; docs/reference/recipes.md has all options of losses",
     )
     more = parser.add_argument_group(
         "training",

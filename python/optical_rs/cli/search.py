@@ -41,10 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """What every command that searches has."""
     parser.add_argument("--model", required=True, help="the exported model that encodes queries")
-    parser.add_argument("--teacher", help="the exported model that encoded the documents, to show their tokens")
+    parser.add_argument(
+        "--teacher", help="the exported model that encoded the documents, to show their tokens"
+    )
     parser.add_argument("--precision", choices=("int8", "float32"), help="precision of the model's weights")
     parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
-    parser.add_argument("--exact", action="store_true", help="score every document exactly, also where there is a coarse store")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="score every document exactly, also where there is a coarse store",
+    )
 
 
 def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore, TokenStore | None]:

@@ -37,7 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a teacher of other settings")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder of cached token embeddings (default: in the user's cache folder)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of cached token embeddings (default: in the user's cache folder)",
     )
     parser.add_argument("--dry_run", action="store_true", help="list what would be trained and evaluated on")
     add_json(parser)

@@ -112,7 +112,9 @@ class Distillation:
         if self.anchor is not None and not isinstance(self.anchor, Anchor):
             raise InputError(f"anchor: expected an Anchor, got {self.anchor!r}")
         if self.side == "both" and (self.order != "mixed" or self.schedule):
-            raise InputError("side: 'both' needs mixed batches, and cannot be combined with order or schedule")
+            raise InputError(
+                "side: 'both' needs mixed batches, and cannot be combined with order or schedule"
+            )
         if self.freeze_layers and self.adapter_rank:
             raise InputError("freeze_layers: cannot be combined with adapter_rank")
         if not isinstance(self.interpolate, int | float) or not 0 < self.interpolate <= 1:

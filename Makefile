@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo test lint rust-test python-test fuzz torture bench clean help
+.PHONY: demo test lint docs rust-test python-test fuzz torture bench clean help
 
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
 	@echo "make test     install, build, lint and run every test of both languages"
 	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc, the direction of imports, the native core's stub"
+	@echo "make docs     the documentation site, into site/: generated references, executed notebooks, links checked"
 	@echo "make fuzz     a minute of random input for each parser, the measures and transport (cargo-fuzz, C++)"
 	@echo "make torture  stores under threads, kills, full disks, compaction and flipped bits, with figures"
 	@echo "make bench    every benchmark, into bench/results"
@@ -66,6 +67,11 @@ lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 	@$(BIN)/lint-imports --no-logo --cache-dir $(VENV)/imports > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest --mypy-config-file tools/stubtest.ini optical_rs._core > $(VENV)/stubtest.txt || { cat $(VENV)/stubtest.txt; exit 1; }
+
+# Warnings are errors: a link or an anchor that leads nowhere, a page that no menu has.
+docs: $(VENV)/.installed-train,demo,plot,docs $(VENV)/.built
+	@echo "== documentation"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.
 FUZZ_SECONDS ?= 60

@@ -1,7 +1,7 @@
 """What text a closed-form head is fitted on: MAP on AfriQA's Hausa questions, and on their human translations.
 
 The packaged multilingual-e5-small without training. The plain encoder (one pooled vector a text) stands beside the heads.
-Needs AfriQA, MAFAND, QED and XQuAD, see docs/data.md.
+Needs AfriQA, MAFAND, QED and XQuAD, see docs/reference/sources.md.
 """
 
 from collections.abc import Sequence

@@ -97,7 +97,7 @@ def test_evaluate_of_an_exported_student_asks_for_its_teacher(student, tmp_path)
     assert chosen(teacher="other") == "other"
     with pytest.raises(InputError, match=r"expected --teacher.*does not name one; give"):
         chosen(model=str(tmp_path))
-    with pytest.raises(InputError, match="device: goes with --runtime torch"):
+    with pytest.raises(InputError, match="device: only with --runtime torch"):
         _dispatch(
             ["evaluate", "--model", str(student), "--collection", "x", "--runtime", "edge", "--device", "cpu"]
         )

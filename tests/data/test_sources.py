@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import pathlib
 import zipfile
 
 import pytest
 from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection, load_pairs, stream_documents, verify
 from optical_rs.data.cache import data_folder
-from optical_rs.data.sources import SOURCES, table
+from optical_rs.data.sources import SOURCES
 
 
 def streamed(spec):
@@ -333,11 +332,6 @@ def test_a_folder_that_is_called_like_a_source(tmp_path, monkeypatch):
     for name, text in (("documents.tsv", "d\tx\n"), ("queries.tsv", "q\ty\n"), ("qrels.txt", "q 0 d 1\n")):
         (tmp_path / "menyo" / name).write_text(text)
     assert load_collection("menyo").queries == {"q": "y"}
-
-
-def test_the_page_has_the_table_of_sources():
-    page = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
-    assert table() in page.read_text(encoding="utf-8")
 
 
 def test_belebele(files):

@@ -45,6 +45,18 @@ def test_search_and_explain(client):
     assert similarity.shape == (len(why["query"]), len(why["document"])) == np.array(why["plan"]).shape
     assert (similarity.argmax(axis=1) == why["matches"]).all()
     assert similarity.max(axis=1).sum() == pytest.approx(found[0]["score"], abs=1e-2)
+    # Words instead of tokens: none for [CLS], "query", ":" and [SEP].
+    assert why["query_words"] == ["the", "dog", "runs", "fast"]
+    assert why["query_of"] == [-1, -1, -1, 0, 1, 2, 3, -1]
+    assert why["document_words"] == found[0]["text"].split()
+    assert len(why["document_of"]) == len(why["document"])
+
+
+def test_index_and_model_are_named(client):
+    about = client.get("/about").json()
+    example = about.pop("example")
+    assert about == {"collection": "store", "texts": 13, "model": "model"}
+    assert client.get("/search", params={"q": example}).json()["hits"][0]["text"].startswith(example)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +219,7 @@ def browser():
 
 def test_in_a_browser(app, browser):
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     def said(text):
@@ -230,8 +243,18 @@ def test_in_a_browser(app, browser):
             tables = browser.find_elements(By.CSS_SELECTOR, "#hits table")
         assert "MaxSim" in tables[0].text
         assert tables[0].find_elements(By.CSS_SELECTOR, "td.match")
-        colour = tables[1].find_element(By.CSS_SELECTOR, "td").value_of_css_property("background-color")
-        assert colour.startswith("rgba(42, 111, 151")
+        assert [cell.text for cell in tables[0].find_elements(By.CSS_SELECTOR, "tbody th")] == ["the", "fire"]
+        colour = tables[1].find_element(By.CSS_SELECTOR, "tbody td").value_of_css_property("background-color")
+        assert "42, 111, 151" in colour
+        assert "fire" in [marked.text for marked in browser.find_elements(By.CSS_SELECTOR, "#hits mark")]
+        # An address is a search: opened anew it shows the same.
+        assert browser.current_url == f"{address}?q=the+fire"
+        browser.get(browser.current_url)
+        said("10 results")
+        box = browser.find_element(By.ID, "query")
+        assert box.get_attribute("value") == "the fire"
+        box.send_keys(Keys.ARROW_DOWN)
+        assert browser.switch_to.active_element == browser.find_element(By.CSS_SELECTOR, ".result")
         box.clear()
         box.send_keys("☃\n")
         said("results")

@@ -527,7 +527,7 @@ def test_a_cell_that_fails_leaves_the_others(recipe, tmp_path, capsys, monkeypat
     assert "both, ny, seed 0: of: 'nmt' has no run" in failures[2]
     assert set(report["measures"]["in-domain"]["map"]) == {"zero-shot"}
     assert "## Not made" in (tmp_path / "out" / "report.md").read_text()
-    with pytest.raises(InputError, match="4 of the cells failed") as error:
+    with pytest.raises(InputError, match="4 of the results failed") as error:
         main([str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "out")])
     assert error.value.status == 1
 

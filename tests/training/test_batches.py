@@ -69,7 +69,7 @@ def test_a_schedule_gives_each_epoch_its_shares():
         ([[0, 0, 0]], "mixed", "a share for each of 3 groups"),
         ([[1, -1, 1]], "mixed", "a share for each of 3 groups"),
         ([], "mixed", "the shares of an epoch at least"),
-        ([[1, 1, 1]], "pure", "goes with mixed batches"),
+        ([[1, 1, 1]], "pure", "needs mixed batches"),
     ],
 )
 def test_bad_schedules(schedule, order, message):

@@ -14,20 +14,20 @@ from typing import NoReturn
 from ..errors import InputError, closest
 
 COMMANDS = {
-    "train": "distil students by a recipe, and evaluate them",
-    "experiment": "compare systems over languages and seeds, by a recipe",
-    "teacher": "train a teacher on English questions with passages, by a recipe",
+    "train": "train students, and evaluate them",
+    "experiment": "compare systems over languages and seeds",
+    "teacher": "train a teacher on English questions with passages",
     "evaluate": "evaluate a student on a collection",
-    "split": "hold pairs of a bitext out as a test collection",
-    "trec-eval": "trec_eval's measures of TREC runs, as it prints them",
+    "split": "hold sentence pairs out as a test collection",
+    "trec-eval": "evaluate TREC runs, with the output of trec_eval",
     "compare": "compare TREC runs, with corrected tests and intervals",
-    "fuse": "one TREC run out of several",
+    "fuse": "fuse several TREC runs into one",
     "export": "write a model for search without torch",
     "index": "encode documents into a store, without torch",
     "search": "search a store by text, without torch",
-    "serve": "a search page for a store, on this machine",
-    "inspect": "look into a store: size, checksums, conversion",
-    "info": "how the native core was built",
+    "serve": "serve a search page for a store",
+    "inspect": "show, verify or convert a store",
+    "info": "show how the native core was built",
 }
 
 

@@ -20,13 +20,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("compare", "Compare TREC runs, with corrected tests, intervals and effect sizes.")
     parser.add_argument("qrels", help="TREC judgments (.gz too)")
     parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs, each a path or name=path")
-    parser.add_argument("-m", "--measure", action="append", dest="measures", help="may be repeated")
-    parser.add_argument("-l", "--relevance_level", type=int, default=1, help="relevant from this grade on")
+    parser.add_argument(
+        "-m", "--measure", action="append", dest="measures", help="a measure; may be repeated"
+    )
+    parser.add_argument(
+        "-l",
+        "--relevance_level",
+        type=int,
+        default=1,
+        help="lowest grade that counts as relevant (default: 1)",
+    )
     parser.add_argument("-c", "--complete", action="store_true", help="topics that a run lacks count as 0")
     parser.add_argument("--baseline", metavar="NAME", help="compare all others with this run")
     parser.add_argument("--test", choices=TESTS, default="t")
     parser.add_argument("--correction", choices=CORRECTIONS, default="holm")
-    parser.add_argument("--margin", type=float, help="also test for equivalence within this")
+    parser.add_argument("--margin", type=float, help="also test for equivalence within this difference")
     parser.add_argument("--alpha", type=float, default=0.05, help="level of tests and intervals")
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -74,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         print("\n\n".join([as_text, *(table(*_by_language(m, of)) for m, of in languages.items())]))
     if options.output:
-        from ..ranking.plots import write_plots
+        from ..plots import write_plots
 
         written = write_plots(
             options.output,

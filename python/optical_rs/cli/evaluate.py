@@ -22,25 +22,27 @@ def build_parser() -> argparse.ArgumentParser:
         {"--partner": "--teacher", "--output_dir": "--output"},
     )
     parser.add_argument("--model", required=True, help="the model of the foreign side: a folder or a hub id")
-    parser.add_argument("--collection", required=True, help="kolibri:<language>, bible:ny, or a folder")
-    parser.add_argument("--split", default="test", help="which queries of it")
+    parser.add_argument("--collection", required=True, help="a folder, or a source such as kolibri:ny")
+    parser.add_argument("--split", default="test", help="the split whose queries are used")
     parser.add_argument(
         "--teacher",
         help="the model of the English side (default: the teacher that the student's record names)",
     )
     parser.add_argument(
-        "--side", choices=("query", "document"), help="the foreign side (default: as trained)"
+        "--side", choices=("query", "document"), help="the side in the foreign language (default: as trained)"
     )
     parser.add_argument(
         "--runtime", choices=("torch", "edge"), default="torch", help="edge: exported models, without torch"
     )
-    parser.add_argument("--device", help="of torch, as cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of exported models")
+    parser.add_argument("--device", help="device of torch: cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--precision", choices=("int8", "float32"), help="precision of exported models")
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--depth", type=int, default=1000, help="results kept per query")
     parser.add_argument("--batch_size", type=int, default=64, help="texts that torch encodes together")
     parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
-    parser.add_argument("--max_documents", type=int, help="a random sample, besides relevant documents")
+    parser.add_argument(
+        "--max_documents", type=int, help="a random sample; relevant documents are always kept"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: MODEL/evaluation/COLLECTION")
     add_json(parser)
     return parser
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
 
         place = record_folder(options.model)
     elif options.device:
-        raise InputError("device: goes with --runtime torch; exported models run on the CPU")
+        raise InputError("device: only with --runtime torch; exported models run on the CPU")
     teacher = _teacher(options, place)
     from ..data import load_collection
     from ..ranking import evaluate

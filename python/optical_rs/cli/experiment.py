@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from . import recipes
 
-DESCRIPTION = "Compare systems over languages and seeds, by a recipe; see docs/experiments.md."
+DESCRIPTION = "Compare systems over languages and seeds, as a recipe says; see docs/how-to/recipes.md."
 
 
 def build_parser() -> argparse.ArgumentParser:

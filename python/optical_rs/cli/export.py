@@ -24,14 +24,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("edge", "pylate"),
         default="edge",
-        help="what is to read it: this package, or PyLate",
+        help="for this package (edge), or for PyLate",
     )
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="what a student without a record was distilled from, as a checkpoint",
+        help="the checkpoint of the teacher, for a student whose checkpoint does not name it",
     )
-    parser.add_argument("--precision", choices=(*PRECISIONS, "both"), default="int8", help="of the weights")
+    parser.add_argument(
+        "--precision", choices=(*PRECISIONS, "both"), default="int8", help="precision of the weights"
+    )
     parser.add_argument(
         "--vocabulary",
         action="append",
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         from ..edge.pylate import export_pylate
 
         if options.vocabulary or options.precision != "int8":
-            raise InputError("format: 'pylate' goes with neither --vocabulary nor --precision")
+            raise InputError("format: 'pylate' cannot be combined with --vocabulary or --precision")
         config = export_pylate(options.model, options.output)
         print(f"{options.output}: for PyLate, texts of up to {config['document_length']} tokens")
         return

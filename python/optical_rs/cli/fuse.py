@@ -10,12 +10,12 @@ from .options import Parser, add_json
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("fuse", "One TREC run out of several.")
+    parser = Parser("fuse", "Fuse several TREC runs into one.")
     parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs (.gz too)")
     parser.add_argument("--output", required=True, metavar="RUN", help="the fused run")
     parser.add_argument("--method", choices=METHODS, default="rrf")
-    parser.add_argument("--weights", nargs="+", type=float, help="one for each run")
-    parser.add_argument("--k", type=int, default=60, help="of rrf")
+    parser.add_argument("--weights", nargs="+", type=float, help="a weight for each run")
+    parser.add_argument("--k", type=int, default=60, help="constant of reciprocal rank fusion (default: 60)")
     parser.add_argument("--depth", type=int, default=1000, help="documents per query")
     add_json(parser)
     return parser

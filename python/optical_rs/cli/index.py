@@ -17,24 +17,24 @@ def build_parser() -> argparse.ArgumentParser:
         "Encode documents into a store, or add those that a store does not have yet.",
         {"--out": "--output", "--output_dir": "--output"},
     )
-    parser.add_argument("--model", required=True, help="an exported model, of the documents' side")
+    parser.add_argument("--model", required=True, help="the exported model that encodes documents")
     parser.add_argument(
         "--documents", required=True, help="a file of lines 'id<TAB>text' or of JSON, or a collection"
     )
     parser.add_argument(
         "--output", required=True, type=Path, metavar="STORE", help="a new store, or one to add to"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="how tokens are kept")
-    parser.add_argument("--window", type=int, help="cut documents into pieces of so many tokens")
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="form of the stored tokens")
+    parser.add_argument("--window", type=int, help="cut documents into pieces of this number of tokens")
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(
         "--pool",
         type=int,
         metavar="FACTOR",
-        help="also make a coarse store with a token in so many, STORE.coarse, which searches then score first",
+        help="also make a coarse store, STORE.coarse, with one token for this number of tokens; searches then have two stages",
     )
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
+    parser.add_argument("--precision", choices=("int8", "float32"), help="precision of the model's weights")
+    parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
     return parser
 
 

@@ -9,7 +9,7 @@ from .options import Parser, add_json
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("info", "How the native core was built and what it runs with.")
+    parser = Parser("info", "Show how the native core was built and what it runs with.")
     add_json(parser)
     return parser
 

@@ -12,12 +12,16 @@ DTYPES = ("float32", "float16", "bfloat16", "int8")
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("inspect", "What a token store holds.", {"--convert": "--output"})
-    parser.add_argument("store", help="its directory")
+    parser = Parser(
+        "inspect", "Show what a token store holds; verify or convert it.", {"--convert": "--output"}
+    )
+    parser.add_argument("store", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
-    parser.add_argument("--compact", action="store_true", help="write it anew without deleted texts")
-    parser.add_argument("--output", metavar="DIR", help="write it to another directory, as --dtype says")
-    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="how tokens are kept there")
+    parser.add_argument("--compact", action="store_true", help="rewrite it without deleted texts")
+    parser.add_argument(
+        "--output", metavar="DIR", help="also write it to another directory, in the form of --dtype"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="form of the tokens there")
     add_json(parser)
     return parser
 

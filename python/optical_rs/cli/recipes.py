@@ -25,12 +25,12 @@ KEYS = (
 #: The most used of the trainer's options.
 TRAINER = {
     "num_train_epochs": "passes over the pairs",
-    "max_steps": "stop after so many steps",
-    "per_device_train_batch_size": "pairs of a step on each device",
+    "max_steps": "stop after this number of steps",
+    "per_device_train_batch_size": "pairs in a step, on each device",
     "gradient_accumulation_steps": "steps whose gradients are summed",
-    "learning_rate": "the highest",
-    "warmup_steps": "steps, or the share of all, until the learning rate is highest",
-    "seed": "of batches and initial weights; further seeds count on from it",
+    "learning_rate": "the highest learning rate",
+    "warmup_steps": "steps until the learning rate is highest, as a number or as a share of all",
+    "seed": "of batches and initial weights; further seeds are the next numbers",
     "bf16": "compute in bfloat16: true or false",
     "use_cpu": "train on the CPU: true or false",
     "eval_strategy": "when dev queries are searched: no, steps or epoch",
@@ -46,7 +46,7 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
 
     parser = Parser(command, description, OLD)
     parser.usage = f"optical-rs {command} [RECIPE] [--option VALUE ...]"
-    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of a recipe that comes along")
+    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of a recipe of the package")
     parser.add_argument("--config", help="the same as RECIPE")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of results (default: runs/RECIPE)")
     parser.add_argument("--systems", nargs="+", help="only these systems of the recipe")
@@ -58,15 +58,23 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
         default=keep,
         help=f"students that are kept: all, the best by dev queries in each language, or none (default: {keep})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="make results of other settings again")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
     parser.add_argument(
-        "--reuse", type=Path, metavar="DIR", help="take results of the same content from another run's folder"
+        "--reuse",
+        type=Path,
+        metavar="DIR",
+        help="copy results of the same content from the folder of another run",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="of token embeddings (default: in the user's cache folder)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of cached token embeddings (default: in the user's cache folder)",
     )
-    parser.add_argument("--report_only", action="store_true", help="report the results that exist, make none")
-    parser.add_argument("--dry_run", action="store_true", help="list what would be made")
+    parser.add_argument(
+        "--report_only", action="store_true", help="report the results so far, and compute none"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="list the results that would be computed")
     add_json(parser)
     keys = parser.add_argument_group("keys of a recipe", "They win over the recipe's.")
     helps = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}
@@ -74,15 +82,20 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
         keys.add_argument(f"--{name}", help=helps[name], metavar=name.rpartition("_")[2].upper())
     system = parser.add_argument_group(
         "a system",
-        "One system instead of the recipe's, besides zero-shot; with options of the loss and of adaptation.",
+        "Train one system instead of the recipe's, and compare it with zero-shot search. Options of the loss and of adaptation are accepted.",
     )
     system.add_argument(
         "--loss", help="pooled-mse, optical, greedy, contrastive, translate-distill, module:Class"
     )
     system.add_argument(
-        "--interpolate", metavar="SHARE", help="weights between those before (0) and after training (1)"
+        "--interpolate",
+        metavar="SHARE",
+        help="interpolate between the weights before (0) and after training (1)",
     )
-    system.add_argument("--reg", help="regularisation of transport; see docs/experiments.md for all options")
+    system.add_argument(
+        "--reg",
+        help="entropic regularisation of transport; docs/reference/recipes.md has all options of losses",
+    )
     more = parser.add_argument_group(
         "training",
         "Every option of sentence-transformers' MultiVectorEncoderTrainingArguments is accepted, also in a recipe "
@@ -151,7 +164,7 @@ def main(command: str, description: str, keep: str, arguments: Sequence[str]) ->
     if failures:
         from ..experiment import CellsFailed
 
-        raise CellsFailed(f"{len(failures)} of the cells failed:\n  " + "\n  ".join(failures))
+        raise CellsFailed(f"{len(failures)} of the results failed:\n  " + "\n  ".join(failures))
 
 
 def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple[Any, str]:
@@ -186,7 +199,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
             "no recipe and no bitext: the demo (recipes/demo.yaml) runs, Chichewa queries over English messages"
         )
         return read_recipe("demo", changes), "demo"
-    raise InputError("recipe: expected a recipe, or --bitext; see docs/experiments.md")
+    raise InputError("recipe: expected a recipe, or --bitext; see docs/how-to/recipes.md")
 
 
 def read_training(rest: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -232,7 +245,7 @@ def _system(rest: list[str]) -> dict[str, Any]:
     if "loss" not in found:
         known = {f"--{k}" for k in (*KEYS, *TRAINING, "loss", "config", "systems", "output", "languages")}
         name = f"--{next(iter(found))}"
-        hint = "; goes with --loss" if name[2:] in (*DISTILLATION, "reg") else closest(name, known)
+        hint = "; needs --loss" if name[2:] in (*DISTILLATION, "reg") else closest(name, known)
         raise InputError(f"unknown argument '{name}'{hint}")
     valid = {*options_of(resolve_loss(found["loss"])), *DISTILLATION, "loss"}
     for key in found:

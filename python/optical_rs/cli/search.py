@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--k", type=int, default=10, help="documents per query")
     parser.add_argument("--output", type=Path, metavar="RUN", help="write a TREC run here")
     parser.add_argument(
-        "--rerank", type=Path, metavar="RUN", help="score the documents of this TREC run alone"
+        "--rerank", type=Path, metavar="RUN", help="score only the documents of this TREC run"
     )
     parser.add_argument("--explain", action="store_true", help="also show which tokens match")
     add_json(parser)
@@ -40,11 +40,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """What every command that searches has."""
-    parser.add_argument("--model", required=True, help="an exported model, of the queries' side")
-    parser.add_argument("--teacher", help="the exported model of the documents, to show their tokens")
-    parser.add_argument("--precision", choices=("int8", "float32"), help="of the model's weights")
-    parser.add_argument("--threads", type=int, help="of the model; default: one for each core")
-    parser.add_argument("--exact", action="store_true", help="score every document, without a coarse store")
+    parser.add_argument("--model", required=True, help="the exported model that encodes queries")
+    parser.add_argument(
+        "--teacher", help="the exported model that encoded the documents, to show their tokens"
+    )
+    parser.add_argument("--precision", choices=("int8", "float32"), help="precision of the model's weights")
+    parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="score every document exactly, also where there is a coarse store",
+    )
 
 
 def opened(options: argparse.Namespace) -> tuple[Encoder, Encoder | None, TokenStore, TokenStore | None]:

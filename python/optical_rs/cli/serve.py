@@ -11,10 +11,14 @@ from .search import OLD, add_model_options, opened
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("serve", "A search page for one index, on this machine.", OLD)
+    parser = Parser("serve", "Serve a search page for one index.", OLD)
     parser.add_argument("index", help="a store made by optical-rs index")
     add_model_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others can then reach it")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; with another one than the default, other machines can reach the page",
+    )
     parser.add_argument("--port", type=int, default=8080)
     return parser
 

@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(
         "split",
-        "Hold sentence pairs out as a known-item collection: a foreign sentence looks for its translation. "
+        "Hold sentence pairs out as a known-item collection: a foreign sentence is a query, and its translation the relevant document. "
         "Writes train.tsv, documents.tsv, and queries and judgments of dev and test.",
         {"--output_dir": "--output"},
     )
@@ -21,9 +21,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--dev", type=int, default=300, help="queries for dev (default: 300)")
     parser.add_argument("--test", type=int, default=500, help="queries for test (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="another one holds out other pairs (default: 0)")
-    parser.add_argument("--foreign_column", default="foreign", help="its name in the file")
-    parser.add_argument("--english_column", default="english", help="its name in the file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of pairs (default: 0)")
+    parser.add_argument("--foreign_column", default="foreign", help="name of the column in the file")
+    parser.add_argument("--english_column", default="english", help="name of the column in the file")
     parser.add_argument(
         "--no_distractors",
         action="store_true",

@@ -13,7 +13,7 @@ from .recipes import TRAINER, read_training
 
 DESCRIPTION = (
     "Train a late-interaction model on English questions with passages that answer them; other recipes take its folder "
-    "as their teacher. See docs/data.md for the questions and docs/experiments.md for recipes."
+    "as their teacher. See docs/how-to/teachers.md."
 )
 #: Keys of a recipe that a command line can express.
 KEYS = {
@@ -21,9 +21,9 @@ KEYS = {
     "dim": "token dimension of the head",
     "negatives": "what finds hard negatives: bm25, model or none",
     "dev_collection": "whose dev queries choose the checkpoint",
-    "scale": "of scores, the reciprocal of the temperature",
+    "scale": "factor of the scores in the softmax, the reciprocal of the temperature",
     "freeze_embeddings": "keep the word embedding table fixed: true or false",
-    "dropout": "in training; null for the encoder's own",
+    "dropout": "in training; null for the encoder's own value",
 }
 
 
@@ -31,15 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser("teacher", DESCRIPTION)
     parser.usage = "optical-rs teacher RECIPE [--option VALUE ...]"
-    parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes along")
+    parser.add_argument("recipe", help="a YAML file, or the name of a recipe of the package")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of the teacher (default: runs/RECIPE)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a teacher of other settings")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="of token embeddings (default: in the user's cache folder)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of cached token embeddings (default: in the user's cache folder)",
     )
-    parser.add_argument("--dry_run", action="store_true", help="list what would be trained on and asked")
+    parser.add_argument("--dry_run", action="store_true", help="list what would be trained and evaluated on")
     add_json(parser)
     keys = parser.add_argument_group("keys of a recipe", "They win over the recipe's.")
     for name, what in KEYS.items():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from . import recipes
 
 DESCRIPTION = (
-    "Distil students from a teacher and sentence pairs, evaluate them and keep them: an experiment of one language and "
-    "one seed. Without options the demo runs."
+    "Train students from a teacher and sentence pairs, evaluate them and keep them. Without a recipe and options the demo "
+    "runs."
 )
 
 

@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "-l", "--level_for_rel", type=integer, default=1, dest="level", metavar="N",
-        help="relevant from this grade on",
+        help="lowest grade that counts as relevant",
     )  # fmt: skip
     add(
         "-M",

@@ -1,7 +1,7 @@
 """Bitext, retrieval collections and question–passage pairs, from files and from published sources.
 
 Each loader takes one string, or a path: files of the user's, or a source such as ``afriqa:hau``
-(:data:`optical_rs.data.sources.SOURCES` declares them all, docs/data.md has their table).
+(:data:`optical_rs.data.sources.SOURCES` declares them all, docs/reference/sources.md has their table).
 """
 
 from .bitext import Bitext, load_bitext

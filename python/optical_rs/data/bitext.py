@@ -132,7 +132,7 @@ def load_bitext(
         * two line-aligned text files (Moses), ``"text.sw,text.en"``, the foreign one first;
         * ``"hf:name"``, ``"hf:name:split"`` or ``"hf:name:config:split"`` from the Hugging Face hub;
         * a published source, such as ``"mafand:hau"``, ``"menyo"``, ``"tico:sw"``, ``"kolibri:ny"`` or
-          ``"bible:ny"``; docs/data.md has their table.
+          ``"bible:ny"``; docs/reference/sources.md has their table.
 
         Text files may be gzipped (``.gz``) and must be UTF-8.
     split : {"train", "dev", "test", "all"}

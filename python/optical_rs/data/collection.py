@@ -225,7 +225,7 @@ def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str |
           ``qrels.txt``, which are the test's; other splits have ``queries.<split>.tsv``,
           ``qrels/<split>.txt`` or both;
         * a published source, such as ``"afriqa:hau"``, ``"ciral:hausa"``, ``"mafand:hau"``,
-          ``"irds:wikiclir/sw"``, ``"trec:FOLDER"``, ``"kolibri:ny"`` or ``"bible:ny"``; docs/data.md has
+          ``"irds:wikiclir/sw"``, ``"trec:FOLDER"``, ``"kolibri:ny"`` or ``"bible:ny"``; docs/reference/sources.md has
           their table.
     split : str
         ``"train"``, ``"dev"``, ``"test"`` or ``"all"``: which queries are asked (documents are always all).

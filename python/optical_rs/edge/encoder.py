@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError, closest, require
 from ..fingerprint import IDENTITY, of_files, of_settings
+from ..similarity.words import words_of
 
 FORMAT = "optical-edge"
 #: Models of version 1 can be read, too: they have no checksums, and their embeddings in int8 depend on the batch.
@@ -135,6 +136,16 @@ class Encoder:
         """The tokens of a text that have an embedding, as the tokenizer writes them."""
         encoded = self._encodings([text], role)[0]
         return [token for token, kept in zip(encoded.tokens, self._kept(encoded, role), strict=True) if kept]
+
+    def words(self, text: str, role: str) -> tuple[list[str], np.ndarray]:
+        """The words of a text, and for each of its embeddings the number of its word, or −1.
+
+        Tokens of the prompt and special tokens belong to no word.
+        """
+        encoded = self._encodings([text], role)[0]
+        prompt = self.prompts.get(role) or ""
+        words, of = words_of(prompt + text, encoded.offsets, len(prompt))
+        return words, of[self._kept(encoded, role)]
 
     def encode(
         self,

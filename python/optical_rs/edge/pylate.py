@@ -14,7 +14,7 @@ def export_pylate(model: Any, out: str | Path) -> dict[str, Any]:
     """Write a model as a checkpoint that PyLate loads, with the same embeddings.
 
     ``pylate.models.ColBERT(out)`` finds lengths, prompts and left-out words in it. PyLate adds a prompt only
-    when told to: ``encode(texts, is_query=True, prompt_name="query")``, and ``is_query=False,
+    on request: ``encode(texts, is_query=True, prompt_name="query")``, and ``is_query=False,
     prompt_name="document"``.
 
     Parameters

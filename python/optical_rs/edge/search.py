@@ -51,6 +51,8 @@ class Explanation:
         The document token that each query token counts in MaxSim; empty for a document without tokens.
     plan : (query tokens, document tokens) float32 array
         The transport plan between both, with cost 1 − similarity and uniform masses.
+    query_words, document_words : (list of str, (tokens,) int array)
+        Their words, and the word of each token, or −1 for tokens of a prompt and special ones.
     """
 
     query: list[str]
@@ -58,6 +60,8 @@ class Explanation:
     similarity: np.ndarray
     matches: np.ndarray
     plan: np.ndarray
+    query_words: tuple[list[str], np.ndarray]
+    document_words: tuple[list[str], np.ndarray]
 
     def lines(self) -> list[str]:
         """A line for each query token: its match, their similarity, and the share that is transported."""
@@ -231,13 +235,16 @@ def explain(
         Of the transport problem.
     """
     x, y = encoder.encode_query([query])[0], store[hit.number]
-    tokens = (document_encoder or encoder).tokens(hit.text, "document")
+    shown = document_encoder or encoder
+    tokens, words = shown.tokens(hit.text, "document"), shown.words(hit.text, "document")
     if len(tokens) != len(y):
         tokens = [str(i) for i in range(len(y))]
+        words = tokens, np.arange(len(y))
+    both = encoder.words(query, "query"), words
     similarity = x @ y.T
     if not similarity.size:  # a text without tokens: there is nothing to match or to transport
         matches = np.zeros(0 if not len(y) else len(x), dtype=int)
-        return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, similarity)
+        return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, similarity, *both)
     plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
     matches = similarity.argmax(axis=1)
-    return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan)
+    return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan, *both)

@@ -44,11 +44,11 @@ def application(
     *,
     hosts: Sequence[str] = (),
 ) -> Any:
-    """The page and its two calls, as an ASGI application.
+    """The page and its three calls, as an ASGI application.
 
     ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}`` with the first 2,000
-    characters of each text; ``/explain?q=…&number=…`` gives the tokens of both sides, their similarities, the
-    matches of MaxSim and the transport plan. A wrong request is answered with status 400 and ``{"error": …}``. Two
+    characters of each text; ``/explain?q=…&number=…`` gives the tokens and words of both sides, their similarities, the
+    matches of MaxSim and the transport plan; ``/about`` names the index and the model, and gives an example of a query. A wrong request is answered with status 400 and ``{"error": …}``. Two
     of them are computed at a time, so that memory does not grow with their number.
 
     Parameters
@@ -119,9 +119,20 @@ def application(
                     "similarity": found.similarity.round(4).tolist(),
                     "matches": found.matches.tolist(),
                     "plan": found.plan.round(6).tolist(),
+                    "query_words": found.query_words[0],
+                    "query_of": found.query_words[1].tolist(),
+                    "document_words": found.document_words[0],
+                    "document_of": found.document_words[1].tolist(),
                 },
                 headers=_HEADERS,
             )
+
+    # A text that is there is a query that finds something.
+    example = next((text for text in list(store.contents[:20]) if text.strip()), "")
+
+    def about(_: Request) -> Response:
+        known = {"collection": store.path.name, "texts": len(store), "model": encoder.path.name}
+        return JSONResponse({**known, "example": " ".join(example.split()[:8])}, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:
         return Route(
@@ -150,6 +161,7 @@ def application(
             file("index.html", "text/html"),
             file("page.js", "text/javascript"),
             file("page.css", "text/css"),
+            Route("/about", about),
             Route("/search", search),
             Route("/explain", why),
         ],

@@ -28,7 +28,7 @@ def fast_plaid(
     The index is made on the first call and found again by later ones; ``search(queries, store, k,
     coarse=fast_plaid(store, path))`` then scores its candidates exactly. fast-plaid's wheels ask for one
     version of torch, so it may need an environment of its own (``pip install optical_rs fast-plaid``).
-    docs/edge.md tells what was measured, and from what size it might pay.
+    docs/how-to/edge.md says what was measured, and from what size it might pay.
 
     Parameters
     ----------

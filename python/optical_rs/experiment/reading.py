@@ -104,7 +104,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"{where}: token_dtype: unknown dtype '{recipe.token_dtype}'{closest(recipe.token_dtype, DTYPES)}"
         )
     if not recipe.bitext:
-        raise InputError(f"{where}: bitext: expected sentence pairs, got nothing; see docs/data.md")
+        raise InputError(f"{where}: bitext: expected sentence pairs, got nothing; see docs/how-to/data.md")
     for name in ("bitext", "collection", "dev_collection"):
         try:
             getattr(recipe, name).format(language="")
@@ -235,7 +235,7 @@ def _check_fusion(recipe: Recipe, where: str, options: Mapping[str, Any]) -> Non
     for part in parts:
         if (recipe.systems[part] or {}).get("method") in ("fusion", "oracle"):
             raise InputError(
-                f"{where}: of: '{part}' is not asked dev queries; name a system that is no fusion or oracle"
+                f"{where}: of: '{part}' cannot be evaluated on dev queries; name a system that is neither a fusion nor an oracle"
             )
 
 

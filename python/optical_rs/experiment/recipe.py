@@ -1,4 +1,4 @@
-"""Recipes: what is trained on what, and asked where. The same for ``optical-rs train`` and ``optical-rs experiment``."""
+"""Recipes: which systems are trained on which pairs, and evaluated on which collections. The same for ``optical-rs train`` and ``optical-rs experiment``."""
 
 # ruff: noqa: RUF009 - `key` makes a field
 import dataclasses
@@ -16,7 +16,7 @@ METHODS = {
     "zero-shot": ("languages",),
     # The plain encoder, one vector of a text: the student's by default, or another.
     "pooled": ("languages", "encoder"),
-    # Translations by people, asked in the documents' language.
+    # Human translations of the queries, in the documents' language.
     "oracle": ("languages", "queries", "by", "encoder"),
     "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
@@ -51,7 +51,7 @@ DISTILLATION = (
 OF_BITEXT = ("order", "schedule", "mine", "margin")
 #: The places of a recipe's own test collection, and of another domain's.
 IN_DOMAIN, OUT_OF_DOMAIN = "in-domain", "out-of-domain"
-#: The place of dev queries, which are asked only of systems that a weighted fusion is made of.
+#: The place of dev queries, on which only the systems of a weighted fusion are evaluated.
 DEV = "dev"
 #: Names of folders in an output folder that are not systems.
 RESERVED = ("teacher", "start", "cache")
@@ -68,16 +68,16 @@ def key(default: Any, text: str) -> Any:
 
 @dataclasses.dataclass
 class Recipe:
-    """What is trained on what, and asked where; every field is a key of a recipe file.
+    """Which systems are trained on which pairs, and evaluated on which collections; every field is a key of a recipe file.
 
     ``{language}`` in ``bitext`` and in the names of collections stands for each of ``languages``.
     """
 
-    bitext: str = key("", "sentence pairs: a file, or a source such as mafand:hau; see docs/data.md")
+    bitext: str = key("", "sentence pairs: a file, or a source such as mafand:hau; see docs/how-to/data.md")
     collection: str = key("", "test collection; nothing is evaluated without one")
     collections: dict[str, Any] = key({}, "more test collections: a name for each, and its spec or options")
     dev_collection: str = key(
-        "", "whose dev queries choose checkpoints (default: the collection's, or held-out pairs)"
+        "", "collection whose dev queries choose checkpoints (default: the collection, or held-out pairs)"
     )
     teacher: str = key(
         "packaged:multilingual-e5-small",
@@ -90,7 +90,7 @@ class Recipe:
     head_languages: list[str] = key([], "languages whose English a head is fitted on (default: all)")
     head_text: str = key(
         "",
-        "what a head is fitted on: documents (of the collection), bitext, or a file; see docs/experiments.md",
+        "what a head is fitted on: documents (of the collection), bitext, or a file; see docs/how-to/teachers.md",
     )
     seeds: Any = key(1, "number of seeds, or of each group of languages")
     out_of_domain: dict[str, dict[str, Any]] = key(
@@ -100,7 +100,7 @@ class Recipe:
     training: dict[str, Any] = key({}, "training arguments of all systems")
     baseline: str = key("", "the system that others are tested against (default: the first)")
     translation: list[str] = key([], "systems that translate; gains are given over the best of them")
-    question: str = key("", "what the recipe asks, for the head of the report")
+    question: str = key("", "the question that the recipe answers, for the head of the report")
     max_pairs: int | None = key(None, "use only the first pairs")
     freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
     dropout: float | None = key(0.0, "of students in training; null for the encoder's own")
@@ -140,7 +140,7 @@ class Recipe:
         return list(range(min(seeds, options.get("seeds", seeds))))
 
     def languages_of(self, system: str) -> list[str]:
-        """The languages that a system is asked in."""
+        """The languages that a system is evaluated in."""
         own = self.systems[system].get("languages")
         return [name for name in self.every_language if own is None or name in own]
 
@@ -209,7 +209,7 @@ def read_yaml(text: str) -> Any:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """A recipe file: a path, or the name of one that comes along, such as ``demo`` or ``recipes/demo.yaml``."""
+    """A recipe file: a path, or the name of a recipe of the package, such as ``demo`` or ``recipes/demo.yaml``."""
     path = Path(name)
     if path.is_file():
         return path

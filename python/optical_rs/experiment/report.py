@@ -395,7 +395,7 @@ def _charts(
     """MAP by language and system, differences to the baseline, in against out of domain, and over the number of
     pairs; none where matplotlib is missing."""
     try:
-        from ..ranking.plots import plot_curves, plot_intervals, plot_languages, plot_points
+        from ..plots import plot_curves, plot_intervals, plot_languages, plot_points
 
         drawn = []
         table = per_place.get(IN_DOMAIN, {}).get("map")

@@ -1,4 +1,4 @@
-"""The keys of recipes and the options of systems as tables in Markdown, for docs/experiments.md."""
+"""The keys of recipes and the options of systems as tables in Markdown, for docs/reference/recipes.md."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""Recipes of teachers: which encoder is trained on which questions, and what it is asked then."""
+"""Recipes of teachers: which encoder is trained on which questions, and on which collections it is evaluated."""
 
 # ruff: noqa: RUF009 - `key` makes a field
 import dataclasses
@@ -26,7 +26,7 @@ _COLLECTION = ("collection", "split", "queries", "documents")
 
 @dataclasses.dataclass
 class TeacherRecipe:
-    """How a teacher is trained, and where it is asked; every field is a key of a recipe file."""
+    """How a teacher is trained, and on which collections it is evaluated; every field is a key of a recipe file."""
 
     pairs: list[Any] = key(
         [], "English questions with passages: a list of specs, or of specs with split and max_pairs"
@@ -42,7 +42,7 @@ class TeacherRecipe:
     freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
     dropout: float | None = key(0.0, "in training; null for the encoder's own")
     training: dict[str, Any] = key({}, "training arguments")
-    question: str = key("", "what the recipe asks")
+    question: str = key("", "the question that the recipe answers")
 
 
 #: Types that YAML may give for a key.
@@ -144,7 +144,7 @@ def make_teacher(
 ) -> dict[str, Any]:
     """Train a teacher, ask it, and write both: a checkpoint that recipes take as ``teacher``, with ``report.json``.
 
-    The collections are also asked of the plain encoder, with one vector of a text (``pooled``).
+    The plain encoder is also evaluated on the collections, with one vector for each text (``pooled``).
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def make_teacher(
         for system, model in (("pooled", plain), ("teacher", teacher)):
             tokens = TokenCache(model, cache)
             for name, collection in asked.items():
-                say(f"{name}: asking {system}")
+                say(f"{name}: evaluating {system}")
                 found.setdefault(name, {})[system] = evaluate_pair(model, tokens, collection, "query")
     for name, systems in found.items():
         for system, evaluation in systems.items():

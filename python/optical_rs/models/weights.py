@@ -23,7 +23,7 @@ def interpolate(student: MultiVectorEncoder, start: MultiVectorEncoder, share: f
 
         θ ← θ_start + share · (θ − θ_start)
 
-    Weights half way keep most of what was learned and forget much less of what was known: WiSE-FT [1]_.
+    Interpolated weights keep most of what was learned and forget much less of what was known: WiSE-FT [1]_.
 
     Parameters
     ----------

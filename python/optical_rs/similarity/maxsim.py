@@ -236,7 +236,7 @@ def search(
         :func:`~optical_rs.engines.fast_plaid`: called with the queries and ``candidates``, it
         returns each query's (id, score). It is searched first, and only the best ``candidates`` are then
         scored exactly: faster, and documents that look worse in it than they are can be missed. See
-        docs/edge.md for what was measured.
+        docs/how-to/edge.md for what was measured.
     candidates : int, optional
         By default the larger of 20 k and 200.
     progress : callable, optional

@@ -34,7 +34,7 @@ class TokenStore:
     is. A change writes to the files first and replaces ``store.json`` last: whenever it is interrupted,
     the store is as it was before. Readers see what was committed when they opened it, also while one
     process writes or compacts. Threads take turns to write, through one object or several; a second process
-    is refused, or waits (:meth:`writing`). docs/reliability.md has what is promised and how it was tested.
+    is refused, or waits (:meth:`writing`). docs/explanation/reliability.md says what is promised and how it was tested.
 
     Texts are numbered from 0 in the order in which they were added; ``store[i]`` is a (tokens, dim)
     float32 array.

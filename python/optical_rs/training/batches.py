@@ -117,7 +117,7 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
 def _shares(schedule: Sequence[Sequence[float]], groups: int, order: str) -> np.ndarray:
     """A schedule as (epochs, groups), each row adding up to one."""
     if order != "mixed":
-        raise InputError(f"schedule: goes with mixed batches, not with order '{order}'")
+        raise InputError(f"schedule: needs mixed batches, got order '{order}'")
     for row in schedule:
         if len(row) != groups or not sum(row) > 0 or min(row) < 0:
             raise InputError(f"schedule: expected a share for each of {groups} groups, got {list(row)}")

@@ -43,7 +43,7 @@ from .stages import continue_mlm, mine_bitext
 from .trained import Trained
 
 SIDES = ("query", "document", "both")
-#: What is trained where nobody says anything else; see docs/experiments.md for the evidence.
+#: The default system of `distil`; docs/results/index.md has the evidence.
 DEFAULT: dict[str, Any] = {"loss": "pooled-mse", "interpolate": 0.5}
 
 
@@ -112,9 +112,11 @@ class Distillation:
         if self.anchor is not None and not isinstance(self.anchor, Anchor):
             raise InputError(f"anchor: expected an Anchor, got {self.anchor!r}")
         if self.side == "both" and (self.order != "mixed" or self.schedule):
-            raise InputError("side: 'both' goes with mixed batches, without order and schedule")
+            raise InputError(
+                "side: 'both' needs mixed batches, and cannot be combined with order or schedule"
+            )
         if self.freeze_layers and self.adapter_rank:
-            raise InputError("freeze_layers: goes with training of all weights, not with adapter_rank")
+            raise InputError("freeze_layers: cannot be combined with adapter_rank")
         if not isinstance(self.interpolate, int | float) or not 0 < self.interpolate <= 1:
             raise InputError(f"interpolate: expected a share in 0..1, got {self.interpolate}")
         arguments.check(self.training, "training")

@@ -240,7 +240,7 @@ def train_retriever(
 def _loaded(pairs: Any) -> list[QuestionPassages]:
     given = [pairs] if isinstance(pairs, str | os.PathLike | QuestionPassages) else list(pairs)
     if not given:
-        raise InputError("pairs: expected questions with passages, got none; see docs/data.md")
+        raise InputError("pairs: expected questions with passages, got none; see docs/how-to/data.md")
     return [part if isinstance(part, QuestionPassages) else load_pairs(part) for part in given]
 
 

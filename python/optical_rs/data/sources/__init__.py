@@ -1,4 +1,4 @@
-"""Published sources of bitext, collections and question–passage pairs: a file each, and the table of them."""
+"""Published sources of bitext, collections and question–passage pairs: a file each, declared in one dictionary."""
 
 import os
 
@@ -80,31 +80,3 @@ def verify(name: str) -> dict[str, str]:
     if not found:
         raise InputError(f"{name}: none of its files has a pinned checksum")
     return found
-
-
-def table() -> str:
-    """The sources as a table in Markdown: what each is, what it loads, and where it comes from."""
-    lines = [
-        "| spec | what | loads | foreign side | size | licence | from |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for source in SOURCES.values():
-        parts = {"bitext": source.bitext, "collection": source.collection, "pairs": source.pairs}
-        # Splits and sides of the spelling that is shown.
-        rest = source.spelling.partition(":")[2]
-        loads, sides = [], "–"
-        for kind, part in parts.items():
-            if part:
-                loads.append(f"{kind} ({', '.join(part.have(rest))})")
-        if source.collection:
-            sides = " or ".join(source.collection.foreign(rest)) or "any"
-        if source.documents:
-            loads.append("documents, streamed")
-        places = [
-            f"[{r.path}]({r.address})" + (f" at {r.revision[:7]}" if len(r.revision) == 40 else "")
-            for r in source.repositories
-        ]
-        places = [f"{place}, in `{r.folder}/`" for place, r in zip(places, source.repositories, strict=True)]
-        row = [f"`{source.spelling}`", source.title, "; ".join(loads), sides, source.size, source.licence]
-        lines.append(f"| {' | '.join([*row, '; '.join([*places, source.getting]).strip('; ')])} |")
-    return "\n".join(lines)

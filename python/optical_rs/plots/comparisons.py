@@ -1,4 +1,4 @@
-"""Charts of comparisons (extra ``plot``)."""
+"""Charts of comparisons and measures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,25 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, require
-from .differences import Comparison, Difference
-from .evaluation import evaluate
-
-_BETTER, _WORSE, _NEUTRAL = "#2a6f97", "#c8553d", "#6c757d"
-
-
-def _figure(width: float = 6.4, height: float = 3.6, *, panels: int | None = None) -> tuple[Any, Any]:
-    """A figure that needs no screen, and its axes: one, or a list of panels side by side."""
-    require("matplotlib", "plot")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    drawn = figure.subplots(1, panels or 1, squeeze=False, sharey=True)[0]
-    for axes in drawn:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, drawn[0] if panels is None else drawn
+from ..errors import InputError
+from ..ranking.differences import Comparison, Difference
+from ..ranking.evaluation import EvaluationResult, evaluate
+from .figure import BETTER, NEUTRAL, WORSE, new_figure, shortened
 
 
 def plot_differences(comparison: Comparison, row: Difference) -> Any:
@@ -44,7 +29,7 @@ def plot_differences(comparison: Comparison, row: Difference) -> Any:
     Examples
     --------
     >>> from optical_rs.ranking import compare
-    >>> from optical_rs.ranking.plots import plot_differences
+    >>> from optical_rs.plots import plot_differences
     >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
     >>> one, two = ({q: {"d": 1.0, "x": 1.5 * (i % n == 0)} for i, q in enumerate(qrels)} for n in (2, 3))
     >>> result = compare(qrels, {"one": one, "two": two}, ["map"])
@@ -54,16 +39,81 @@ def plot_differences(comparison: Comparison, row: Difference) -> Any:
     first, second = comparison.results[row.first], comparison.results[row.second]
     at = first.measures.index(row.measure)
     differences = np.sort(first.values[at] - second.values[at])[::-1]
-    figure, axes = _figure()
-    colours = np.where(differences > 0, _BETTER, np.where(differences < 0, _WORSE, _NEUTRAL))
+    figure, axes = new_figure()
+    colours = np.where(differences > 0, BETTER, np.where(differences < 0, WORSE, NEUTRAL))
     axes.bar(np.arange(len(differences)), differences, width=1.0, color=colours)
     level = 1 - comparison.alpha
-    axes.axhspan(row.low, row.high, color=_NEUTRAL, alpha=0.3, label=f"mean, {level:.0%} interval")
+    axes.axhspan(row.low, row.high, color=NEUTRAL, alpha=0.3, label=f"mean, {level:.0%} interval")
     axes.axhline(row.difference, color="black", linewidth=1)
-    axes.axhline(0, color=_NEUTRAL, linewidth=0.5)
+    axes.axhline(0, color=NEUTRAL, linewidth=0.5)
     axes.set_xlabel(f"{row.n} topics: {row.wins} better, {row.losses} worse, {row.ties} the same")
     axes.set_ylabel(f"{row.measure}: {row.first} − {row.second}")
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_worse(
+    before: EvaluationResult,
+    after: EvaluationResult,
+    measure: str,
+    *,
+    texts: Mapping[Any, str] | None = None,
+    most: int = 10,
+) -> Any:
+    """The topics that got worse from one result to another, those that lost the most first.
+
+    Parameters
+    ----------
+    before, after : EvaluationResult
+        Of :func:`~optical_rs.ranking.evaluate`, of the same topics.
+    measure : str
+        One that both have.
+    texts : dict of str to str, optional
+        Topic → text, to be shown in place of ids.
+    most : int
+        Topics at most.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If ``most`` is below 1, the topics differ, or none got worse.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_worse
+    >>> from optical_rs.ranking import evaluate
+    >>> qrels = {"q1": {"d": 1}, "q2": {"d": 1}}
+    >>> before = evaluate(qrels, {"q1": {"d": 2.0, "x": 1.0}, "q2": {"d": 1.0}}, ["map"])
+    >>> after = evaluate(qrels, {"q1": {"d": 1.0, "x": 2.0}, "q2": {"d": 1.0}}, ["map"])
+    >>> figure = plot_worse(before, after, "map", texts={"q1": "moto"})
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['moto']
+    """
+    if most < 1:
+        raise InputError(f"most: expected an integer >= 1, got {most}")
+    old, new = before.per_topic(measure), after.per_topic(measure)
+    if old.keys() != new.keys():
+        raise InputError(
+            f"after: expected the {len(old)} topics of before, got {len(new)} of which some are others"
+        )
+    lost = sorted((topic for topic in old if new[topic] < old[topic]), key=lambda t: new[t] - old[t])[:most]
+    if not lost:
+        raise InputError(f"after: expected topics with a lower {measure} than before, got none")
+    figure, axes = new_figure(height=1.4 + 0.3 * len(lost))
+    places = range(len(lost))
+    for y, topic in enumerate(lost):
+        axes.plot([old[topic], new[topic]], [y, y], color=WORSE, alpha=0.5, linewidth=2, zorder=1)
+    axes.plot([old[t] for t in lost], places, "o", color=NEUTRAL, label="before", zorder=2)
+    axes.plot([new[t] for t in lost], places, "o", color=WORSE, label="after", zorder=2)
+    axes.set_yticks(places, [shortened((texts or {}).get(topic, str(topic))) for topic in lost])
+    axes.set_ylim(len(lost) - 0.5, -0.5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel(measure)
+    figure.legend(frameon=False, ncols=2, loc="outside upper right")
     return figure
 
 
@@ -89,7 +139,7 @@ def plot_intervals(comparisons: Mapping[str, Comparison]) -> Any:
     Examples
     --------
     >>> from optical_rs.ranking import compare
-    >>> from optical_rs.ranking.plots import plot_intervals
+    >>> from optical_rs.plots import plot_intervals
     >>> qrels = {f"q{i}": {"d": 1} for i in range(30)}
     >>> one, two = ({q: {"d": 1.0, "x": 1.5 * (i % n == 0)} for i, q in enumerate(qrels)} for n in (2, 3))
     >>> result = compare(qrels, {"one": one, "two": two}, ["map"], baseline="two")
@@ -100,15 +150,15 @@ def plot_intervals(comparisons: Mapping[str, Comparison]) -> Any:
         raise InputError("comparisons: expected at least one")
     names = list(dict.fromkeys(row.first for found in comparisons.values() for row in found.rows))
     height = 1.2 + 0.28 * len(names)
-    figure, panels = _figure(3.2 + 3.2 * len(comparisons), height, panels=len(comparisons))
+    figure, panels = new_figure(3.2 + 3.2 * len(comparisons), height, panels=len(comparisons))
     for axes, (title, found) in zip(panels, comparisons.items(), strict=True):
         for row in found.rows:
-            colour = _BETTER if row.low > 0 else _WORSE if row.high < 0 else _NEUTRAL
+            colour = BETTER if row.low > 0 else WORSE if row.high < 0 else NEUTRAL
             face = colour if row.significant else "white"
             y = names.index(row.first)
             axes.plot([row.low, row.high], [y, y], color=colour)
             axes.plot(row.difference, y, "o", color=colour, markerfacecolor=face)
-        axes.axvline(0, color=_NEUTRAL, linewidth=0.5)
+        axes.axvline(0, color=NEUTRAL, linewidth=0.5)
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel(f"{found.rows[0].measure}, difference to {found.rows[0].second}")
         axes.set_yticks(range(len(names)), names)
@@ -140,7 +190,7 @@ def plot_recall(
     if depth < 1:
         raise InputError(f"depth: expected an integer >= 1, got {depth}")
     cuts = sorted({*np.unique(np.geomspace(1, depth, 40).astype(int)).tolist(), depth})
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for name, run in runs.items():
         names = [f"recall_{k}" for k in cuts]
         mean = evaluate(qrels, run, names, relevance_level=relevance_level, complete=complete).mean
@@ -170,7 +220,7 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     languages = list(dict.fromkeys(name for row in values.values() for name in row))
     if not languages:
         raise InputError("values: expected at least one system with a language")
-    figure, axes = _figure(width=max(6.4, 0.5 * len(languages) * len(values)))
+    figure, axes = new_figure(width=max(6.4, 0.5 * len(languages) * len(values)))
     width = 0.8 / len(values)
     for i, (system, row) in enumerate(values.items()):
         places = np.arange(len(languages)) + (i - (len(values) - 1) / 2) * width
@@ -180,6 +230,54 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     axes.set_xticks(np.arange(len(languages)), languages)
     axes.set_ylabel(measure)
     axes.legend(frameon=False, ncols=min(3, len(values)))
+    return figure
+
+
+def plot_gap(before: Mapping[str, float], after: Mapping[str, float], measure: str) -> Any:
+    """A measure in each language before and after training, and how far each language is from the best one.
+
+    Parameters
+    ----------
+    before, after : dict of str to float
+        Language → value; of the same languages.
+    measure : str
+        What the values are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the languages differ, or there are none.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_gap
+    >>> figure = plot_gap({"ny": 0.60, "fr": 0.94}, {"ny": 0.79, "fr": 0.95}, "MAP")
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['fr', 'ny']
+    """
+    if not before or set(before) != set(after):
+        raise InputError(
+            f"after: expected the languages of before ({', '.join(before) or 'none'}), got {', '.join(after) or 'none'}"
+        )
+    names = sorted(before, key=lambda name: before[name], reverse=True)
+    figure, axes = new_figure(height=1.4 + 0.32 * len(names))
+    for values, colour, label in ((before, NEUTRAL, "before"), (after, BETTER, "after")):
+        gap = max(values.values()) - min(values.values())
+        axes.plot(
+            [values[name] for name in names], range(len(names)), "o", color=colour,
+            label=f"{label}: {gap:.2f} from the best language to the worst", zorder=2,
+        )  # fmt: skip
+    for y, name in enumerate(names):
+        axes.plot([before[name], after[name]], [y, y], color=BETTER, alpha=0.4, linewidth=3, zorder=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(measure)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(frameon=False, loc="outside upper left")
     return figure
 
 
@@ -199,7 +297,7 @@ def plot_curves(curves: Mapping[str, Mapping[int, float]], labels: tuple[str, st
     """
     if not curves:
         raise InputError("curves: expected at least one system")
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for system, curve in curves.items():
         sizes = sorted(curve)
         axes.plot(sizes, [curve[size] for size in sizes], marker="o", label=system)
@@ -229,7 +327,7 @@ def plot_points(points: Mapping[str, tuple[float, float]], labels: tuple[str, st
     """
     if not points:
         raise InputError("points: expected at least one system")
-    figure, axes = _figure(height=4.8)
+    figure, axes = new_figure(height=4.8)
     for i, (system, (x, y)) in enumerate(points.items()):
         axes.plot(x, y, marker="osD^vPX*"[i % 8], linestyle="", label=system)
     axes.set_xlabel(labels[0])

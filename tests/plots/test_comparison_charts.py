@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from optical_rs import InputError
 from optical_rs.cli.compare import main
+from optical_rs.plots import plot_differences, plot_intervals, plot_languages, plot_recall
 from optical_rs.ranking import compare, write_run
-from optical_rs.ranking.plots import plot_differences, plot_intervals, plot_languages, plot_recall
 
 pytest.importorskip("matplotlib")
 

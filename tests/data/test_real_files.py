@@ -113,7 +113,9 @@ def test_afriqa_questions_and_their_translations_are_bitext_without_those_of_tes
     for language in SIX.split("+"):
         tested = load_collection(f"afriqa:{language}").queries.values()
         if language != "swa":
-            assert not {normal(q) for q in load_bitext(f"afriqa:{language}").foreign} & {normal(q) for q in tested}
+            assert not {normal(q) for q in load_bitext(f"afriqa:{language}").foreign} & {
+                normal(q) for q in tested
+            }
     with pytest.raises(InputError, match="split: afriqa:hau has no 'test'; it has train, dev"):
         load_bitext("afriqa:hau", split="test")
     with pytest.raises(InputError, match="split: afriqa:swa has no 'train'"):

@@ -12,7 +12,6 @@ from optical_rs import InputError
 
 pytest.importorskip("sentence_transformers")
 
-from conftest import PAIRS
 from optical_rs import experiment as experiments
 from optical_rs.cli.experiment import main
 from optical_rs.data import load_collection
@@ -21,6 +20,8 @@ from optical_rs.experiment.recipe import cells as cells_of
 from optical_rs.files import read_run
 from optical_rs.retrieval import encode, evaluate_tokens
 from optical_rs.training import distillation
+
+from conftest import PAIRS
 
 RECIPES = Path(optical_rs.__file__).parent / "recipes"
 

@@ -229,7 +229,14 @@ def _differences(found: Mapping[str, Mapping[str, Evaluation]]) -> list[dict[str
             rows.append((name, next(row for row in compared if row.measure == "map")))
     corrected = adjust([row.p for _, row in rows])
     return [
-        {"collection": name, "map": row.difference, "low": row.low, "high": row.high, "p": row.p, "p_adjusted": p}
+        {
+            "collection": name,
+            "map": row.difference,
+            "low": row.low,
+            "high": row.high,
+            "p": row.p,
+            "p_adjusted": p,
+        }
         for (name, row), p in zip(rows, corrected, strict=True)
     ]
 
@@ -242,6 +249,8 @@ def show_teacher(report: Mapping[str, Any]) -> str:
             f"{row['collection']}: {row['map']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {row['p_adjusted']:.4f}"
             for row in report["differences"]
         ]
-        head = "MAP, teacher minus pooled, 95 % interval, randomisation test, Holm correction over collections"
+        head = (
+            "MAP, teacher minus pooled, 95 % interval, randomisation test, Holm correction over collections"
+        )
         tables.append("\n".join([head, *lines]))
     return "\n\n".join(tables)

@@ -138,7 +138,11 @@ def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
         for split in splits:
             for where, row, passage in _rows(language, split):
                 if digest(passage) not in passages_of_tests():
-                    yield where, text_of(where, row, _QUESTIONS[""]), text_of(where, row, _QUESTIONS["translated"])
+                    yield (
+                        where,
+                        text_of(where, row, _QUESTIONS[""]),
+                        text_of(where, row, _QUESTIONS["translated"]),
+                    )
 
 
 def _pair_splits(rest: str) -> tuple[str, ...]:
@@ -149,7 +153,9 @@ def _pair_splits(rest: str) -> tuple[str, ...]:
 
 def _bitext_splits(rest: str) -> tuple[str, ...]:
     if _Spec.parse(rest).field != _QUESTIONS[""]:
-        raise InputError(f"afriqa:{rest}: expected afriqa:LANGUAGE, which has the translations beside the questions")
+        raise InputError(
+            f"afriqa:{rest}: expected afriqa:LANGUAGE, which has the translations beside the questions"
+        )
     return _pair_splits(rest)
 
 

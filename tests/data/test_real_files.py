@@ -7,7 +7,7 @@ import pytest
 from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection, load_pairs, verify
 from optical_rs.data.sources import SOURCES
-from optical_rs.data.sources.afriqa import digest, passages_of_tests
+from optical_rs.data.sources.afriqa import digest, passages_of_tests, questions_of_tests
 from optical_rs.data.sources.known_item import normal
 
 FOLDER = pathlib.Path(os.environ.get("OPTICAL_RS_DATA", "/nowhere"))
@@ -110,12 +110,16 @@ def test_afriqa_questions_and_their_translations_are_bitext_without_those_of_tes
     asked = load_collection("afriqa:hau", split="train").queries.values()
     # Two questions have no passage, but a translation.
     assert len(set(train.foreign) - set(asked)) == 2
+    # Not as a question, nor as a translation, in any language.
+    tested = set()
     for language in SIX.split("+"):
-        tested = load_collection(f"afriqa:{language}").queries.values()
-        if language != "swa":
-            assert not {normal(q) for q in load_bitext(f"afriqa:{language}").foreign} & {
-                normal(q) for q in tested
-            }
+        for spec in (f"afriqa:{language}", f"afriqa:{language}/translated"):
+            tested |= {normal(question) for question in load_collection(spec).queries.values()}
+    assert set(map(digest, tested)) <= questions_of_tests()
+    for language, size in {"hau": 203, "ibo": 242, "twi": 324, "yor": 241, "zul": 209}.items():
+        found = load_bitext(f"afriqa:{language}")
+        assert len(found) == size
+        assert not {normal(text) for text in [*found.foreign, *found.english]} & tested
     with pytest.raises(InputError, match="split: afriqa:hau has no 'test'; it has train, dev"):
         load_bitext("afriqa:hau", split="test")
     with pytest.raises(InputError, match="split: afriqa:swa has no 'train'"):

@@ -199,7 +199,7 @@ def test_only_the_languages_of_a_fusion_need_dev_queries(recipe, tmp_path):
                 "b": {"method": "oracle"},
             },
             {},
-            "'b' is not asked dev queries",
+            "'b' cannot be evaluated on dev queries",
         ),
         ({"zero-shot": None}, {"collections": {"dev": "x"}}, "'dev' is not usable"),
         (

@@ -237,8 +237,9 @@ def test_the_duality_gap_bounds_the_value(seed, reg, reg_m):
         near, best = solve_batch(cost, tol=1e-3, **options), solve_batch(cost, tol=1e-10, **options)
     if best.converged[0]:
         assert abs(best.duality_gap[0]) < 1e-8
-    # value − gap is the dual objective, which is at most the optimum.
-    assert near.value[0] - near.duality_gap[0] <= best.value[0] + 1e-8
+        # value − gap is the dual objective, which is at most the optimum. A plan that did not converge does not have
+        # the marginals, and may cost less than the optimum.
+        assert near.value[0] - near.duality_gap[0] <= best.value[0] + 1e-8
 
 
 def test_two_dimensions_are_a_batch_of_one_and_marginals_may_be_shared():

@@ -3,8 +3,8 @@
 ``afriqa:hau`` asks in Hausa, ``afriqa:hau/translated`` the same in the pivot language (English, or French for
 fon and wol), as people translated them. ``afriqa:hau+ibo`` pools questions and passages of several languages;
 ``afriqa:hau@hau+ibo`` asks one language's questions over the passages of all. As bitext, ``afriqa:hau`` pairs the
-questions with their translations; the test questions are no part of it, nor are questions that the same passages
-answer.
+questions with their translations; no test question is part of it, in any language and as a translation, nor is a
+question that the passage of one answers.
 """
 
 import dataclasses
@@ -111,15 +111,22 @@ def _sides(rest: str) -> tuple[str, ...]:
     return () if _Spec.parse(rest).field == _QUESTIONS["translated"] else ("query",)
 
 
-def digest(passage: str) -> str:
-    """The start of the SHA-256 of a passage's normalised text, as ``afriqa_test.txt`` has it."""
-    return hashlib.sha256(normal(passage).encode()).hexdigest()[:16]
+def digest(text: str) -> str:
+    """The start of the SHA-256 of a normalised text, as the lists of the tests' texts have it."""
+    return hashlib.sha256(normal(text).encode()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=1)
 def passages_of_tests() -> frozenset[str]:
     """:func:`digest` of every passage of a test question, in any language of the pinned revision."""
     return frozenset(Path(__file__).with_name("afriqa_test.txt").read_text(encoding="ascii").split())
+
+
+@functools.lru_cache(maxsize=1)
+def questions_of_tests() -> frozenset[str]:
+    """:func:`digest` of every test question in hau, ibo, swa, twi, yor and zul, and of its translation."""
+    path = Path(__file__).with_name("afriqa_test_questions.txt")
+    return frozenset(path.read_text(encoding="ascii").split())
 
 
 def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
@@ -133,16 +140,15 @@ def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
 
 
 def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
-    # The same questions as the pairs above, each with its human translation.
+    # The same questions as the pairs above, each with its human translation. Some are asked again in a test, in the
+    # same language or in another.
     for language in _Spec.parse(rest).asked:
         for split in splits:
             for where, row, passage in _rows(language, split):
-                if digest(passage) not in passages_of_tests():
-                    yield (
-                        where,
-                        text_of(where, row, _QUESTIONS[""]),
-                        text_of(where, row, _QUESTIONS["translated"]),
-                    )
+                question, translated = (text_of(where, row, field) for field in _QUESTIONS.values())
+                tested = {digest(question), digest(translated)} & questions_of_tests()
+                if not tested and digest(passage) not in passages_of_tests():
+                    yield where, question, translated
 
 
 def _pair_splits(rest: str) -> tuple[str, ...]:

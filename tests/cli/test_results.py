@@ -85,7 +85,7 @@ def test_evaluate_on_a_device_and_as_json(student, collection_folder, tmp_path, 
 def test_evaluate_of_an_exported_student_asks_for_its_teacher(student, tmp_path):
     def chosen(**changes):
         given = {"model": str(student), "teacher": None, "runtime": "edge", **changes}
-        return evaluate._teacher(evaluate.argparse.Namespace(**given), student)
+        return evaluate._teacher(evaluate.argparse.Namespace(**given), given["model"])
 
     assert chosen(runtime="torch") == str(student / "../teacher")
     with pytest.raises(

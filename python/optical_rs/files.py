@@ -303,11 +303,15 @@ def write_run(
         lines += [
             f"{topic} Q0 {name} {rank} {score!r} {tag}\n" for rank, (name, score) in enumerate(pairs, 1)
         ]
+    temporary = f"{os.fspath(path)}.tmp"
     try:
-        # The same bytes on every system.
-        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        # The same bytes on every system; the file has its old content or the new.
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             file.writelines(lines)
+        os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 

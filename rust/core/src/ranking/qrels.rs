@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use rayon::prelude::*;
 
 use super::ranked::all_or_first;
-use super::trec::{Places, count_fields, field, number, topics};
+use super::runs::{Places, count_fields, field, number, topics};
 use super::{Fault, Id, InOrder, Judgments, Qrels, Statement, Version};
 use crate::Result;
 

@@ -6,7 +6,6 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter};
 use rayon::prelude::*;
 
-pub use super::qrels::{parse_groups, parse_preferences, parse_qrels, read_qrels};
 use super::ranked::all_or_first;
 use super::scratch::Scratch;
 use super::{Fault, Id, InOrder, Retrieved, Run, Version};

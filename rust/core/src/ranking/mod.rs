@@ -19,6 +19,7 @@
 //! ```
 
 mod gain;
+mod lines;
 mod measure;
 mod name;
 mod preference;
@@ -36,8 +37,9 @@ use rayon::prelude::*;
 use crate::{Error, Result};
 /// Runs and judgments in the formats of TREC.
 pub mod trec {
+    pub use super::lines::Places;
     pub use super::qrels::{parse_groups, parse_preferences, parse_qrels, read_qrels};
-    pub use super::runs::{Places, parse_run, read_run, run_tag};
+    pub use super::runs::{parse_run, read_run, run_tag};
 }
 
 pub use gain::Gain;

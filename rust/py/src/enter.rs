@@ -9,18 +9,13 @@ use std::time::Duration;
 use numpy::ndarray::Dimension;
 use numpy::npyffi::flags::NPY_ARRAY_ALIGNED;
 use numpy::{Element, PyArray, PyReadonlyArray, PyUntypedArrayMethods};
-use optical_core::{Error, Result};
+use optical_core::Result;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::errors::{InputError, raise};
 use crate::pool;
-
-pyo3::import_exception!(optical_rs.errors, InputError);
-
-pub(crate) fn raise(error: Error) -> PyErr {
-    InputError::new_err(error.to_string())
-}
 
 /// An array of Python's, to be read. Numpy lets numbers lie at any address, and Rust does not.
 pub(crate) struct Input<'py, T: Element, D: Dimension>(pub PyReadonlyArray<'py, T, D>);

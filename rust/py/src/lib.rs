@@ -1,6 +1,7 @@
 //! The Python face of `optical-core`: conversion and dispatch, no algorithm.
 
 mod enter;
+mod errors;
 mod pool;
 mod ranking;
 mod similarity;
@@ -39,7 +40,7 @@ fn set_simd_level(level: &str) -> PyResult<()> {
         Some(Err(reason)) => reason,
         None => "expected 'portable', 'avx2' or 'avx512'".into(),
     };
-    Err(enter::InputError::new_err(format!("level: {reason}, got '{level}'")))
+    Err(errors::InputError::new_err(format!("level: {reason}, got '{level}'")))
 }
 
 /// Single-precision multiply-adds per second that this machine reaches: the limit of every kernel.

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::enter::InputError;
+use crate::errors::InputError;
 
 struct Owned {
     process: u32,

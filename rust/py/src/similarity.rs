@@ -9,7 +9,8 @@ use optical_core::similarity::{self as core, Against, Ragged, Selection, Values}
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::enter::{Input, InputError, enter, raise, watched};
+use crate::enter::{Input, enter, watched};
+use crate::errors::{InputError, raise};
 
 type Matrix<'py, T> = Input<'py, T, Ix2>;
 type Vector<'py, T> = Input<'py, T, Ix1>;

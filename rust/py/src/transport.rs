@@ -12,7 +12,8 @@ use optical_core::transport::{
 };
 use pyo3::prelude::*;
 
-use crate::enter::{Input, InputError, enter};
+use crate::enter::{Input, enter};
+use crate::errors::InputError;
 
 /// `optical_rs.transport.arguments.Solver`, by its attributes.
 #[derive(FromPyObject)]

@@ -4,7 +4,9 @@
 //! Sums run by rank, as in trec_eval, so that values are equal to the last bit.
 
 use super::Ranked;
-use super::measure::NO_NUMBER;
+
+/// What 0 / 0 is on x86, where trec_eval prints its sign.
+pub(super) const NO_NUMBER: f64 = -f64::NAN;
 
 /// What a document of a grade is worth.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,7 @@
 //! What each measure is.
 
-use super::gain::{self, Gain};
-use super::{AtLevel, Version, name};
-use crate::Result;
+use super::gain::{self, Gain, NO_NUMBER};
+use super::{AtLevel, Version};
 
 /// A cut-off behind every rank.
 pub const ALL: usize = usize::MAX;
@@ -21,14 +20,6 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// From trec_eval's name (`ndcg_cut_10`) or that of ir_measures (`nDCG@10`, `P(rel=2)@5`).
-    ///
-    /// # Errors
-    /// An unknown name, with the nearest valid one; a parameter that the measure does not have.
-    pub fn parse(name: &str) -> Result<Self> {
-        name::parse(name)
-    }
-
     /// A formula under a name of your own.
     pub fn new(name: &str, formula: Formula) -> Self {
         Measure { name: name.into(), formula, relevance_level: None, judged_only: false }
@@ -128,9 +119,6 @@ pub enum Summary {
 
 /// The least value of which geometric means take the logarithm.
 const LEAST: f64 = 1e-5;
-
-/// What 0 / 0 is on x86, where trec_eval prints its sign.
-pub(super) const NO_NUMBER: f64 = -f64::NAN;
 
 impl Formula {
     /// How topics are summed up.

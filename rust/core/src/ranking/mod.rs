@@ -19,14 +19,15 @@
 //! ```
 
 mod gain;
+mod lines;
 mod measure;
 mod name;
 mod preference;
 mod qrels;
 mod ranked;
 mod rows;
+mod runs;
 mod scratch;
-pub mod trec;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +35,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
+/// Runs and judgments in the formats of TREC.
+pub mod trec {
+    pub use super::lines::Places;
+    pub use super::qrels::{parse_groups, parse_preferences, parse_qrels, read_qrels};
+    pub use super::runs::{parse_run, read_run, run_tag};
+}
+
 pub use gain::Gain;
 pub use measure::{ALL, Formula, Measure, Summary};
 pub use preference::{Preference, Statement, evaluate_preferences};

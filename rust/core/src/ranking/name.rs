@@ -94,18 +94,24 @@ fn gains(text: &str, sign: char) -> Option<Gain> {
     text.split(',').map(pair).collect::<Option<Vec<_>>>().map(Gain::Table)
 }
 
-pub(super) fn parse(name: &str) -> Result<Measure> {
-    if let Some((_, formula)) = PLAIN.iter().find(|(known, _)| *known == name) {
-        return Ok(Measure::new(name, formula()));
-    }
-    for (family, _, formula) in FAMILIES {
-        if let Some(formula) = name.strip_prefix(family).and_then(formula) {
-            return Ok(Measure::new(name, formula));
+impl Measure {
+    /// From trec_eval's name (`ndcg_cut_10`) or that of ir_measures (`nDCG@10`, `P(rel=2)@5`).
+    ///
+    /// # Errors
+    /// An unknown name, with the nearest valid one; a parameter that the measure does not have.
+    pub fn parse(name: &str) -> Result<Self> {
+        if let Some((_, formula)) = PLAIN.iter().find(|(known, _)| *known == name) {
+            return Ok(Measure::new(name, formula()));
         }
-    }
-    match Call::new(name).map(Call::measure).transpose()?.flatten() {
-        Some(measure) => Ok(measure),
-        None => Err(Error::Argument(format!("measures: unknown measure '{name}'{}", nearest(name)))),
+        for (family, _, formula) in FAMILIES {
+            if let Some(formula) = name.strip_prefix(family).and_then(formula) {
+                return Ok(Measure::new(name, formula));
+            }
+        }
+        match Call::new(name).map(Call::measure).transpose()?.flatten() {
+            Some(measure) => Ok(measure),
+            None => Err(Error::Argument(format!("measures: unknown measure '{name}'{}", nearest(name)))),
+        }
     }
 }
 
@@ -288,20 +294,20 @@ mod tests {
     use super::*;
 
     fn formula(name: &str) -> Formula {
-        parse(name).unwrap_or_else(|e| panic!("{e}")).formula
+        Measure::parse(name).unwrap_or_else(|e| panic!("{e}")).formula
     }
 
     fn why(name: &str) -> String {
-        parse(name).err().map(|e| e.to_string()).unwrap_or_default()
+        Measure::parse(name).err().map(|e| e.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn names_of_trec_eval() {
         for (name, _) in PLAIN {
-            assert_eq!(parse(name).map(|m| m.name), Ok(name.to_owned()));
+            assert_eq!(Measure::parse(name).map(|m| m.name), Ok(name.to_owned()));
         }
         for (family, example, _) in FAMILIES {
-            assert!(parse(&format!("{family}{example}")).is_ok(), "{family}");
+            assert!(Measure::parse(&format!("{family}{example}")).is_ok(), "{family}");
         }
         assert_eq!(formula("ndcg_cut_10"), Formula::Ndcg(Gain::GRADE, 10));
         assert_eq!(formula("ndcg_1=3.5,2=9"), Formula::Ndcg(Gain::Table(vec![(1, 3.5), (2, 9.0)]), ALL));
@@ -315,7 +321,7 @@ mod tests {
 
     #[test]
     fn names_of_ir_measures() {
-        let measure = parse("P(rel=2, judged_only=True)@5").unwrap_or_else(|e| panic!("{e}"));
+        let measure = Measure::parse("P(rel=2, judged_only=True)@5").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(measure.formula, Formula::P(5));
         assert_eq!((measure.relevance_level, measure.judged_only), (Some(2), true));
         assert_eq!(formula("RR@10"), formula("MRR@10"));

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
+use super::lines::{Places, count_fields, field, number, topics};
 use super::ranked::all_or_first;
-use super::trec::{Places, count_fields, field, number, topics};
 use super::{Fault, Id, InOrder, Judgments, Qrels, Statement, Version};
 use crate::Result;
 

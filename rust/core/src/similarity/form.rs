@@ -11,9 +11,10 @@
 //! [`super::scorer::lay_out`] where the level and the processor have the instruction, and add it to the list of
 //! `every_form_equals_the_definition`, which holds it to the plain sum of products.
 
+use half::bf16;
+
 use crate::simd::{LINE, Vector, prefetch};
 
-use super::scorer::Scratch;
 use super::{Text, Values};
 
 /// Tokens of a whole panel of queries: two of the widest vectors. A last panel with at most half as many tokens
@@ -22,6 +23,15 @@ pub(super) const PANEL: usize = 32;
 
 /// How many blocks of rows ahead tokens are asked for.
 const AHEAD: usize = 2;
+
+/// Memory for tokens that had to be made another form, or longer.
+#[derive(Default)]
+pub(super) struct Made {
+    pub floats: Vec<f32>,
+    pub bfloats: Vec<bf16>,
+    pub words: Vec<i16>,
+    pub bytes: Vec<i8>,
+}
 
 /// A form that tokens are multiplied in, on one instruction set.
 ///
@@ -57,7 +67,7 @@ pub(super) unsafe trait Form: Send + Sync + Sized + 'static {
     /// Tokens of `dim` numbers made this form; what is between `dim` and `stride` is 0 already.
     fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [Self::Token]);
     /// Memory for them.
-    fn buffer(scratch: &mut Scratch) -> &mut Vec<Self::Token>;
+    fn buffer(made: &mut Made) -> &mut Vec<Self::Token>;
 
     /// Sums to begin with, given the sums of the query tokens' numbers, one for each lane.
     unsafe fn start(sums: *const i32) -> Self::Sums;

@@ -10,8 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Values;
-use super::form::{Form, Job, convert, panel};
-use super::scorer::Scratch;
+use super::form::{Form, Job, Made, convert, panel};
 use crate::simd::{Float, Lanes, Vector};
 
 /// A vector that a form's loop can be run with: its shell.
@@ -92,8 +91,8 @@ unsafe impl<V: Shell> Form for Floats<V> {
             _ => {}
         }
     }
-    fn buffer(scratch: &mut Scratch) -> &mut Vec<f32> {
-        &mut scratch.floats
+    fn buffer(made: &mut Made) -> &mut Vec<f32> {
+        &mut made.floats
     }
     #[inline(always)]
     unsafe fn start(_: *const i32) -> V {
@@ -145,8 +144,8 @@ macro_rules! bytes {
                 convert(codes, dim, stride, to, i16::from);
             }
         }
-        fn buffer(scratch: &mut Scratch) -> &mut Vec<i16> {
-            &mut scratch.words
+        fn buffer(made: &mut Made) -> &mut Vec<i16> {
+            &mut made.words
         }
     };
     (quads) => {
@@ -170,8 +169,8 @@ macro_rules! bytes {
                 convert(codes, dim, stride, to, |code| code);
             }
         }
-        fn buffer(scratch: &mut Scratch) -> &mut Vec<i8> {
-            &mut scratch.bytes
+        fn buffer(made: &mut Made) -> &mut Vec<i8> {
+            &mut made.bytes
         }
     };
 }

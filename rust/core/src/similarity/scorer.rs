@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::form::{Form, Job, PANEL};
+use super::form::{Form, Job, Made, PANEL};
 use super::forms::{Floats, Words};
 use super::{Ragged, Text, Values, quantise};
 use crate::simd::{self, Float, Level, prefetch_row};
@@ -37,11 +37,7 @@ const AHEAD: usize = 1024;
 /// Memory for one block, used again for the next.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// Tokens that had to be made another form, or longer.
-    pub floats: Vec<f32>,
-    pub bfloats: Vec<bf16>,
-    pub words: Vec<i16>,
-    pub bytes: Vec<i8>,
+    made: Made,
     /// `best[text][token]`: the largest product of each query token.
     best: Vec<f32>,
     /// (queries × texts of the block).
@@ -105,7 +101,7 @@ impl<F: Form> LaidOut for Panels<F> {
         best.resize(texts.len() * self.tokens, f32::NEG_INFINITY);
         // Texts as they lie, or in a buffer from where the one before ended.
         let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
-        let mut made = std::mem::take(F::buffer(scratch));
+        let mut made = std::mem::take(F::buffer(&mut scratch.made));
         let mut ends = Vec::with_capacity(texts.len());
         let mut end = 0;
         for text in texts {
@@ -146,7 +142,7 @@ impl<F: Form> LaidOut for Panels<F> {
                 .run();
             }
         }
-        *F::buffer(scratch) = made;
+        *F::buffer(&mut scratch.made) = made;
         scratch.best = best;
         finite
     }

@@ -7,9 +7,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Values;
-use super::form::{Form, Job, convert, panel};
+use super::form::{Form, Job, Made, convert, panel};
 use super::forms::{PLAIN, Shell, bytes, shell, uppers};
-use super::scorer::Scratch;
 use crate::simd::{F32x8, F32x16, Lanes};
 
 shell! { F32x8, 6, ["avx2,fma"],
@@ -219,8 +218,8 @@ unsafe impl Form for Pairs {
             convert(x, dim, stride, to, |x| x);
         }
     }
-    fn buffer(scratch: &mut Scratch) -> &mut Vec<bf16> {
-        &mut scratch.bfloats
+    fn buffer(made: &mut Made) -> &mut Vec<bf16> {
+        &mut made.bfloats
     }
     #[inline(always)]
     unsafe fn start(_: *const i32) -> __m512 {

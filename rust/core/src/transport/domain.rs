@@ -4,18 +4,10 @@ use std::cmp::Ordering::{Equal, Less};
 
 use rayon::prelude::*;
 
-use super::driver::Driver;
+use super::driver::{Domain, Driver};
 use super::kernel::{self, Side, Step};
 use super::sweep::{self, Operands, Rule, Sweep};
 use crate::simd::Float;
-
-/// How potentials are carried through a sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Domain {
-    Linear,
-    Stabilised,
-    Log,
-}
 
 /// Log sweeps before a kernel is built, at most.
 const LONGEST_WAIT: usize = 64;

@@ -4,10 +4,9 @@ use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::buffer::{ALIGN, Buffer};
-use super::driver::Driver;
 use super::kernel;
 use super::sweep::fits_twice;
-use super::{Batch, Method, Options, Report};
+use super::{Batch, Options};
 use crate::simd::{Float, Level};
 use crate::{Error, Result};
 
@@ -56,11 +55,11 @@ pub(crate) struct Workspace<T> {
     /// Mass on rows and on columns without an edge, which unbalanced marginals may leave behind.
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
-    unmatched: f64,
+    pub(super) unmatched: f64,
     /// Its number in the batch, for errors.
     pub(super) problem: usize,
     /// For proximal steps of a problem in single precision.
-    double: Option<Box<Workspace<f64>>>,
+    pub(super) double: Option<Box<Workspace<f64>>>,
 }
 
 impl<T: Float> Workspace<T> {
@@ -277,52 +276,6 @@ impl<T: Float> Workspace<T> {
             }
         }
         Ok(())
-    }
-
-    /// Solve the loaded problem; afterwards `kernel` holds the plan, and `f` (with `shift`) and `g` its
-    /// potentials.
-    pub(super) fn solve(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
-        if self.rows.is_empty() || self.cols.is_empty() {
-            return Ok(Report { value: self.unmatched, ..Report::EMPTY });
-        }
-        if options.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        if options.method == Method::Ipot && size_of::<T>() == 4 {
-            return self.solve_in_double(reg, options, level);
-        }
-        Driver::new(self, reg, options, level).solve()
-    }
-
-    /// Proximal steps have no least regularisation, and single precision has one.
-    fn solve_in_double(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
-        let mut double = self.double.take().unwrap_or_default();
-        let d = &mut *double;
-        d.rows.clone_from(&self.rows);
-        d.cols.clone_from(&self.cols);
-        (d.parallel, d.problem) = (self.parallel, self.problem);
-        d.reserve();
-        let (n, m) = (self.n(), self.m());
-        let copy = |to: &mut [f64], from: &[T]| to.iter_mut().zip(from).for_each(|(to, x)| *to = x.double());
-        for i in 0..n {
-            copy(&mut d.cost[i * d.stride..][..m], &self.cost[i * self.stride..][..m]);
-            d.cost[i * d.stride + m..(i + 1) * d.stride].fill(f64::INFINITY);
-        }
-        copy(&mut d.shift[..n], &self.shift);
-        copy(&mut d.a[..n], &self.a);
-        copy(&mut d.b[..m], &self.b);
-        // Masses are equal to single precision so far.
-        let ratio = d.a.iter().sum::<f64>() / d.b.iter().sum::<f64>();
-        d.b.iter_mut().for_each(|b| *b *= ratio);
-        let report = d.solve(reg, options, level);
-        let back = |to: &mut [T], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, x)| *to = T::of(*x));
-        for i in 0..n {
-            back(&mut self.kernel[i * self.stride..][..self.stride], &d.kernel[i * d.stride..][..m]);
-        }
-        back(&mut self.f[..n], &d.f);
-        back(&mut self.g[..m], &d.g);
-        self.double = Some(double);
-        report
     }
 
     /// `t` ← the sum of the blocks' column sums, in order.

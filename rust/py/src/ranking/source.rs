@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyString};
 
-use crate::enter::InputError;
+use crate::errors::InputError;
 
 type Array<'py, T> = PyReadonlyArray1<'py, T>;
 type Ids<'py> = (Array<'py, u8>, Array<'py, i64>);

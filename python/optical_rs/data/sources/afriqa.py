@@ -124,7 +124,7 @@ def passages_of_tests() -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1)
 def questions_of_tests() -> frozenset[str]:
-    """:func:`digest` of every test question in hau, ibo, swa, twi, yor and zul, and of its translation."""
+    """:func:`digest` of every test question of the pinned revision, in any language, and of its translation."""
     path = Path(__file__).with_name("afriqa_test_questions.txt")
     return frozenset(path.read_text(encoding="ascii").split())
 

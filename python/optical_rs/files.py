@@ -286,6 +286,8 @@ def write_run(
         An id or a tag with blanks, which separate fields in such files, a score that is not a number, a document
         that comes twice, or a place that cannot be written to. Nothing is written before all is checked.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path: expected a file name, got {path!r}")
     tag = _field("tag", tag)
     lines: list[str] = []
     topics: set[str] = set()
@@ -294,7 +296,12 @@ def write_run(
         if topic in topics:
             raise InputError(f"run: topic '{topic}' comes twice, as text and as a number")
         topics.add(topic)
-        given = hits.items() if isinstance(hits, Mapping) else hits
+        try:
+            given = [
+                (document, score) for document, score in (hits.items() if isinstance(hits, Mapping) else hits)
+            ]
+        except (TypeError, ValueError):
+            raise InputError(f"run: topic '{topic}': expected documents with scores, got {hits!r}") from None
         pairs = [(_field("document", document), _score(topic, document, score)) for document, score in given]
         if len(dict(pairs)) < len(pairs):
             raise InputError(f"run: topic '{topic}': a document is retrieved twice")
@@ -303,11 +310,14 @@ def write_run(
         lines += [
             f"{topic} Q0 {name} {rank} {score!r} {tag}\n" for rank, (name, score) in enumerate(pairs, 1)
         ]
+    # The same bytes on every system and on every day.
+    content = "".join(lines).encode("utf-8", "surrogateescape")
+    if os.fspath(path).endswith(".gz"):
+        content = gzip.compress(content, mtime=0)
     temporary = f"{os.fspath(path)}.tmp"
     try:
-        # The same bytes on every system; the file has its old content or the new.
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.writelines(lines)
+        # The file has its old content or the new.
+        Path(temporary).write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -317,6 +327,8 @@ def write_run(
 
 def _field(name: str, value: Any) -> str:
     """A field of a line: bytes without those that C takes for blanks; a no-break space is none of them."""
+    if value is None or isinstance(value, bytes):
+        raise InputError(f"{name}: expected text or a number, got {value!r}")
     text = str(value)
     try:
         raw = text.encode("utf-8", "surrogateescape")
@@ -324,17 +336,26 @@ def _field(name: str, value: Any) -> str:
         raise InputError(f"{name}: no text that has bytes: {text!r}") from None
     if raw.split() != [raw]:
         raise InputError(f"{name}: TREC files separate by blanks, got {text!r}")
+    if text.startswith("\ufeff"):
+        # At the head of a file it would be taken for a byte order mark.
+        raise InputError(f"{name}: expected no byte order mark, got {text!r}")
     return text
+
+
+def is_number(value: Any, *, finite: bool = True) -> bool:
+    """Whether a value is a number that a float can hold; text is none, even where Python would read it as one."""
+    try:
+        return not isinstance(value, str | bytes) and (
+            math.isfinite(value) if finite else not math.isnan(value)
+        )
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _score(topic: str, document: Any, score: Any) -> float:
     """A score as Python's own number: numpy's are written in other ways."""
-    try:
-        # Text is no score, even where Python would read it as a number.
-        if not math.isnan(score):
-            return float(score)
-    except (TypeError, ValueError, OverflowError):
-        pass
+    if is_number(score, finite=False):
+        return float(score)
     raise InputError(
         f"run: topic '{topic}', document '{document}': expected a number as score, got {score!r}"
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ def record_of(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def teacher_of(path: str | os.PathLike[str]) -> str | None:
     """Where the teacher of a student is, as the record of its checkpoint or its export says: a path or a hub id."""
-    teacher = (record_of(path) or _read(Path(path) / EXPORTED)).get("teacher")
+    return teacher_in(record_of(path) or _read(Path(path) / EXPORTED), path)
+
+
+def teacher_in(record: Mapping[str, Any], path: str | os.PathLike[str]) -> str | None:
+    """The same, of a record that is at hand and belongs beside ``path``."""
+    teacher = record.get("teacher")
     if not isinstance(teacher, str) or not teacher:
         return None
     local = Path(path) / teacher

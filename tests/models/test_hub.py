@@ -17,7 +17,7 @@ from optical_rs import InputError
 pytest.importorskip("sentence_transformers")
 yaml = pytest.importorskip("yaml")
 
-from optical_rs.models import push_to_hub, write_card  # noqa: E402
+from optical_rs.models import origin, push_to_hub, write_card  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,41 @@ def test_what_strangers_must_not_see(student, tmp_path):
     }
     record = json.loads((student / "optical.json").read_text())
     for base, shown in (("packaged:multilingual-e5-small", "intfloat/multilingual-e5-small"), ("a/b", "a/b")):
-        (tmp_path / "optical.json").write_text(json.dumps({**record, "base": base}))
+        (tmp_path / "optical.json").write_text(json.dumps({**record, **origin(base, ())}))
         assert front(write_card(tmp_path, name="me/x"))["base_model"] == shown
+
+
+def test_a_card_says_no_more_than_the_record(tmp_path):
+    card = write_card(tmp_path, {})
+    assert "no weight was trained" not in card
+    assert "teacher's side" not in card
+    about = {
+        **origin("/home/me/models/secret", ["mafand:hau", "/home/me/b.tsv", "acme/c.tsv"]),
+        "side": "query",
+    }
+    assert about == {"base": "secret", "bitext": ["mafand:hau", "b.tsv", "c.tsv"], "side": "query"}
+    options = {"loss": "optical", "reg": 0.05, "mlm": "/home/me/e.txt"}
+    card = write_card(tmp_path, {**about, "options": options, "teacher": "me/t", "dev_map": 0.5})
+    assert "/home" not in card
+    assert "acme" not in card
+    assert "base_model" not in card
+    assert front(card)["language"] == ["hau", "en"]
+    assert "Options: reg 0.05." in card
+    assert "chosen" not in card
+    # A teacher was trained on English questions, whatever the source is called.
+    assert "language" not in front(write_card(tmp_path, {"base": "a/b", "bitext": ["afriqa:hau"]}))
+    metrics = tmp_path / "evaluation" / "test" / "metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"map": 0.5, "map_interval": null}')
+    card = write_card(tmp_path, {})
+    assert "| test | 0.500 |  |  |" in card
+    assert "bootstrap" not in card
+    for content in ("{", "{}", "[]"):
+        metrics.write_text(content)
+        with pytest.raises(InputError, match=r"metrics\.json is damaged"):
+            write_card(tmp_path, {})
+    with pytest.raises(InputError, match="no such folder"):
+        write_card(tmp_path / "none")
 
 
 def test_a_student_of_documents_is_used_for_documents(student, tmp_path):
@@ -121,6 +154,9 @@ def test_a_student_of_documents_is_used_for_documents(student, tmp_path):
 
 def test_push_and_use_of_what_was_pushed(student, collection_folder, tmp_path):
     """In a process of its own: the client of the hub reads its address when it is imported."""
+    for private in (".env", "training.log", ".git/config"):
+        (student / private).parent.mkdir(exist_ok=True)
+        (student / private).write_text("/home/me")
     code = f"""
 import optical_rs
 from optical_rs.models import push_to_hub
@@ -155,14 +191,26 @@ assert MultiVectorEncoder("me/student-teacher", device="cpu").encode_query(["mot
     assert not [
         path for path in files if path.startswith(("teacher/", "checkpoints")) or path.endswith("run.trec")
     ]
+    # Nothing but the model: no logs, no keys, no paths of this machine.
+    assert not [path for path in files if path.rpartition("/")[2] in (".env", "training.log", "config")]
+    assert not [
+        path for path, content in files.items() if b"/home/" in content or str(tmp_path).encode() in content
+    ]
     # What is on this machine stays as it was.
     assert json.loads((student / "optical.json").read_text())["teacher"] == "teacher"
 
 
 def test_what_cannot_be_pushed(student, tmp_path):
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    (lost / "modules.json").write_text("[]")
+    (lost / "optical.json").write_text(json.dumps({"side": "query", "teacher": "../../home/me/teacher"}))
     for arguments, message in (
         ((tmp_path, "me/x"), "holds no model"),
+        ((lost, "me/x"), "its teacher ../../home/me/teacher is no folder, and no name on a hub"),
         ((student, "x"), "repository: expected owner/name, got 'x'"),
+        ((student, "me/"), "repository: expected owner/name, got 'me/'"),
+        ((student, "a b/c"), "repository: expected owner/name, got 'a b/c'"),
         ((student, "me/a/b"), "repository: expected owner/name, got 'me/a/b'"),
     ):
         with pytest.raises(InputError, match=message):

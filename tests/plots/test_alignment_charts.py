@@ -74,3 +74,20 @@ def test_only_what_got_worse_is_shown():
         plot_worse(poor, good, "map")
     with pytest.raises(InputError, match="expected the 12 topics of before"):
         plot_worse(good, good.restrict(["q1"]), "map")
+
+
+def test_what_cannot_be_drawn(tmp_path):
+    one, two = np.eye(2), np.eye(3)
+    for call, message in (
+        (lambda: plot_alignment(one, two, ["a", "b"], ["a", "b", "c"]), r"x, y: expected \(n, dim\)"),
+        (lambda: plot_alignment(one[:0], one, [], ["a", "b"]), r"x, y: expected \(n, dim\)"),
+        (lambda: plot_alignment([["a"]], one, ["a"], ["a", "b"]), "x, y: expected arrays of numbers"),
+        (lambda: plot_plans(np.zeros((2, 2, 2)), [0.1]), r"cost: expected an \(n, m\) array"),
+        (lambda: plot_plans(one, [0.1], rows=["a"]), "rows: expected 2 words, got 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    # Dollar signs are text, not mathematics.
+    figure = plot_alignment(one, one, ["$\\frac$", "$5"], ["a", "b"])
+    figure.savefig(tmp_path / "chart.png")
+    assert len(plot_plans(one, 0.1).axes) == 1

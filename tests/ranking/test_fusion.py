@@ -150,5 +150,38 @@ def test_scores_that_cannot_be_fused(score, method, message):
     with pytest.raises(InputError) as refused:
         fuse([{"q": {"a": 1.0, "b": score}}], method=method)
     assert message in str(refused.value)
-    with pytest.raises(InputError, match="weights: expected finite numbers"):
-        fuse([{"q": {"a": 1.0}}], weights=[float("nan")])
+    for weight in (float("nan"), "a", None, 10**400):
+        with pytest.raises(InputError, match="weights: expected finite numbers"):
+            fuse([{"q": {"a": 1.0}}], weights=[weight])
+    for options in ({"k": float("nan")}, {"k": "60"}, {"depth": 2.5}, {"depth": 0}):
+        with pytest.raises(InputError, match="k, depth: expected at least 1"):
+            fuse([{"q": {"a": 1.0}}], **options)
+
+
+def test_scores_as_far_apart_as_numbers_can_be():
+    fused = fuse([{1: {1: 1.7e308, 2: -1.7e308, 3: 0.0}}], method="score")
+    assert fused == {"1": {"1": 1.0, "3": 0.5, "2": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"q": 5}, "run: topic 'q': expected documents with scores, got 5"),
+        ({"q": [("d",)]}, "run: topic 'q': expected documents with scores"),
+        ({"q": {b"a": 1.0}}, "document: expected text or a number, got b'a'"),
+        ({None: {"a": 1.0}}, "topic: expected text or a number, got None"),
+        ({"\ufeffq": {"a": 1.0}}, "topic: expected no byte order mark"),
+    ],
+)
+def test_what_is_no_run_is_not_written(run, message, tmp_path):
+    (tmp_path / "run").write_text("before")
+    with pytest.raises(InputError) as refused:
+        write_run(tmp_path / "run", run, "t")
+    assert message in str(refused.value)
+    assert (tmp_path / "run").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_packed_run(tmp_path):
+    write_run(tmp_path / "run.gz", {"q": {"d": 1.0}}, "t")
+    assert read_run(tmp_path / "run.gz") == {"q": {"d": 1.0}}

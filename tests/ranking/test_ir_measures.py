@@ -10,10 +10,10 @@ from optical_rs.ranking import evaluate, fuse
 ir_measures = pytest.importorskip("ir_measures")
 
 NAMES = [
-    "AP", "AP(rel=2)", "AP@3", "P@5", "P(rel=2)@5", "R@5", "RR", "RR@3", "Rprec", "nDCG", "nDCG@5",
+    "AP", "AP(rel=2)", "AP@3", "P@5", "P(rel=2)@5", "R@5", "RR", "Rprec", "nDCG", "nDCG@5",
     "nDCG(dcg='exp-log2')@5", "nDCG(gains={1:4,2:9})", "nDCG(judged_only=True)@5", "Bpref", "infAP", "IPrec@0.2",
     "Success@2", "SetP", "SetP(relative=True)", "SetR", "SetF(beta=0.5)", "SetAP", "NumRet", "NumRet(rel=1)", "NumRel",
-    "Judged@5", "ERR@5", "Compat(p=0.9)",
+    "ERR@5",
 ]  # fmt: skip
 MEASURES = [ir_measures.parse_measure(name) for name in NAMES]
 
@@ -102,12 +102,29 @@ def test_the_provider_gives_the_values_of_the_others(rows):
         assert got[measure] == pytest.approx(value, rel=1e-6), measure
 
 
+def test_ties_and_topics_with_few_results():
+    from optical_rs.ranking.ir_measures import provider
+
+    rng = np.random.default_rng(1)
+    judged = {f"q{t}": {f"d{d}": int(rng.integers(0, 3)) for d in range(12)} for t in range(8)}
+    run = {
+        topic: {f"d{d}": float(rng.integers(0, 3)) for d in rng.permutation(20)[: 1 + t]}
+        for t, topic in enumerate(judged)
+    }
+    theirs = [m for m in MEASURES if m.NAME != "ERR" and "exp-log2" not in str(m)]
+    got = provider.calc_aggregate(theirs, judged, run)
+    for measure, value in ir_measures.calc_aggregate(theirs, judged, run).items():
+        assert got[measure] == pytest.approx(value, rel=1e-6), measure
+
+
 def test_what_the_provider_supports():
     from optical_rs.ranking.ir_measures import provider
 
     assert all(provider.supports(measure) for measure in MEASURES)
     # Graded RBP, a compatibility that is not normalised, and diversity are other measures.
     others = [ir_measures.RBP(p=0.8), ir_measures.Compat(normalize=False), ir_measures.alpha_nDCG @ 5]
+    # What others count in another way where scores are tied or results few.
+    others += [ir_measures.RR @ 3, ir_measures.Judged @ 5, ir_measures.Compat(p=0.9)]
     assert not any(provider.supports(measure) for measure in others)
     assert provider.supports(ir_measures.RBP(p=0.8, rel=1))
     values = provider.calc_aggregate(MEASURES, {"q": {"d": 1}}, {"q": {"d": 1.0}})

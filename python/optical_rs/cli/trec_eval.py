@@ -36,8 +36,8 @@ class _Measure(argparse.Action):
 
 
 def integer(text: str) -> int:
-    """An integer in ASCII digits; Python would also read ``1_0``."""
-    if not re.fullmatch("[+-]?[0-9]+", text):
+    """An integer of at most nine ASCII digits; Python would also read ``1_0``."""
+    if not re.fullmatch("[+-]?[0-9]{1,9}", text):
         raise ValueError(text)
     return int(text)
 

@@ -17,6 +17,8 @@ from .search import Hit, explain, search_texts
 LONGEST_QUERY = 2000
 MOST_HITS = 100
 LONGEST_TEXT = 2000
+#: Characters of the example of a query.
+EXAMPLE = 80
 #: Pairs of tokens in an explanation at most: its answer is then some megabyte.
 MOST_PAIRS = 1 << 16
 #: Searches and explanations that are computed at a time; others wait. Each uses all cores.
@@ -132,7 +134,7 @@ def application(
 
     def about(_: Request) -> Response:
         known = {"collection": store.path.name, "texts": len(store), "model": encoder.path.name}
-        return JSONResponse({**known, "example": " ".join(example.split()[:8])}, headers=_HEADERS)
+        return JSONResponse({**known, "example": " ".join(example.split()[:8])[:EXAMPLE]}, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:
         return Route(

@@ -10,7 +10,7 @@ from typing import Any
 from .. import fingerprint
 from ..errors import InputError
 from ..files import write_json
-from ..models import RECORD
+from ..models import RECORD, write_card
 from ..training.fit import MARK
 from .recipe import Cell, cells
 from .students import identity
@@ -131,7 +131,10 @@ def adopt(plan: Plan, other: Path) -> int:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(RECORD, "checkpoint-*"))
         teacher = plan.bench.teacher_from(target)
-        write_json(target / RECORD, {**record, **dataclasses.asdict(cell), "teacher": teacher})
+        content = {**record, **dataclasses.asdict(cell), "teacher": teacher}
+        if (target / "modules.json").exists():
+            write_card(target, content)
+        write_json(target / RECORD, content)
         taken += 1
     return taken
 

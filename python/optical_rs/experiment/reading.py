@@ -1,6 +1,7 @@
 """Reading recipes: what is wrong with one is found before anything is loaded or written."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,7 +224,9 @@ def _check_fusion(recipe: Recipe, where: str, options: Mapping[str, Any]) -> Non
     if shares is not None:
         if way != "score":
             raise InputError(f"{where}: shares: only 'method_of_fusion: score' has them, got '{way}'")
-        numbers = isinstance(shares, list) and all(type(w) in (int, float) and w >= 0 for w in shares)
+        numbers = isinstance(shares, list) and all(
+            type(w) in (int, float) and 0 <= w < math.inf for w in shares
+        )
         if not numbers or len(shares) != len(parts) or not any(shares):
             raise InputError(
                 f"{where}: shares: expected {len(parts)} numbers >= 0, one for each system, got {shares!r}"

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from .. import build_info, fingerprint
 from ..errors import InputError
 from ..files import write_json
-from ..models import RECORD, write_card
+from ..models import RECORD, origin, write_card
 from ..progress import progress_bar
 from ..retrieval import write_evaluation
 from ..training import arguments
@@ -29,7 +29,7 @@ from ..training.fit import MARK
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
 from .recipe import RETRIEVAL, Cell, Recipe
 from .report import write_report
-from .students import Made, evaluate_cell, kept_student, train_cells
+from .students import Made, evaluate_cell, kept_student, languages_in_training, train_cells
 from .untrained import ask, chosen
 from .workbench import Workbench
 
@@ -253,8 +253,7 @@ def write_cell(plan: Plan, made: Made) -> None:
         **dataclasses.asdict(cell),
         "options": options,
         "side": bench.recipe.side,
-        "base": bench.recipe.student or bench.recipe.teacher,
-        **_text_of(bench, cell),
+        **origin(bench.recipe.student or bench.recipe.teacher, _texts_of(bench, cell)),
         "teacher": bench.teacher_from(target),
         "teacher_fingerprint": bench.prints[0],
         "made_of": plan.identity(cell),
@@ -273,20 +272,22 @@ def write_cell(plan: Plan, made: Made) -> None:
         made.student.save_pretrained(str(target))
         content["fingerprint"] = fingerprint.of_model(made.student)
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / RECORD, content)
     if "fingerprint" in content:
-        write_card(target)
+        write_card(target, content)
     for file in [*target.glob("checkpoint-*"), target / "eval"]:
         shutil.rmtree(file, ignore_errors=True)
+    write_json(target / RECORD, content)
     (target / MARK).unlink(missing_ok=True)
 
 
-def _text_of(bench: Workbench, cell: Cell) -> dict[str, Any]:
-    """What a cell's record says of its training text: the specs of the recipe, in the cell's language."""
+def _texts_of(bench: Workbench, cell: Cell) -> list[str]:
+    """The training text of a cell, in all languages that its student learns."""
     options = bench.recipe.systems[cell.system]
     given = options.get("bitext") or bench.recipe.bitext
-    specs = [str(s).format(language=cell.language) for s in (given if isinstance(given, list) else [given])]
-    return {"bitext": ", ".join(specs)} if any(specs) and not options.get("joint") else {}
+    specs = [str(spec) for spec in (given if isinstance(given, list) else [given])]
+    return list(
+        dict.fromkeys(s.format(language=name) for s in specs for name in languages_in_training(bench, cell))
+    )
 
 
 def keep_best(plan: Plan, say: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from mteb.models import ModelMeta
 
 from ..errors import InputError
-from ..models import load_model
+from ..models import load_model, record_folder
 from ..record import record_of, teacher_of
 from ..retrieval import encode, search_tokens
 from ..token_cache import TokenCache
@@ -47,9 +47,10 @@ class StudentSearch:
         cache: str | os.PathLike | None = None,
     ):
         own = load_model(student, device=device, argument="student")
-        given = teacher or teacher_of(student)
+        place = record_folder(student)
+        given = teacher or teacher_of(place)
         other = load_model(given, device=device, argument="teacher") if given else own
-        foreign_documents = record_of(student).get("side") == "document"
+        foreign_documents = record_of(place).get("side") == "document"
         self.queries, documents = (other, own) if foreign_documents else (own, other)
         self.documents = TokenCache(documents, cache)
         self.mteb_model_meta = ModelMeta.create_empty(

@@ -1,7 +1,7 @@
 """Teachers and students: late-interaction models made from any encoder."""
 
 from ..record import RECORD, record_of
-from .card import write_card
+from .card import origin, write_card
 from .hub import push_to_hub
 from .late_interaction import late_interaction
 from .loading import check_path, is_late_interaction, load_model, record_folder
@@ -30,6 +30,7 @@ __all__ = [
     "late_interaction",
     "load_model",
     "merge_adapters",
+    "origin",
     "pooled_encoder",
     "push_to_hub",
     "record_folder",

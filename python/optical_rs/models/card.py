@@ -3,12 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.sources import find
-from ..record import record_of, teacher_of
+from ..errors import InputError
+from ..record import record_of, teacher_in
 from .packaged import NAME as PACKAGED
 
 #: Base models that need no hub, as the hub knows them.
@@ -37,6 +38,7 @@ _LOSSES = {
 
 def write_card(
     folder: str | os.PathLike[str],
+    record: Mapping[str, Any] | None = None,
     *,
     name: str = "",
     teacher: str = "",
@@ -49,6 +51,8 @@ def write_card(
     ----------
     folder : path
         A student, as training saves it, or a teacher.
+    record : dict, optional
+        What made it; that beside the checkpoint by default.
     name : str
         What examples load: the hub id. The folder by default.
     teacher : str
@@ -63,17 +67,24 @@ def write_card(
     -------
     str
         The card.
+
+    Raises
+    ------
+    InputError
+        No such folder; a record or an evaluation that is damaged.
     """
     folder = Path(folder)
-    record = record_of(folder)
-    name, teacher = name or str(folder), teacher or teacher_of(folder) or ""
-    languages = [code for code in re.split(r"[,+\s]+", language or languages_of(record)) if code]
+    if not folder.is_dir():
+        raise InputError(f"folder: no such folder: {folder}")
+    record = record_of(folder) if record is None else record
+    name, teacher = name or str(folder), teacher or teacher_in(record, folder) or ""
+    languages = [code for code in re.split(r"[,+\s]+", language) if code] or _languages(record)
     parts = [
         _front(record, languages, licence),
         _what(record, name, teacher, languages),
         _use(record, name, teacher),
         _results(folder),
-        _training(folder, record, teacher),
+        _training(record, teacher),
         _limits(record, teacher, licence),
     ]
     card = "\n\n".join(part for part in parts if part) + "\n"
@@ -81,23 +92,53 @@ def write_card(
     return card
 
 
-def shown(spec: str) -> str:
-    """A model or text as strangers may see it: a published name as it is, of a path the last part alone."""
-    local = os.path.isabs(spec) or spec.startswith((".", "~")) or os.path.exists(spec) or spec.count("/") > 1
-    return Path(spec).name if local and find(spec) is None else _ON_HUB.get(spec, spec)
+def origin(base: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What a record says of a base model and of training text: names that strangers may see.
+
+    Published names stay as they are. Of a path only the last part is kept: others say nothing to a stranger, and
+    may say too much.
+
+    Examples
+    --------
+    >>> origin("packaged:multilingual-e5-small", ["mafand:hau", "/home/me/pairs.tsv"])
+    {'base': 'intfloat/multilingual-e5-small', 'bitext': ['mafand:hau', 'pairs.tsv']}
+    """
+    local = os.path.isabs(base) or base.startswith((".", "~", "runs/")) or os.path.exists(base)
+    model = Path(base).name if local or base.count("/") > 1 else _ON_HUB.get(base, base)
+    found = {"base": model, "bitext": [_published(text) for text in texts if text]}
+    return {key: value for key, value in found.items() if value}
 
 
-def languages_of(record: Mapping[str, Any]) -> str:
-    """The language that a record names, or that of a published source (``mafand:hau``)."""
+def _published(spec: str) -> str:
+    known = find(spec)
+    if known is None:
+        return spec if spec.startswith("hf:") else Path(spec).name
+    rest = known[1]
+    path = os.path.isabs(rest) or os.path.exists(rest)
+    return f"{known[0].name}:{Path(rest).name}" if path else spec
+
+
+def _texts(record: Mapping[str, Any]) -> list[str]:
+    """The training text that a record names."""
+    given = record.get("bitext") or []
+    return [str(text) for text in ([given] if isinstance(given, str) else given)]
+
+
+def _languages(record: Mapping[str, Any]) -> list[str]:
+    """The languages of a student, as far as published sources name them (``mafand:hau``)."""
+    if not record.get("side"):
+        return []
     named = str(record.get("language") or "")
-    spec = str(record.get("bitext") or "")
-    if named or find(spec) is None:
-        return named
-    return re.split("[/@]", spec.partition(":")[2])[0]
+    specs = [text.partition(":")[2] for text in _texts(record) if find(text)]
+    return list(
+        dict.fromkeys(
+            [named] if named else [c for s in specs for c in re.split("[/@]", s)[0].split("+") if c]
+        )
+    )
 
 
 def _front(record: Mapping[str, Any], languages: list[str], licence: str) -> str:
-    base = shown(str(record.get("base") or ""))
+    base = str(record.get("base") or "")
     lines = ["---", "library_name: sentence-transformers", "pipeline_tag: feature-extraction"]
     if languages:
         lines.append(f"language: {json.dumps([*dict.fromkeys([*languages, 'en'])])}")
@@ -112,12 +153,12 @@ def _front(record: Mapping[str, Any], languages: list[str], licence: str) -> str
 def _what(record: Mapping[str, Any], name: str, teacher: str, languages: list[str]) -> str:
     title = f"# {name if name.count('/') == 1 else Path(name).name}"
     spoken = ", ".join(languages) or "not recorded"
-    base = shown(str(record.get("base") or "")) or "not recorded"
+    base = str(record.get("base") or "") or "not recorded"
     if record.get("side") and teacher:
         role = "documents" if record["side"] == "document" else "queries"
         what = (
             f"A late-interaction (ColBERT-style) model for cross-lingual retrieval. This **student** encodes {role} in "
-            f"another language into the space of its English teacher, `{shown(teacher)}`, which encodes the English side. "
+            f"another language into the space of its English teacher, `{_shown(teacher)}`, which encodes the English side. "
             "A text becomes one vector for each token; scores are MaxSim."
         )
     else:
@@ -125,9 +166,10 @@ def _what(record: Mapping[str, Any], name: str, teacher: str, languages: list[st
             "A late-interaction (ColBERT-style) model. It encodes queries and documents: a text becomes one vector for "
             "each token, and scores are MaxSim."
         )
-    return (
-        f"{title}\n\n{what}\n\n- Base model: `{base}`\n- Languages: {spoken}; English on the teacher's side"
-    )
+    facts = [f"- Base model: `{base}`"]
+    if record.get("side"):
+        facts.append(f"- Languages: {spoken}; English on the teacher's side")
+    return f"{title}\n\n{what}\n\n" + "\n".join(facts)
 
 
 def _use(record: Mapping[str, Any], name: str, teacher: str) -> str:
@@ -186,69 +228,52 @@ def _use(record: Mapping[str, Any], name: str, teacher: str) -> str:
 
 
 def _results(folder: Path) -> str:
-    rows = []
+    rows, intervals = [], False
     for file in sorted((folder / "evaluation").glob("**/metrics.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        low, high = found.get("map_interval", (None, None))
-        interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-        others = (f"{found[m]:.3f}" if m in found else "" for m in ("ndcg_cut_10", "recall_100"))
-        cells = [
-            file.parent.relative_to(folder / "evaluation").as_posix(),
-            f"{found['map']:.3f}{interval}",
-            *others,
-        ]
-        rows.append("| " + " | ".join(cells) + " |")
+        place = file.parent.relative_to(folder / "evaluation").as_posix()
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            value, interval = f"{found['map']:.3f}", found.get("map_interval") or ()
+            if interval:
+                value, intervals = f"{value} [{interval[0]:.3f}, {interval[1]:.3f}]", True
+            others = [f"{found[m]:.3f}" if m in found else "" for m in ("ndcg_cut_10", "recall_100")]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"folder: {file} is damaged ({type(error).__name__}: {error})") from None
+        rows.append("| " + " | ".join([place, value, *others]) + " |")
     if not rows:
         return "## Results\n\nNo evaluation is recorded beside this checkpoint. Measure it on your own queries first."
-    return "\n".join(
-        [
-            "## Results",
-            "",
-            "| collection | MAP [95 % interval] | nDCG@10 | recall@100 |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            "Means over test queries, by trec_eval's measures, with a bootstrap interval over queries. "
-            "They are of one training run.",
-        ]
-    )
+    note = "Means over the queries of a collection, by trec_eval's measures, of one training run."
+    if intervals:
+        note += " Intervals are by the bootstrap over queries."
+    head = ["| collection | MAP [95 % interval] | nDCG@10 | recall@100 |", "| --- | --- | --- | --- |"]
+    return "\n".join(["## Results", "", *head, *rows, "", note])
 
 
-def _training(folder: Path, record: Mapping[str, Any], teacher: str) -> str:
+def _training(record: Mapping[str, Any], teacher: str) -> str:
     system = record.get("system")
     options = dict(record.get("options") or (system if isinstance(system, Mapping) else {}))
     lines = []
-    if bitext := str(record.get("bitext") or ""):
-        source = find(bitext)
-        about = (
-            f" ({source[0].title.split(', or several')[0].split(' (`')[0]}; licence {source[0].licence})"
-            if source
-            else ""
-        )
-        lines.append(
-            f"Text: `{shown(bitext)}`{about}"
-            + (f", {record['pairs']:,} pairs." if "pairs" in record else ".")
-        )
-    elif "pairs" in record:
-        lines.append(f"Text: {record['pairs']:,} pairs.")
+    count = f"{record['pairs']:,} pairs" if "pairs" in record else ""
+    texts = [_text(text) for text in _texts(record)]
+    if said := ", ".join([*texts, *([count] if count else [])]):
+        lines.append(f"Text: {said}.")
     if loss := str(options.pop("loss", "") or ""):
         name = loss.rpartition(":")[2].partition("@")[0]
         lines.append(f"Loss: `{name}`" + (f", {_LOSSES[name]}." if name in _LOSSES else "."))
     if teacher:
-        lines.append(f"Teacher: `{shown(teacher)}`, whose weights stayed fixed.")
+        lines.append(f"Teacher: `{_shown(teacher)}`, whose weights stayed fixed.")
     if (share := options.pop("interpolate", None)) is not None:
         lines.append(f"Weights: interpolated between start (0) and trained (1) at {share:g}.")
-    if options:
-        said = ", ".join(
-            f"{key} {value}" for key, value in options.items() if isinstance(value, str | int | float)
-        )
-        lines.append(f"Options: {said}." if said else "")
+    # Text among them may be a path; the words that losses take are not told from it.
+    said = ", ".join(f"{key} {value}" for key, value in options.items() if isinstance(value, int | float))
+    if said:
+        lines.append(f"Options: {said}.")
     if "steps" in record:
         took = f", {record['train_seconds'] / 60:.0f} minutes" if record.get("train_seconds", 0) >= 60 else ""
         lines.append(f"Training: {record['steps']:,} steps{took}.")
     if "dev_map" in record:
-        lines.append(f"Checkpoint: chosen by MAP of dev queries, {record['dev_map']:.3f}.")
-    if not lines:
+        lines.append(f"MAP of dev queries: {record['dev_map']:.3f}.")
+    if not lines and record.get("made_of") and record.get("base"):
         lines.append("A closed-form head on the base model: no weight was trained.")
     versions = record.get("versions") or {}
     if versions:
@@ -257,7 +282,23 @@ def _training(folder: Path, record: Mapping[str, Any], teacher: str) -> str:
         lines.append(
             f"`optical.json` beside the weights has the full record. Made with [optical_rs]({_PROJECT})."
         )
-    return "## Training\n\n" + "\n".join(f"- {line}" for line in lines if line)
+    return "## Training\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+
+
+def _text(name: str) -> str:
+    """A training text with what its source says of it."""
+    source = find(name)
+    if source is None:
+        return f"`{name}`"
+    title = source[0].title.split(", or several")[0].split(" (`")[0]
+    return f"`{name}` ({title}; licence {source[0].licence})"
+
+
+def _shown(model: str) -> str:
+    """A model as a card names it: a hub id, or the last part of a path."""
+    return (
+        Path(model).name if os.path.isabs(model) or os.path.exists(model) or model.count("/") > 1 else model
+    )
 
 
 def _limits(record: Mapping[str, Any], teacher: str, licence: str) -> str:

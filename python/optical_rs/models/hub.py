@@ -4,17 +4,21 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, require
+from ..files import write_json
 from ..record import RECORD, record_of, teacher_of
-from .card import write_card
+from .card import origin, write_card
 
-#: What a run leaves beside a checkpoint: not the model, or larger than it.
-_LEFT_OUT = shutil.ignore_patterns(
-    "checkpoints", "checkpoint-*", "teacher", "start", "*.trec", "per_query.tsv", "eval"
-)
+#: Files of a checkpoint besides the folders of its modules: nothing else leaves this machine.
+_FILES = ("modules.json", "*config*.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt",
+          "*.model", "added_tokens.json")  # fmt: skip
+#: What of a record is uploaded: no paths, and nothing of the machine.
+_RECORDED = ("teacher_fingerprint", "fingerprint", "made_of", "side", "base", "bitext", "language", "seed", "pairs", "left_out",
+             "steps", "train_seconds", "dev_map", "versions")  # fmt: skip
 
 
 def push_to_hub(
@@ -41,7 +45,8 @@ def push_to_hub(
     repository : str
         ``owner/name``; it is made if it does not exist, and files in it are replaced.
     teacher : str
-        The repository of the teacher; ``<repository>-teacher`` by default.
+        The repository of the teacher. By default ``<repository>-teacher`` where the teacher is a folder, and the hub id
+        that the student's record names otherwise.
     language, licence : str
         As for :func:`~optical_rs.models.card.write_card`.
     private : bool
@@ -57,7 +62,7 @@ def push_to_hub(
     Raises
     ------
     InputError
-        A folder without a model, or a name that is none of a repository.
+        A folder without a model, a name that is none of a repository, or a teacher that is neither a folder nor on a hub.
 
     Examples
     --------
@@ -67,19 +72,36 @@ def push_to_hub(
     folder = Path(folder)
     if not (folder / "modules.json").exists():
         raise InputError(f"folder: {folder} holds no model (no modules.json)")
-    for argument, name in (("repository", repository), ("teacher", teacher)):
-        if name and name.count("/") != 1:
-            raise InputError(f"{argument}: expected owner/name, got {name!r}")
-    api = require("huggingface_hub", "train").HfApi(token=token)
-    options: dict[str, Any] = {"language": language, "licence": licence}
+    hub = require("huggingface_hub", "train")
+    _check(hub, "repository", repository)
+    if teacher:
+        _check(hub, "teacher", teacher)
+    api = hub.HfApi(token=token)
     partner = teacher_of(folder) or ""
     if partner and Path(partner).is_dir():
         if Path(partner).resolve() == folder.resolve():
             partner = repository
         else:
-            place, partner = partner, teacher or f"{repository}-teacher"
-            _upload(api, Path(place), partner, "", private, {"licence": licence})
-    return _upload(api, folder, repository, partner, private, options)
+            place, partner = Path(partner), teacher or f"{repository}-teacher"
+            _upload(api, place, partner, "", private, {"licence": licence})
+    elif partner := teacher or partner:
+        try:
+            _check(hub, "teacher", partner)
+        except InputError:
+            raise InputError(
+                f"folder: its teacher {partner} is no folder, and no name on a hub; give teacher='owner/name'"
+            ) from None
+    return _upload(api, folder, repository, partner, private, {"language": language, "licence": licence})
+
+
+def _check(hub: Any, argument: str, name: str) -> None:
+    try:
+        hub.utils.validate_repo_id(name)
+        valid = name.count("/") == 1 and all(name.split("/"))
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InputError(f"{argument}: expected owner/name, got {name!r}")
 
 
 def _upload(
@@ -88,14 +110,33 @@ def _upload(
     api.create_repo(repository, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "model"
-        shutil.copytree(folder, copy, ignore=_LEFT_OUT)
-        record = record_of(copy)
-        if teacher:
-            (copy / RECORD).write_text(
-                json.dumps({**record, "teacher": teacher}, indent=1) + "\n", encoding="utf-8"
-            )
-        write_card(copy, name=repository, teacher=teacher, **options)
+        copy.mkdir()
+        for pattern in _FILES:
+            for file in folder.glob(pattern):
+                shutil.copy2(file, copy)
+        for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+            if module.get("path"):
+                shutil.copytree(folder / module["path"], copy / module["path"])
+        for file in (folder / "evaluation").glob("**/metrics.json"):
+            place = copy / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)
+        record = _public(record_of(folder), teacher)
+        write_card(copy, record, name=repository, teacher=teacher, **options)
+        write_json(copy / RECORD, record)
         commit = api.upload_folder(
             repo_id=repository, folder_path=copy, commit_message="A model of optical_rs"
         )
     return str(commit.commit_url)
+
+
+def _public(record: Mapping[str, Any], teacher: str) -> dict[str, Any]:
+    """What of a record strangers may see: a loss and numbers of its options, no paths."""
+    system = record.get("options") or record.get("system")
+    given = dict(system) if isinstance(system, Mapping) else {}
+    options = {k: v for k, v in given.items() if k == "loss" or isinstance(v, int | float)}
+    # Records of older versions have specs as they were given.
+    texts = record.get("bitext") or []
+    named = origin(str(record.get("base") or ""), [texts] if isinstance(texts, str) else texts)
+    found = {k: record[k] for k in _RECORDED if k in record} | named
+    return {**found, **({"options": options} if options else {}), **({"teacher": teacher} if teacher else {})}

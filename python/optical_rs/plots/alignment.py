@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import InputError
 from ..similarity.words import words_of
 from ..transport import solve_batch
-from .figure import WORSE, new_figure
+from .figure import WORSE, new_figure, plain
 
 _HEAT = "Blues"
 
@@ -88,7 +88,7 @@ def plot_alignment(
     Raises
     ------
     InputError
-        If words and vectors differ in number.
+        Anything but two arrays of vectors of one dimension, or another number of words.
 
     Examples
     --------
@@ -98,7 +98,14 @@ def plot_alignment(
     >>> [axes.get_title() for axes in figure.axes]
     ['optimal transport', 'greedy alignment', 'MaxSim']
     """
-    x, y = (np.asarray(side, dtype=np.float32) for side in (x, y))
+    try:
+        x, y = (np.asarray(side, dtype=np.float32) for side in (x, y))
+    except (TypeError, ValueError):
+        raise InputError("x, y: expected arrays of numbers") from None
+    if x.ndim != 2 or y.ndim != 2 or not len(x) or not len(y) or x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"x, y: expected (n, dim) and (m, dim) arrays with vectors, got {x.shape} and {y.shape}"
+        )
     for name, vectors, words in (("x_words", x, x_words), ("y_words", y, y_words)):
         if len(vectors) != len(words):
             raise InputError(f"{name}: expected {len(vectors)} words, one for each vector, got {len(words)}")
@@ -144,7 +151,8 @@ def plot_plans(
     Raises
     ------
     InputError
-        No regularisation, or a cost that :func:`~optical_rs.transport.solve_batch` refuses.
+        No regularisation, another number of words than of rows or columns, or a cost that
+        :func:`~optical_rs.transport.solve_batch` refuses.
 
     Examples
     --------
@@ -154,14 +162,19 @@ def plot_plans(
     >>> [axes.get_title() for axes in figure.axes]
     ['reg 0.5', 'reg 0.1']
     """
-    if not len(regs):
-        raise InputError("regs: expected at least one regularisation")
     cost = np.asarray(cost)
-    plans = [solve_batch(cost, reg, max_iter=20_000).plan[0] * len(cost) for reg in regs]
+    if not np.size(regs):
+        raise InputError("regs: expected at least one regularisation")
+    if cost.ndim != 2 or not cost.size:
+        raise InputError(f"cost: expected an (n, m) array, got shape {cost.shape}")
+    for name, words, count in (("rows", rows, cost.shape[0]), ("columns", columns, cost.shape[1])):
+        if words is not None and len(words) != count:
+            raise InputError(f"{name}: expected {count} words, got {len(words)}")
+    plans = [solve_batch(cost, reg, max_iter=20_000).plan[0] * len(cost) for reg in np.atleast_1d(regs)]
     rows = [""] * cost.shape[0] if rows is None else rows
     columns = [""] * cost.shape[1] if columns is None else columns
     figure, panels = _panels(len(plans), rows, columns)
-    for axes, reg, plan in zip(panels, regs, plans, strict=True):
+    for axes, reg, plan in zip(panels, np.atleast_1d(regs), plans, strict=True):
         _draw(axes, f"reg {reg:g}", plan, rows, columns, low=0.0, high=1.0)
     return figure
 
@@ -184,7 +197,13 @@ def _draw(
 ) -> None:
     axes.imshow(values, cmap=_HEAT, vmin=low, vmax=high)
     axes.set_title(title, fontsize="medium")
-    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(
+        range(len(columns)),
+        [plain(word) for word in columns],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(range(len(rows)), [plain(word) for word in rows])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -1,5 +1,6 @@
 """Charts of comparisons and measures."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..ranking.differences import Comparison, Difference
 from ..ranking.evaluation import EvaluationResult, evaluate
-from .figure import BETTER, NEUTRAL, WORSE, new_figure, shortened
+from .figure import BETTER, NEUTRAL, WORSE, new_figure, plain, shortened
 
 
 def plot_differences(comparison: Comparison, row: Difference) -> Any:
@@ -47,7 +48,7 @@ def plot_differences(comparison: Comparison, row: Difference) -> Any:
     axes.axhline(row.difference, color="black", linewidth=1)
     axes.axhline(0, color=NEUTRAL, linewidth=0.5)
     axes.set_xlabel(f"{row.n} topics: {row.wins} better, {row.losses} worse, {row.ties} the same")
-    axes.set_ylabel(f"{row.measure}: {row.first} − {row.second}")
+    axes.set_ylabel(plain(f"{row.measure}: {row.first} − {row.second}"))
     axes.legend(frameon=False)
     return figure
 
@@ -109,7 +110,7 @@ def plot_worse(
         axes.plot([old[topic], new[topic]], [y, y], color=WORSE, alpha=0.5, linewidth=2, zorder=1)
     axes.plot([old[t] for t in lost], places, "o", color=NEUTRAL, label="before", zorder=2)
     axes.plot([new[t] for t in lost], places, "o", color=WORSE, label="after", zorder=2)
-    axes.set_yticks(places, [shortened((texts or {}).get(topic, str(topic))) for topic in lost])
+    axes.set_yticks(places, [plain(shortened((texts or {}).get(topic, str(topic)))) for topic in lost])
     axes.set_ylim(len(lost) - 0.5, -0.5)
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel(measure)
@@ -159,9 +160,9 @@ def plot_intervals(comparisons: Mapping[str, Comparison]) -> Any:
             axes.plot([row.low, row.high], [y, y], color=colour)
             axes.plot(row.difference, y, "o", color=colour, markerfacecolor=face)
         axes.axvline(0, color=NEUTRAL, linewidth=0.5)
-        axes.set_title(title, fontsize="medium")
-        axes.set_xlabel(f"{found.rows[0].measure}, difference to {found.rows[0].second}")
-        axes.set_yticks(range(len(names)), names)
+        axes.set_title(plain(title), fontsize="medium")
+        axes.set_xlabel(plain(f"{found.rows[0].measure}, difference to {found.rows[0].second}"))
+        axes.set_yticks(range(len(names)), [plain(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
     return figure
 
@@ -186,6 +187,17 @@ def plot_recall(
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        A depth below 1, or as :func:`~optical_rs.ranking.evaluate`.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_recall
+    >>> plot_recall({"q": {"d": 1}}, {"one": {"q": {"d": 1.0}}}, depth=10).axes[0].get_ylabel()
+    'recall'
     """
     if depth < 1:
         raise InputError(f"depth: expected an integer >= 1, got {depth}")
@@ -194,7 +206,7 @@ def plot_recall(
     for name, run in runs.items():
         names = [f"recall_{k}" for k in cuts]
         mean = evaluate(qrels, run, names, relevance_level=relevance_level, complete=complete).mean
-        axes.plot(cuts, [mean[n] for n in names], label=name)
+        axes.plot(cuts, [mean[n] for n in names], label=plain(name))
     axes.set_xscale("log")
     axes.set_ylim(0, 1)
     axes.set_xlabel("documents looked at")
@@ -216,6 +228,17 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If no system has a value.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_languages
+    >>> plot_languages({"student": {"ny": 0.79, "fr": 0.95}}, "MAP").axes[0].get_ylabel()
+    'MAP'
     """
     languages = list(dict.fromkeys(name for row in values.values() for name in row))
     if not languages:
@@ -225,9 +248,9 @@ def plot_languages(values: Mapping[str, Mapping[str, float]], measure: str) -> A
     for i, (system, row) in enumerate(values.items()):
         places = np.arange(len(languages)) + (i - (len(values) - 1) / 2) * width
         heights = [row.get(name, np.nan) for name in languages]
-        bars = axes.bar(places, heights, width, label=system)
+        bars = axes.bar(places, heights, width, label=plain(system))
         axes.axhline(np.nanmean(heights), color=bars[0].get_facecolor(), linewidth=0.8, linestyle=":")
-    axes.set_xticks(np.arange(len(languages)), languages)
+    axes.set_xticks(np.arange(len(languages)), [plain(name) for name in languages])
     axes.set_ylabel(measure)
     axes.legend(frameon=False, ncols=min(3, len(values)))
     return figure
@@ -273,7 +296,7 @@ def plot_gap(before: Mapping[str, float], after: Mapping[str, float], measure: s
         )  # fmt: skip
     for y, name in enumerate(names):
         axes.plot([before[name], after[name]], [y, y], color=BETTER, alpha=0.4, linewidth=3, zorder=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(measure)
     axes.grid(axis="x", alpha=0.3)
@@ -294,13 +317,24 @@ def plot_curves(curves: Mapping[str, Mapping[int, float]], labels: tuple[str, st
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there is no system.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_curves
+    >>> plot_curves({"student": {50: 0.6, 500: 0.7}}, ("pairs", "MAP")).axes[0].get_xlabel()
+    'pairs'
     """
     if not curves:
         raise InputError("curves: expected at least one system")
     figure, axes = new_figure()
     for system, curve in curves.items():
         sizes = sorted(curve)
-        axes.plot(sizes, [curve[size] for size in sizes], marker="o", label=system)
+        axes.plot(sizes, [curve[size] for size in sizes], marker="o", label=plain(system))
     axes.set_xscale("log")
     ticks = sorted({size for curve in curves.values() for size in curve})
     axes.set_xticks(ticks, [str(size) for size in ticks])
@@ -324,12 +358,23 @@ def plot_points(points: Mapping[str, tuple[float, float]], labels: tuple[str, st
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there is no system.
+
+    Examples
+    --------
+    >>> from optical_rs.plots import plot_points
+    >>> plot_points({"student": (0.8, 0.6)}, ("in domain", "out of domain")).axes[0].get_ylabel()
+    'out of domain'
     """
     if not points:
         raise InputError("points: expected at least one system")
     figure, axes = new_figure(height=4.8)
     for i, (system, (x, y)) in enumerate(points.items()):
-        axes.plot(x, y, marker="osD^vPX*"[i % 8], linestyle="", label=system)
+        axes.plot(x, y, marker="osD^vPX*"[i % 8], linestyle="", label=plain(system))
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(alpha=0.3)
@@ -338,7 +383,7 @@ def plot_points(points: Mapping[str, tuple[float, float]], labels: tuple[str, st
 
 
 def write_plots(
-    folder: Path,
+    folder: str | os.PathLike[str],
     comparison: Comparison,
     qrels: Any,
     runs: Mapping[str, Any],
@@ -351,7 +396,7 @@ def write_plots(
 
     Parameters
     ----------
-    folder : Path
+    folder : path
         Made if it does not exist.
     comparison, qrels, runs, relevance_level, complete
         As for :func:`~optical_rs.ranking.compare` and of it.
@@ -363,10 +408,13 @@ def write_plots(
     list of Path
         What was written.
     """
-    charts = {
-        f"{_file(row.measure)}-{_file(row.first)}-{_file(row.second)}": plot_differences(comparison, row)
-        for row in comparison.rows
-    }
+    folder = Path(folder)
+    charts: dict[str, Any] = {}
+    for row in comparison.rows:
+        name = f"{_file(row.measure)}-{_file(row.first)}-{_file(row.second)}"
+        # Names that differ in signs alone are one file's.
+        same = sum(other == name or other.startswith(f"{name}~") for other in charts)
+        charts[f"{name}~{same + 1}" if same else name] = plot_differences(comparison, row)
     charts["recall"] = plot_recall(qrels, runs, relevance_level=relevance_level, complete=complete)
     for measure, values in (languages or {}).items():
         charts[f"languages-{_file(measure)}"] = plot_languages(values, measure)

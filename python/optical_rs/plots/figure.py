@@ -21,6 +21,11 @@ def new_figure(width: float = 6.4, height: float = 3.6, *, panels: int | None = 
     return figure, drawn[0] if panels is None else drawn
 
 
+def plain(text: Any) -> str:
+    """Text as it is: between two dollar signs matplotlib would read mathematics."""
+    return str(text).replace("$", r"\$")
+
+
 def shortened(text: str, most: int = 48) -> str:
     """A text that fits beside a chart."""
     text = " ".join(text.split())

@@ -1,11 +1,10 @@
 """``fuse``: one run out of several."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..files import rank_key
+from ..files import is_number, rank_key
 
 METHODS = ("rrf", "score")
 
@@ -43,7 +42,7 @@ def fuse(
     Raises
     ------
     InputError
-        No run, an unknown method, other than one weight for each run, or scores that are not numbers; of
+        No run, an unknown method, other than one weight for each run, or options or scores that are not numbers; of
         ``"score"`` also infinite ones, which cannot be scaled.
 
     References
@@ -66,10 +65,13 @@ def fuse(
     weights = [1.0] * len(runs) if weights is None else list(weights)
     if len(weights) != len(runs):
         raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
-    if k < 1 or depth < 1:
-        raise InputError(f"k, depth: expected at least 1, got {k} and {depth}")
-    if not all(math.isfinite(weight) for weight in weights):
+    if not is_number(k) or k < 1 or not is_number(depth) or depth < 1 or depth != int(depth):
+        raise InputError(
+            f"k, depth: expected at least 1, and an integer depth, got {k!r} and {depth!r}"
+        )
+    if not all(map(is_number, weights)):
         raise InputError(f"weights: expected finite numbers, got {weights}")
+    depth = int(depth)
     from .runs import as_dict  # reads numpy, which a command's help does without
 
     loaded = [as_dict(run) for run in runs]
@@ -93,11 +95,7 @@ def _expect_numbers(
 ) -> None:
     expected = "a finite number" if finite else "a number"
     for document, score in hits.items() if isinstance(hits, Mapping) else hits:
-        try:
-            usable = math.isfinite(score) if finite else not math.isnan(score)
-        except TypeError:
-            usable = False
-        if not usable:
+        if not is_number(score, finite=finite):
             raise InputError(
                 f"run: topic '{query}', document '{document}': expected {expected} as score, got {score!r}"
             )
@@ -110,4 +108,5 @@ def _sorted(hits: Mapping[str, float] | Sequence[tuple[str, float]]) -> list[tup
 
 def _scaled(score: float, hits: Sequence[tuple[str, float]]) -> float:
     high, low = hits[0][1], hits[-1][1]
-    return (score - low) / (high - low) if high > low else 1.0
+    # By halves: the distance of the two may be too large for a number.
+    return (score / 2 - low / 2) / (high / 2 - low / 2) if high > low else 1.0

@@ -58,7 +58,8 @@ class OpticalEvaluator(providers.Evaluator):
 class OpticalProvider(providers.Provider):
     """optical_rs, a multithreaded implementation of trec_eval's measures.
 
-    Supported are the measures whose values are those of ir_measures' other providers.
+    Supported are the measures whose values are those of ir_measures' other providers, also for tied scores and for
+    topics with few results.
     """
 
     NAME = "optical_rs"
@@ -66,7 +67,8 @@ class OpticalProvider(providers.Provider):
         measures._AP(cutoff=Anything(), **_AS_TREC_EVAL),
         measures._P(cutoff=Anything(required=True), **_AS_TREC_EVAL),
         measures._R(cutoff=Anything(required=True), **_AS_TREC_EVAL),
-        measures._RR(cutoff=Anything(), **_AS_TREC_EVAL),
+        # With a cut-off, others order tied documents in another way than trec_eval; so they do for Compat.
+        measures._RR(cutoff=Choices(NOT_PROVIDED), **_AS_TREC_EVAL),
         measures._Rprec(**_AS_TREC_EVAL),
         measures._nDCG(cutoff=Anything(), dcg=Choices("log2"), gains=Anything(), judged_only=Anything()),
         measures._nDCG(
@@ -86,11 +88,9 @@ class OpticalProvider(providers.Provider):
         measures._NumRet(rel=Anything()),
         measures._NumRel(rel=Anything()),
         measures._NumQ(),
-        measures._Judged(cutoff=Anything(required=True)),
         # Without a level, ir_measures takes RBP as graded, which is another measure.
         measures._RBP(cutoff=Anything(), p=Anything(), rel=Anything(required=True)),
         measures._ERR(cutoff=Anything(required=True)),
-        measures._Compat(p=Anything(), normalize=Choices(True)),
     ]
 
     def _evaluator(self, measures: Iterable[Any], qrels: Any) -> OpticalEvaluator:

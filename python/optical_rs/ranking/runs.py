@@ -20,7 +20,10 @@ def as_dict(run: Any) -> dict[str, dict[str, float]]:
         return files.read_run(run)
     if isinstance(run, Mapping):
         try:
-            return {str(topic): dict(hits) for topic, hits in run.items()}
+            return {
+                str(topic): {d if isinstance(d, str) else str(d): score for d, score in dict(hits).items()}
+                for topic, hits in run.items()
+            }
         except (TypeError, ValueError):
             raise InputError(
                 "run: expected {topic: {document: score}}, got other values than dicts"

@@ -161,7 +161,10 @@ def _text(what: str, column: Any) -> tuple[np.ndarray, np.ndarray]:
     except ImportError:
         arrow = None
     if arrow is not None:
-        array = column.to_arrow() if hasattr(column, "to_arrow") else arrow.array(column)
+        try:
+            array = column.to_arrow() if hasattr(column, "to_arrow") else arrow.array(column)
+        except arrow.ArrowException:
+            raise InputError(f"{what}: expected ids of one type, text or integers") from None
         if isinstance(array, arrow.ChunkedArray):
             array = array.combine_chunks()
         if array.null_count:

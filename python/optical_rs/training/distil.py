@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, Collection, load_bitext
 from ..errors import InputError
-from ..models import PACKAGED
+from ..models import PACKAGED, origin
 from ..token_cache import TokenCache
 from .anchor import read_anchor
 from .dev import dev_of
@@ -132,11 +132,8 @@ def distil(
     )
     made = trained.at(interpolate)
     if folder is not None:
-        about = {
-            "base": student or (teacher if isinstance(teacher, str | os.PathLike) else ""),
-            "bitext": pairs.name,
-            "system": {"loss": name_of(loss), **options, "interpolate": interpolate},
-        }
-        save_student(made, folder, trained, path, {k: v for k, v in about.items() if v})
+        base = student or (teacher if isinstance(teacher, str | os.PathLike) else "")
+        system = {"loss": name_of(loss), **options, "interpolate": interpolate}
+        save_student(made, folder, trained, path, {**origin(str(base), [pairs.name]), "system": system})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return made

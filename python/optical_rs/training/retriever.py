@@ -28,6 +28,7 @@ from ..models import (
     freeze_word_embeddings,
     is_late_interaction,
     load_model,
+    origin,
     set_dropout,
     student_of,
     write_card,
@@ -152,7 +153,8 @@ def train_retriever(
     if mined.by == "bm25":
         require("bm25s", "baselines")
     held = None if dev is None else dev.sample(queries=DEV_QUERIES, documents=DEV_DOCUMENTS)
-    every = without_copies(_loaded(pairs))
+    loaded = _loaded(pairs)
+    every = without_copies(loaded)
     used = every if held is None else _without_dev(every, held)
     if len(used) < 2:
         raise InputError(
@@ -223,15 +225,14 @@ def train_retriever(
         )
     model.eval()
     record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
-    record |= {"base": encoder if isinstance(encoder, str) else "", "bitext": every.name}
+    record |= origin(encoder if isinstance(encoder, str) else "", [part.name for part in loaded])
     if target is not None and state.is_main_process:
         model.save_pretrained(str(target))
         for name in ("checkpoints", "start"):
             shutil.rmtree(target / name, ignore_errors=True)
-        write_json(
-            target / RECORD, {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
-        )
-        write_card(target)
+        content = {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
+        write_card(target, content)
+        write_json(target / RECORD, content)
     state.wait_for_everyone()
     model.optical_record = record
     return model

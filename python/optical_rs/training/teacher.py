@@ -17,6 +17,7 @@ from ..models import (
     is_late_interaction,
     late_interaction,
     load_model,
+    origin,
     write_card,
 )
 from ..models.packaged import packaged_model
@@ -129,9 +130,9 @@ def _kept(
         shutil.rmtree(unfinished, ignore_errors=True)
         model = make()
         model.save_pretrained(str(unfinished))
-        content = {"made_of": made_of, "base": base, "fingerprint": fingerprint.of_model(model)}
+        content = {"made_of": made_of, **origin(base, ()), "fingerprint": fingerprint.of_model(model)}
         (unfinished / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        write_card(unfinished, name=str(folder))
+        write_card(unfinished, content, name=str(folder))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(unfinished, folder)

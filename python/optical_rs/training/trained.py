@@ -68,9 +68,9 @@ class Trained:
 def save_student(
     student: MultiVectorEncoder, folder: Path, trained: Trained, teacher: str, about: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint, the record of what made it, and its card.
+    """Write a checkpoint, its card and, last, the record of what made it.
 
-    ``about`` has ``base`` (what the weights were before), ``bitext`` and ``system`` (the options of training).
+    ``about`` has what :func:`~optical_rs.models.card.origin` says, and ``system`` (the options of training).
     """
     folder.mkdir(parents=True, exist_ok=True)
     student.save_pretrained(str(folder))
@@ -91,5 +91,6 @@ def save_student(
         **about,
         **trained.record,
     }
+    # The record says that all is there.
+    write_card(folder, content)
     write_json(folder / RECORD, content)
-    write_card(folder)

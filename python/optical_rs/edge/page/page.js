@@ -89,14 +89,17 @@ function mark(place, text, words) {
   const strength = words.columns.map((_, j) => words.counted.reduce((sum, row) => sum + row[j], 0));
   const least = 0.2 * Math.max(...strength, 0);
   place.replaceChildren();
-  let at = 0;
+  let at = 0, shown = 0;
   words.columns.forEach((word, j) => {
     const start = text.indexOf(word, at);
-    if (start < 0 || !(strength[j] > least)) return;
-    place.append(text.slice(at, start), make("mark", word));
+    if (start < 0) return;
+    // Weak words are passed, too, or a later word would be found in their place.
     at = start + word.length;
+    if (!(strength[j] > least)) return;
+    place.append(text.slice(shown, start), make("mark", word));
+    shown = at;
   });
-  place.append(text.slice(at));
+  place.append(text.slice(shown));
 }
 
 async function explain(query, hit, item) {

@@ -413,6 +413,20 @@ def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
         run(recipe, tmp_path, reuse=tmp_path / "nothing")
 
 
+def test_a_student_that_is_taken_over_has_a_card_of_its_own(recipe, tmp_path):
+    recipe["systems"] = {
+        "zero-shot": None,
+        "pooled": {"loss": "pooled-mse", "seeds": 1, "languages": ["ny"]},
+    }
+    run(recipe, tmp_path, keep="all")
+    other = tmp_path / "other"
+    (tmp_path / "out").rename(other)
+    run(recipe, tmp_path, keep="all", reuse=other)
+    card = (tmp_path / "out" / "pooled" / "ny-0" / "README.md").read_text(encoding="utf-8")
+    assert f'MultiVectorEncoder("{tmp_path / "out" / "pooled" / "ny-0"}")' in card
+    assert str(other) not in card
+
+
 def test_a_part_of_the_languages_has_the_teacher_of_all(recipe, tmp_path, tiny_encoder, pairs):
     recipe |= {"teacher": tiny_encoder, "dim": 4}
     # Enough texts for a head of four dimensions, and other ones in each language.

@@ -66,9 +66,7 @@ def fuse(
     if len(weights) != len(runs):
         raise InputError(f"weights: expected {len(runs)}, one for each run, got {len(weights)}")
     if not is_number(k) or k < 1 or not is_number(depth) or depth < 1 or depth != int(depth):
-        raise InputError(
-            f"k, depth: expected at least 1, and an integer depth, got {k!r} and {depth!r}"
-        )
+        raise InputError(f"k, depth: expected at least 1, and an integer depth, got {k!r} and {depth!r}")
     if not all(map(is_number, weights)):
         raise InputError(f"weights: expected finite numbers, got {weights}")
     depth = int(depth)

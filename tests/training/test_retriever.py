@@ -162,6 +162,27 @@ def test_dev_chooses_and_stays_out_of_training(questions, dev, tiny_encoder, tmp
     assert load_model(folder).get_embedding_dimension() == other.get_embedding_dimension() == 4
 
 
+def test_weights_between_the_head_and_the_end_of_training(questions, dev, tiny_encoder, tmp_path):
+    def train(name, training, **options):
+        folder = tmp_path / name
+        options |= {"dim": 8, "dev": dev, "training": {**FAST, **training}}
+        return train_retriever(tiny_encoder, questions, folder=folder, **options)
+
+    before = train("before", {"learning_rate": 0.0, "max_steps": 1}).state_dict()
+    longer = {"num_train_epochs": 4, "learning_rate": 5e-3}
+    after = train("after", longer).state_dict()
+    model = train("between", longer, interpolate=0.25)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name] + 0.25 * (after[name] - before[name]))
+    assert any(not torch.equal(before[name], value) for name, value in after.items())
+    # What is recorded is of the weights that are saved.
+    record = json.loads((tmp_path / "between" / "optical.json").read_text())
+    assert record["interpolate"] == 0.25
+    assert record["dev_map"] == pytest.approx(evaluate_alone(model, dev).result.mean["map"])
+    with pytest.raises(InputError, match="holds a model of other settings"):
+        train("between", longer, interpolate=0.5)
+
+
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     questions, dev, tiny_encoder, tmp_path, monkeypatch
 ):
@@ -213,6 +234,7 @@ def test_a_checkpoint_is_trained_on(questions, teacher, tmp_path):
         ({"negatives": {"below": 2}}, "negatives: below: expected a share"),
         ({"negatives": 3}, "negatives: expected bm25, model, none or options, got 3"),
         ({"scale": 0}, "scale: expected a number above 0"),
+        ({"interpolate": 0}, "interpolate: expected a share in 0..1, got 0"),
         ({"training": {"epochs": 1}}, "training: unknown key 'epochs'"),
         ({"training": {"eval_strategy": "sometimes"}}, "training: sometimes is not a valid"),
         ({"encoder": "./none"}, "no such model folder"),

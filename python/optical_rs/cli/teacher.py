@@ -24,6 +24,7 @@ KEYS = {
     "scale": "factor of the scores in the softmax, the reciprocal of the temperature",
     "freeze_embeddings": "keep the word embedding table fixed: true or false",
     "dropout": "in training; null for the encoder's own value",
+    "interpolate": "weights between those before training (0) and after it (1)",
 }
 
 

@@ -41,6 +41,7 @@ class TeacherRecipe:
     scale: float = key(20.0, "of scores, the reciprocal of the temperature")
     freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
     dropout: float | None = key(0.0, "in training; null for the encoder's own")
+    interpolate: float = key(1.0, "weights between those before training (0) and after it (1), WiSE-FT")
     training: dict[str, Any] = key({}, "training arguments")
     question: str = key("", "the question that the recipe answers")
 
@@ -54,6 +55,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "pairs": (list, str),
     "dim": (int,),
     "scale": (int, float),
+    "interpolate": (int, float),
     "freeze_embeddings": (bool,),
     "dropout": (float, int, type(None)),
 }
@@ -189,6 +191,7 @@ def make_teacher(
         scale=recipe.scale,
         freeze_embeddings=recipe.freeze_embeddings,
         dropout=recipe.dropout,
+        interpolate=recipe.interpolate,
         training={"logging_strategy": "no", **recipe.training},
         seed=int(recipe.training.get("seed") or 0),
         folder=folder,

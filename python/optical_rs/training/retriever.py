@@ -33,6 +33,7 @@ from ..models import (
     student_of,
     write_card,
 )
+from ..models import weights
 from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
 from ..token_cache import TokenCache
@@ -79,6 +80,7 @@ def train_retriever(
     scale: float = 20.0,
     freeze_embeddings: bool = True,
     dropout: float | None = 0.0,
+    interpolate: float = 1.0,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     folder: str | os.PathLike | None = None,
@@ -111,6 +113,9 @@ def train_retriever(
         Keep the word embedding table fixed, so that languages that are not trained keep theirs.
     dropout : float, optional
         In training; None for the encoder's own.
+    interpolate : float
+        Weights are interpolated between those before training (0) and after it (1), WiSE-FT: a teacher in between keeps
+        more of what the encoder knows of other languages.
     training : dict
         Training arguments, over :func:`defaults`.
     seed : int
@@ -148,6 +153,8 @@ def train_retriever(
     arguments.check(options, "training")
     if not scale > 0:
         raise InputError(f"scale: expected a number above 0, got {scale}")
+    if not isinstance(interpolate, int | float) or not 0 < interpolate <= 1:
+        raise InputError(f"interpolate: expected a share in 0..1, got {interpolate}")
     # What is wrong with values is found before minutes of mining.
     arguments.made({**options, "output_dir": "", "load_best_model_at_end": False})
     if mined.by == "bm25":
@@ -170,6 +177,8 @@ def train_retriever(
             "scale": scale,
             "freeze_embeddings": freeze_embeddings,
             "dropout": dropout,
+            # Named where it counts, so that a teacher of before this option is still known by its content.
+            **({} if interpolate == 1 else {"interpolate": interpolate}),
             "training": arguments.what_counts(options),
             "seed": seed,
             "dev": None if held is None else content_of(held),
@@ -198,6 +207,7 @@ def train_retriever(
             "positive": [used.passages[i] for i in kept],
             **{f"negative_{n + 1}": [rows[i][n] for i in kept] for n in range(count)},
         }
+        start = student_of(model) if interpolate < 1 else None
         transformers.set_seed(seed)
         if freeze_embeddings:
             freeze_word_embeddings(model)
@@ -224,6 +234,11 @@ def train_retriever(
             label=label,
         )
     model.eval()
+    if start is not None:
+        weights.interpolate(model, start, interpolate)
+        record["interpolate"] = interpolate
+        if held is not None:
+            record["dev_map"] = RetrievalEvaluator(held, None)(model)["dev_map"]
     record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
     record |= origin(encoder if isinstance(encoder, str) else "", [part.name for part in loaded])
     if target is not None and state.is_main_process:

@@ -228,6 +228,17 @@ def test_menyo():
     train = {normal(text) for text in found.english}
     asked = {normal(collection.documents[d]) for judged in collection.qrels.values() for d in judged}
     assert not asked & train
+    # A domain's dev part as training text, of which nothing is asked.
+    for domain, (dev, _) in domains.items():
+        own = load_bitext(f"menyo:{domain}/dev")
+        assert own.english == load_bitext(f"menyo:{domain}", split="dev").english
+        assert len(own) == dev
+        found = load_collection(f"menyo:{domain}/dev")
+        asked = {normal(found.documents[d]) for judged in found.qrels.values() for d in judged}
+        assert not asked & ({normal(text) for text in own.english} | train)
+        assert set(found.queries) <= set(load_collection(f"menyo:{domain}").queries)
+    with pytest.raises(InputError, match="menyo:news/dev has no 'dev'"):
+        load_collection("menyo:news/dev", split="dev")
 
 
 @needs("tico")

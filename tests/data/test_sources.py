@@ -192,6 +192,14 @@ def test_menyo(files):
     found = load_collection("menyo:book", split="dev")
     assert found.queries == {"dev-0": "Ìwé kan"}
     assert found.documents == {"dev-0": "A book", "dev-1": "Say it now!", "test-0": "Rain"}
+    # The dev part of a domain as training text: what it contains is not asked.
+    files("menyo-20k_MT/data/test_book.tsv", "english\tyoruba\nRain\tÒjò\nA book.\tÌwé\n")
+    assert load_bitext("menyo:book/dev").foreign == ["Ìwé kan", "Sọ ọ́"]
+    assert load_collection("menyo:book/dev").queries == {"test-0": "Òjò"}
+    assert load_collection("menyo:book").queries.keys() == {"test-0", "test-1"}
+    for rest in ("book/test", "/dev"):
+        with pytest.raises(InputError, match=f"menyo: no variant '{rest}'; expected a domain such as news"):
+            load_bitext(f"menyo:{rest}")
     files("menyo-20k_MT/data/test_book.tsv", "english\tyoruba\nRain\n")
     with pytest.raises(InputError, match=r"test_book\.tsv:2: expected English and Yoruba, got 1 columns"):
         load_bitext("menyo:book", split="test")

@@ -1,4 +1,8 @@
-"""MENYO-20k: Yoruba and English in several domains."""
+"""MENYO-20k: Yoruba and English in several domains.
+
+The training set is not divided by domain. ``menyo:news/dev`` trains on a domain's dev part instead, and its collection asks
+for no sentence of that.
+"""
 
 import csv
 import functools
@@ -24,34 +28,57 @@ def _splits() -> dict[str, list[str]]:
     return found
 
 
-def _domain(rest: str) -> str:
-    return choose_language("menyo", rest, _splits(), "domain") if rest else ""
+def _parse(rest: str) -> tuple[str, bool]:
+    """The domain, and whether its dev part is for training."""
+    domain, _, variant = rest.partition("/")
+    if domain:
+        choose_language("menyo", domain, _splits(), "domain")
+    if variant not in ("", "dev") or rest.startswith("/"):
+        raise InputError(f"menyo: no variant '{rest}'; expected a domain such as news, or news/dev")
+    return domain, bool(variant)
 
 
-def splits(rest: str) -> tuple[str, ...]:
+def bitext_splits(rest: str) -> tuple[str, ...]:
     """The splits of a domain."""
-    return tuple(s for s in _PARTS if s in _splits()[_domain(rest)])
+    domain, trains = _parse(rest)
+    found = _splits()[domain]
+    if trains:
+        return ("train", "test")
+    return tuple(s for s in _PARTS if s in found)
+
+
+def collection_splits(rest: str) -> tuple[str, ...]:
+    """The splits whose sentences are queries."""
+    return ("test",) if _parse(rest)[1] else ("dev", "test")
+
+
+def _rows(domain: str, part: str) -> Iterator[tuple]:
+    path = _GITHUB.file(f"data/{part}_{domain}.tsv" if domain else f"data/{part}.tsv")
+    for number, line in lines_of(path):
+        fields = next(csv.reader([line], delimiter="\t"))
+        if len(fields) != 2:
+            raise InputError(f"{path}:{number}: expected English and Yoruba, got {len(fields)} columns")
+        english, yoruba = fields
+        # Two of the files have no first line of names; English is on the left in all of them.
+        if number > 1 or english.lower() != "english":
+            yield f"{path}:{number}", yoruba, english
 
 
 def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
+    domain, trains = _parse(rest)
     for split in splits:
-        path = _GITHUB.file(f"data/{split}_{rest}.tsv" if rest else f"data/{split}.tsv")
-        for number, line in lines_of(path):
-            fields = next(csv.reader([line], delimiter="\t"))
-            if len(fields) != 2:
-                raise InputError(f"{path}:{number}: expected English and Yoruba, got {len(fields)} columns")
-            english, yoruba = fields
-            # Two of the files have no first line of names; English is on the left in all of them.
-            if number > 1 or english.lower() != "english":
-                yield f"{path}:{number}", yoruba, english
+        yield from _rows(domain, "dev" if trains and split == "train" else split)
 
 
 def _collection(rest: str, splits: tuple[str, ...], side: str) -> Found:
-    seen = {normal(english) for _, _, english in _bitext("", ("train",))}
+    domain, trains = _parse(rest)
+    seen = {normal(english) for _, _, english in _rows("", "train")}
+    if trains:
+        seen |= {normal(english) for _, _, english in _rows(domain, "dev")}
     rows = [
-        (f"{split}-{number}", foreign, english)
-        for split in ("dev", "test")
-        for number, (_, foreign, english) in enumerate(_bitext(rest, (split,)))
+        (f"{part}-{number}", foreign, english)
+        for part in ("dev", "test")
+        for number, (_, foreign, english) in enumerate(_rows(domain, part))
     ]
     asked = {key for key, _, _ in rows if key.partition("-")[0] in splits}
     return known_items(rows, asked, side, seen=seen)
@@ -62,11 +89,11 @@ SOURCE = Source(
     spelling="menyo:news",
     title=(
         "Yoruba (MENYO-20k), all of it (`menyo`) or dev and test of a domain: book, digital, news, proverbs, "
-        "tedTalks; as a collection, sentences over their translations"
+        "tedTalks; `menyo:news/dev` trains on a domain's dev part; as a collection, sentences over their translations"
     ),
     size="10,070 · 3,397 · 6,633 pairs",
     licence="CC BY-NC 4.0",
     repositories=(_GITHUB,),
-    bitext=Part(_bitext, splits),
-    collection=Part(_collection, ("dev", "test"), SIDES),
+    bitext=Part(_bitext, bitext_splits),
+    collection=Part(_collection, collection_splits, SIDES),
 )

@@ -45,6 +45,7 @@ class Plan:
                 if options.get("loss") or options["method"] in OF_BITEXT:
                     self.bench.training_pairs(options, [cell.language])
                 self.bench.anchor(options, [cell.language])
+                self.bench.passages(options, [cell.language])
 
     def identity(self, cell: Cell) -> str:
         """The content hash of all that a cell's results depend on, besides the collections."""

@@ -13,6 +13,8 @@ from ..similarity.columns import DTYPES
 from ..training import arguments
 from ..training.anchor import check_anchor
 from ..training.batches import ORDERS
+from ..training.distillation import check_passages
+from ..training.english import specs_of
 from ..training.hybrid import OPTIONS as HYBRID
 from .recipe import (
     DEV,
@@ -189,6 +191,11 @@ def _check_system(recipe: Recipe, where: str, options: dict[str, Any]) -> None:
     if options.get("anchor") is not None:
         try:
             check_anchor(options["anchor"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    if options.get("passages") is not None:
+        try:
+            check_passages(loss, recipe.side, specs_of(options["passages"], "passages"))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     _check_mixture(where, options)

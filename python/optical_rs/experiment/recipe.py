@@ -43,6 +43,7 @@ DISTILLATION = (
     "mine",
     "margin",
     "anchor",
+    "passages",
     "adapter_rank",
     "freeze_layers",
     "training",

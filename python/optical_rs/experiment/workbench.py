@@ -26,6 +26,7 @@ from ..token_cache import TokenCache
 from ..training import Anchor, Distillation
 from ..training.anchor import check_anchor, read_anchor
 from ..training.dev import DEV_DOCUMENTS, DEV_QUERIES, dev_of, evaluate_alone
+from ..training.english import read_english, specs_of
 from ..training.mixture import mix
 from ..training.teacher import check_models, prepare_start, prepare_teacher, start_identity, teacher_identity
 from .recipe import DEV, DISTILLATION, PAIRS, RETRIEVAL, WEIGHTED, Recipe
@@ -58,6 +59,7 @@ class Workbench:
         self._bitexts: dict[str, Bitext] = {}
         self._collections: dict[str, Collection] = {}
         self._anchors: dict[str, Anchor] = {}
+        self._passages: dict[tuple[str, ...], list[str]] = {}
         self._pooled: dict[str, TokenCache] = {}
         self._dev: dict[str, tuple[Collection | None, frozenset[str]]] = {}
 
@@ -296,6 +298,7 @@ class Workbench:
         if mine:
             own["mine"] = [self.bitext(mine.format(language=name)) for name in languages]
         own["anchor"] = self.anchor(options, languages)
+        own["passages"] = self.passages(options, languages)
         made = Distillation(
             loss=options["loss"],
             loss_options={k: v for k, v in options.items() if k not in (*DISTILLATION, *PAIRS, "loss")},
@@ -331,6 +334,16 @@ class Workbench:
         if key not in self._anchors:
             self._anchors[key] = read_anchor(resolved, self.side)
         return self._anchors[key]
+
+    def passages(self, options: Mapping[str, Any], languages: Sequence[str]) -> list[str]:
+        """English passages of a system, read once; ``{language}`` stands for each of a student's languages."""
+        if options.get("passages") is None:
+            return []
+        given = specs_of(options["passages"], "passages")
+        specs = tuple(dict.fromkeys(spec.format(language=name) for spec in given for name in languages))
+        if specs not in self._passages:
+            self._passages[specs] = read_english(specs, "document", "passages")
+        return self._passages[specs]
 
     def evaluate(
         self, model: MultiVectorEncoder, collection: Collection, options: Mapping[str, Any] | None = None

@@ -20,7 +20,7 @@ LOSSES: dict[str, type[BitextLoss]] = {
     "translate-distill": TranslateDistillLoss,
 }
 #: Arguments of losses that training gives, not the recipe.
-_GIVEN = ("self", "model", "teacher", "student_idf", "teacher_idf")
+_GIVEN = ("self", "model", "teacher", "student_idf", "teacher_idf", "passages")
 
 
 def resolve_loss(loss: Any, argument: str = "loss") -> type[BitextLoss]:

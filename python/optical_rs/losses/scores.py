@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import MultiVectorEncoder
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..similarity import search
 from ..similarity.torch_ops import maxsim_scores
-from .base import BitextLoss, copies
+from .base import BitextLoss, copies, pad
+from .pooled import pooled_mse
+
+#: How many of the teacher's best passages a step draws from.
+DEPTH = 64
 
 
 def mean_maxsim(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
@@ -68,21 +74,86 @@ class BitextContrastiveLoss(ScoreLoss):
 
 
 class TranslateDistillLoss(ScoreLoss):
-    """The student's scores of the batch's English texts follow the teacher's: Translate-Distill (Yang et
-    al., ECIR 2024) within the batch. Parameters are those of :class:`ScoreLoss`.
+    """The student's scores of English texts follow the teacher's: Translate-Distill (Yang et al., ECIR 2024).
 
-    The teacher asks with the English sentence, the student with its translation, and both score all English
-    texts of the batch by mean MaxSim S; the loss is the divergence of their distributions, averaged over
-    the batch::
+    The teacher asks with the English sentence, the student with its translation, and both score the same English texts
+    by mean MaxSim S; the loss is the divergence of their distributions, averaged over the batch::
 
         KL(softmax(scale · S_teacher) ‖ softmax(scale · S_student))
+
+    The texts are those of the batch or, with ``passages``, some that the teacher finds best for each sentence of the
+    batch: the student learns what is found with a question, and no judgments are needed.
+
+    Parameters
+    ----------
+    model, teacher
+        As in :class:`BitextLoss`.
+    scale : float
+        The factor of the scores, an inverse temperature.
+    passages : StoredTokens, optional
+        The teacher's tokens of English passages, in their role. Recipes and ``distil`` name their text.
+    candidates : int
+        Passages for each sentence and step: half of them the best ones by the teacher, half drawn from the best
+        :data:`DEPTH`. Those of the other sentences of the batch are scored as well.
+    pooled_weight : float
+        Weight of an added :func:`~optical_rs.losses.pooled.pooled_mse` term.
+
+    Raises
+    ------
+    InputError
+        A ``scale`` that is not above 0, a negative weight, no candidate; ``passages`` without the teacher's stored
+        tokens.
     """
 
+    def __init__(
+        self,
+        model: MultiVectorEncoder,
+        teacher: Any,
+        *,
+        scale: float = 20.0,
+        passages: Any = None,
+        candidates: int = 8,
+        pooled_weight: float = 0.0,
+    ):
+        super().__init__(model, teacher, scale=scale)
+        if not pooled_weight >= 0:
+            raise InputError(f"pooled_weight: expected a number >= 0, got {pooled_weight}")
+        if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
+            raise InputError(f"candidates: expected an integer of at least 1, got {candidates!r}")
+        self.passages, self.candidates, self.pooled_weight = passages, candidates, pooled_weight
+        self.found: list[list[int]] = []
+        if passages is not None:
+            if isinstance(teacher, nn.Module):
+                raise InputError("passages: expected the teacher's stored tokens of the English side")
+            texts = [np.asarray(passages[i]) for i in range(len(passages))]
+            hits = search([np.asarray(teacher[i]) for i in range(len(teacher))], texts, k=DEPTH)
+            self.found = [[int(name) for name, _ in best] for best in hits]
+
     def compare(self, features, labels, x, x_mask, y, y_mask):
+        z, z_mask = (y, y_mask) if self.passages is None else self.drawn(labels, y)
         with torch.no_grad():
-            target = nn.functional.log_softmax(self.scale * mean_maxsim(y, y_mask, y, y_mask), dim=1)
-        scores = nn.functional.log_softmax(self.scale * mean_maxsim(x, x_mask, y, y_mask), dim=1)
-        return nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+            target = nn.functional.log_softmax(self.scale * mean_maxsim(y, y_mask, z, z_mask), dim=1)
+        scores = nn.functional.log_softmax(self.scale * mean_maxsim(x, x_mask, z, z_mask), dim=1)
+        loss = nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+        if not self.pooled_weight:
+            return loss
+        return {"scores": loss, "pooled": self.pooled_weight * pooled_mse(x, x_mask, y, y_mask)}
+
+    def drawn(self, labels: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and mask of the passages of a step."""
+        best = (self.candidates + 1) // 2
+        chosen: dict[int, None] = {}
+        for place in labels.tolist():
+            found = self.found[place]
+            rest = found[best:]
+            # torch's generator is part of a checkpoint, so that a continued run draws the same.
+            drawn = torch.randperm(len(rest))[: self.candidates - best].tolist()
+            chosen |= dict.fromkeys([*found[:best], *(rest[i] for i in drawn)])
+        tokens, mask = pad([self.passages[i] for i in chosen], self.teacher.dim)
+        return tokens.to(y), mask.to(y.device)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"scale": self.scale, "candidates": self.candidates, "pooled_weight": self.pooled_weight}
 
     @property
     def citation(self) -> str:

@@ -1,9 +1,7 @@
 """The English anchor: a student keeps its own English where it was before training."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,9 @@ from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 
 from .. import fingerprint
-from ..data import load_bitext, load_pairs
-from ..data.sources import find
 from ..errors import InputError, closest
-from ..files import lines_of
 from ..losses.base import pad, without_expansion
+from .english import read_english, specs_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +80,7 @@ def check_anchor(given: Any) -> dict[str, Any]:
         if key not in valid:
             raise InputError(f"anchor: unknown key '{key}'{closest(key, valid)}")
     text = given.get("text")
-    specs = [text] if isinstance(text, str | os.PathLike) else text
-    if (
-        not isinstance(specs, list | tuple)
-        or not specs
-        or not all(isinstance(s, str | os.PathLike) for s in specs)
-    ):
-        raise InputError(f"anchor: text: expected a spec or a list of specs, got {text!r}")
-    options = {**given, "text": list(specs)}
+    options = {**given, "text": specs_of(text, "anchor: text")}
     Anchor(["."], **{k: v for k, v in options.items() if k != "text"})
     return options
 
@@ -102,8 +91,7 @@ def read_anchor(given: Any, role: str) -> Anchor:
     Parameters
     ----------
     given : Anchor or dict
-        ``text``, one spec or several, ``weight`` and ``batch_size``. A spec is a source of questions with passages, of
-        which the role takes one side; a bitext, of which English is taken; or a ``.txt`` file of a text a line.
+        ``text``, specs of :func:`~optical_rs.training.english.read_english`, ``weight`` and ``batch_size``.
     role : {"query", "document"}
 
     Raises
@@ -119,22 +107,8 @@ def read_anchor(given: Any, role: str) -> Anchor:
     if isinstance(given, Anchor):
         return given
     options = check_anchor(given)
-    texts = [text for spec in options.pop("text") for text in _texts(os.fspath(spec), role)]
+    texts = read_english(options.pop("text"), role, "anchor: text")
     return Anchor(texts, **options)
-
-
-def _texts(spec: str, role: str) -> list[str]:
-    found = find(spec)
-    name = Path(spec).name.removesuffix(".gz")
-    if found is None and name.endswith(".txt"):
-        try:
-            return [line for _, line in lines_of(Path(spec))]
-        except OSError as error:
-            raise InputError(f"anchor: text: cannot read {spec}: {error.strerror}") from None
-    if (found and found[0].pairs and not found[0].bitext) or name.endswith(".jsonl") or Path(spec).is_dir():
-        pairs = load_pairs(spec)
-        return pairs.questions if role == "query" else pairs.passages
-    return load_bitext(spec).english
 
 
 class AnchoredLoss(nn.Module):

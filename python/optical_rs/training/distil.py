@@ -16,6 +16,7 @@ from ..token_cache import TokenCache
 from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
+from .english import read_english, specs_of
 from .fit import MARK
 from .teacher import check_models, prepare_start, prepare_teacher
 from .trained import save_student
@@ -97,6 +98,8 @@ def distil(
     own = {key: options.pop(key) for key in list(options) if key in fields}
     if own.get("anchor") is not None:
         own["anchor"] = read_anchor(own["anchor"], "query" if side == "both" else side)
+    if own.get("passages") is not None:
+        own["passages"] = read_english(specs_of(own["passages"], "passages"), "document", "passages")
     recipe = Distillation(
         loss=loss,
         loss_options=options,

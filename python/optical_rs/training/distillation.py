@@ -82,6 +82,8 @@ class Distillation:
         Of the student in training; None for the encoder's own.
     anchor : Anchor, optional
         English text at which the student is held where it was before training.
+    passages : sequence of str
+        English passages whose scores the student learns (``loss="translate-distill"``).
     training : dict
         Training arguments of sentence-transformers and transformers, over :func:`.arguments.defaults`.
     seed : int
@@ -101,6 +103,7 @@ class Distillation:
     freeze_embeddings: bool = True
     dropout: float | None = 0.0
     anchor: Anchor | None = None
+    passages: Sequence[str] = ()
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -120,6 +123,7 @@ class Distillation:
         if not isinstance(self.interpolate, int | float) or not 0 < self.interpolate <= 1:
             raise InputError(f"interpolate: expected a share in 0..1, got {self.interpolate}")
         arguments.check(self.training, "training")
+        check_passages(self.loss, self.side, self.passages)
         if self.loss != RETRIEVAL:
             kind = resolve_loss(self.loss)
             for key in self.loss_options.keys() - options_of(kind):
@@ -158,8 +162,10 @@ class Distillation:
             Fingerprints of the teacher and of what the student starts from.
         """
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("loss", "mlm", "mine", "interpolate", "training", "anchor"):
+        for name in ("loss", "mlm", "mine", "interpolate", "training", "anchor", "passages"):
             options.pop(name)
+        if self.passages:
+            options["passages"] = fingerprint.of_texts(self.passages)
         if self.anchor is not None:
             options["anchor"] = self.anchor.identity
         return fingerprint.of_settings(
@@ -313,6 +319,10 @@ class Distillation:
             before = [student.prompts.get(side) or "" for side in sides]
             options["student_idf"] = inverse_document_frequency(student, bitext.foreign, before)
             options["teacher_idf"] = TeacherWeights(english.model, texts, sides)
+        if self.passages:
+            unique_passages = list(dict.fromkeys(self.passages))
+            with PartialState().main_process_first():
+                options["passages"] = english.tokens(unique_passages, "document")
         loss: Any = resolve_loss(self.loss)(student, tokens, **options)
         if held is not None:
             loss = held(loss, student)
@@ -367,6 +377,25 @@ class Distillation:
         both, _ = mix(parts)
         self._distil(student, english, both, names, training, None, held, label)
         return {"mined": found, "mined_right": right}
+
+
+def check_passages(loss: Any, side: str, passages: Any) -> None:
+    """Passages are for losses that take them, of students that encode queries.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(passages, str):
+        raise InputError("passages: expected a list of texts, got one text")
+    if not passages:
+        return
+    if loss == RETRIEVAL or "passages" not in inspect.signature(resolve_loss(loss)).parameters:
+        raise InputError(
+            f"passages: expected a loss that scores them, such as translate-distill, got {loss!r}"
+        )
+    if side != "query":
+        raise InputError(f"passages: expected a student of queries (side: query), got side {side!r}")
 
 
 def name_of(loss: Any) -> str:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
 from optical_rs.data import Bitext  # noqa: E402
-from optical_rs.losses import TranslateDistillLoss, scores  # noqa: E402
+from optical_rs.losses import OpticalLoss, TranslateDistillLoss, scores  # noqa: E402
 from optical_rs.models import student_of  # noqa: E402
 from optical_rs.retrieval import encode  # noqa: E402
 from optical_rs.similarity import maxsim  # noqa: E402
@@ -55,11 +55,11 @@ def test_the_loss_is_the_divergence_over_the_drawn_passages(bitext, teacher, tmp
     # The best two of each sentence by the teacher are always there, in its order.
     exact = maxsim([np.asarray(t) for t in asked], [np.asarray(t) for t in texts])
     for place in range(3):
-        assert loss.found[place][:2] == np.argsort(-exact[place], kind="stable")[:2].tolist()
+        assert loss.candidates.found[place][:2] == np.argsort(-exact[place], kind="stable")[:2].tolist()
     torch.manual_seed(0)
     terms = loss([features], labels)
     torch.manual_seed(0)
-    drawn, mask = loss.drawn(labels, torch.zeros(1))
+    drawn, mask = loss.candidates.draw(labels, torch.zeros(1))
     chosen = [tokens[kept].numpy() for tokens, kept in zip(drawn, mask, strict=True)]
     assert 4 <= len(chosen) <= len(PASSAGES)
     mine = encode(student, bitext.foreign[:3], "query")
@@ -70,15 +70,34 @@ def test_the_loss_is_the_divergence_over_the_drawn_passages(bitext, teacher, tmp
     assert terms["pooled"].item() == pytest.approx(0.5 * pooled, rel=1e-4)
 
 
+def test_transport_with_scores_is_the_sum_of_both(bitext, teacher, tmp_path):
+    cache = TokenCache(teacher, tmp_path)
+    english, passages = cache.tokens(bitext.english, "query"), cache.tokens(PASSAGES, "document")
+    student = student_of(teacher).eval()
+    features = student.preprocess(bitext.foreign[:3], prompt=student.prompts.get("query") or "", task="query")
+    options = {"passages": passages, "candidates": 4}
+    torch.manual_seed(0)
+    both = OpticalLoss(student, english, scores_weight=2.0, **options)([features], torch.arange(3))
+    torch.manual_seed(0)
+    alone = TranslateDistillLoss(student, english, **options)([features], torch.arange(3))
+    assert both.keys() == {"transport", "scores"}
+    assert both["scores"].item() == pytest.approx(2 * alone.item(), rel=1e-5)
+    transport = OpticalLoss(student, english)([features], torch.arange(3))
+    assert both["transport"].item() == pytest.approx(transport.item(), rel=1e-5)
+    for bad in ({"passages": passages}, {"scores_weight": 1.0}):
+        with pytest.raises(InputError, match="scores_weight: expected a number > 0 with passages"):
+            OpticalLoss(student, english, **bad)
+
+
 def test_the_draw_differs_between_steps_and_covers_the_depth(bitext, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "DEPTH", 5)
     cache = TokenCache(teacher, tmp_path)
     english, passages = cache.tokens(bitext.english, "query"), cache.tokens(PASSAGES, "document")
     loss = TranslateDistillLoss(student_of(teacher), english, passages=passages, candidates=3)
-    assert [len(found) for found in loss.found] == [5] * len(bitext.english)
-    seen = {loss.drawn(torch.tensor([0]), torch.zeros(1))[1].sum().item() for _ in range(30)}
+    assert [len(found) for found in loss.candidates.found] == [5] * len(bitext.english)
+    seen = {loss.candidates.draw(torch.tensor([0]), torch.zeros(1))[1].sum().item() for _ in range(30)}
     assert len(seen) > 1
-    assert all(len(loss.drawn(torch.tensor([0]), torch.zeros(1))[0]) == 3 for _ in range(5))
+    assert all(len(loss.candidates.draw(torch.tensor([0]), torch.zeros(1))[0]) == 3 for _ in range(5))
 
 
 def test_students_score_passages_as_the_teacher_does(bitext, teacher, tmp_path):
@@ -174,8 +193,8 @@ def test_bad_passages(options, message):
         ({"scale": 0}, "scale: expected a number > 0, got 0"),
     ],
 )
-def test_bad_options(options, message, teacher):
+def test_bad_options(options, message, teacher, store):
     with pytest.raises(InputError, match=message):
-        TranslateDistillLoss(teacher, teacher, **options)
+        TranslateDistillLoss(teacher, store, passages=store, **options)
     with pytest.raises(InputError, match="passages: expected the teacher's stored tokens"):
         TranslateDistillLoss(teacher, teacher, passages=[np.eye(2)])

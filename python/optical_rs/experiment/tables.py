@@ -32,8 +32,9 @@ OPTIONS = {
     "margin": "of `mine`: how much better a pair must be than the neighbours of its sides (default: 1.02)",
     "anchor": "`{text: …, weight: 1, batch_size: 16}`: on this English text of other domains, the student's tokens stay "
     "where they were before training",
-    "passages": "of `translate-distill`: English passages (a spec or a list of them) that the student must score as the teacher "
-    "does; without them the batch's sentences are scored",
+    "passages": "English passages (a spec or a list of them) that the student must score as the teacher does: of "
+    "`translate-distill`, which scores the batch's sentences without them, and of `optical` with `scores_weight`",
+    "scores_weight": "weight of an added term of Translate-Distill over `passages`",
     "candidates": "passages for each sentence and step, of the best ones by the teacher",
     "adapter_rank": "train low-rank adapters (LoRA) of this rank instead of all weights",
     "freeze_layers": "keep so many of the lowest layers fixed",

@@ -14,7 +14,7 @@ from ..transport import alignment_loss
 from ..transport.arguments import GRADS, METHODS
 from .base import BitextLoss, pad
 from .pooled import pooled_mse
-from .scores import contrastive
+from .scores import Candidates, contrastive, score_divergence
 
 
 class OpticalLoss(BitextLoss):
@@ -55,6 +55,11 @@ class OpticalLoss(BitextLoss):
         Weight of an added :func:`pooled_mse` term.
     contrastive_weight : float
         Weight of an added in-batch contrastive term (:class:`BitextContrastiveLoss`).
+    scores_weight : float
+        Weight of an added term of Translate-Distill: the student scores ``passages`` as the teacher does
+        (:func:`~optical_rs.losses.scores.score_divergence`).
+    passages, candidates
+        Of that term, as in :class:`TranslateDistillLoss`.
 
     Examples
     --------
@@ -82,6 +87,9 @@ class OpticalLoss(BitextLoss):
         transport_weight: float = 1.0,
         pooled_weight: float = 0.0,
         contrastive_weight: float = 0.0,
+        scores_weight: float = 0.0,
+        passages: Any = None,
+        candidates: int = 8,
     ):
         super().__init__(model, teacher)
         for name, value, valid in (
@@ -101,7 +109,7 @@ class OpticalLoss(BitextLoss):
                 "grad: expected 'envelope' where reg_m is given, got 'implicit', by which <T, C> falls the "
                 "fastest where nothing is transported"
             )
-        weights = (transport_weight, pooled_weight, contrastive_weight)
+        weights = (transport_weight, pooled_weight, contrastive_weight, scores_weight)
         if not (min(weights) >= 0 and max(weights) > 0):
             raise InputError(f"transport_weight: expected weights >= 0, and not all of them 0, got {weights}")
         if marginals == "idf" and (student_idf is None or teacher_idf is None):
@@ -121,6 +129,12 @@ class OpticalLoss(BitextLoss):
         self.transport_weight = transport_weight
         self.pooled_weight = pooled_weight
         self.contrastive_weight = contrastive_weight
+        if (scores_weight > 0) != (passages is not None):
+            raise InputError(
+                f"scores_weight: expected a number > 0 with passages, and 0 without, got {scores_weight}"
+            )
+        self.scores_weight = scores_weight
+        self.candidates = None if passages is None else Candidates(teacher, passages, candidates)
 
     def weights(self, features, labels, x_mask, y_mask) -> tuple[Tensor | None, Tensor | None]:
         """Marginals of a batch: mass 1 per sentence, in proportion to IDF; None for uniform."""
@@ -146,6 +160,9 @@ class OpticalLoss(BitextLoss):
             terms["pooled"] = self.pooled_weight * pooled_mse(x, x_mask, y, y_mask)
         if self.contrastive_weight:
             terms["contrastive"] = self.contrastive_weight * contrastive(x, x_mask, y, y_mask, labels)
+        if self.candidates is not None:
+            passages = self.candidates.draw(labels, y)
+            terms["scores"] = self.scores_weight * score_divergence(x, x_mask, y, y_mask, *passages)
         return terms if len(terms) > 1 else next(iter(terms.values()))
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -155,6 +172,7 @@ class OpticalLoss(BitextLoss):
             "transport_weight": self.transport_weight,
             "pooled_weight": self.pooled_weight,
             "contrastive_weight": self.contrastive_weight,
+            "scores_weight": self.scores_weight,
         }
 
     @property

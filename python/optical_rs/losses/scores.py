@@ -33,6 +33,58 @@ def contrastive(
     return nn.functional.cross_entropy(scale * scores, torch.arange(len(x), device=x.device))
 
 
+def score_divergence(
+    x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, z: Tensor, z_mask: Tensor, scale: float = 20.0
+) -> Tensor:
+    """``KL(softmax(scale · S(y, z)) ‖ softmax(scale · S(x, z)))`` with mean MaxSim S over all z, averaged over the batch."""
+    with torch.no_grad():
+        target = nn.functional.log_softmax(scale * mean_maxsim(y, y_mask, z, z_mask), dim=1)
+    scores = nn.functional.log_softmax(scale * mean_maxsim(x, x_mask, z, z_mask), dim=1)
+    return nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+
+
+class Candidates:
+    """English passages that the teacher finds with each English sentence, of which steps draw some.
+
+    Parameters
+    ----------
+    teacher : StoredTokens or TokenStore
+        The teacher's tokens of the English sentences; a batch's labels are positions in them.
+    passages : StoredTokens
+        The teacher's tokens of passages, in their role.
+    count : int
+        Passages for each sentence and step: half of them the best ones, half drawn from the best :data:`DEPTH`.
+
+    Raises
+    ------
+    InputError
+        No candidate, or a teacher without stored tokens.
+    """
+
+    def __init__(self, teacher: Any, passages: Any, count: int = 8):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"candidates: expected an integer of at least 1, got {count!r}")
+        if isinstance(teacher, nn.Module):
+            raise InputError("passages: expected the teacher's stored tokens of the English side")
+        self.passages, self.count = passages, count
+        texts = [np.asarray(passages[i]) for i in range(len(passages))]
+        hits = search([np.asarray(teacher[i]) for i in range(len(teacher))], texts, k=DEPTH)
+        self.found = [[int(name) for name, _ in best] for best in hits]
+
+    def draw(self, labels: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (passages, tokens, dim) and mask of the passages of a step, each once, as ``y`` in type and device."""
+        best = (self.count + 1) // 2
+        chosen: dict[int, None] = {}
+        for place in labels.tolist():
+            found = self.found[place]
+            rest = found[best:]
+            # torch's generator is part of a checkpoint, so that a continued run draws the same.
+            drawn = torch.randperm(len(rest))[: self.count - best].tolist()
+            chosen |= dict.fromkeys([*found[:best], *(rest[i] for i in drawn)])
+        tokens, mask = pad([self.passages[i] for i in chosen], self.passages.dim)
+        return tokens.to(y), mask.to(y.device)
+
+
 class ScoreLoss(BitextLoss):
     """What losses over the batch's scores share: mean MaxSim, which lies in −1..1, times a factor.
 
@@ -91,10 +143,10 @@ class TranslateDistillLoss(ScoreLoss):
     scale : float
         The factor of the scores, an inverse temperature.
     passages : StoredTokens, optional
-        The teacher's tokens of English passages, in their role. Recipes and ``distil`` name their text.
+        As in :class:`Candidates`; recipes and ``distil`` name their text. Those of the other sentences of the batch are
+        scored as well.
     candidates : int
-        Passages for each sentence and step: half of them the best ones by the teacher, half drawn from the best
-        :data:`DEPTH`. Those of the other sentences of the batch are scored as well.
+        Passages for each sentence and step.
     pooled_weight : float
         Weight of an added :func:`~optical_rs.losses.pooled.pooled_mse` term.
 
@@ -118,42 +170,19 @@ class TranslateDistillLoss(ScoreLoss):
         super().__init__(model, teacher, scale=scale)
         if not pooled_weight >= 0:
             raise InputError(f"pooled_weight: expected a number >= 0, got {pooled_weight}")
-        if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
-            raise InputError(f"candidates: expected an integer of at least 1, got {candidates!r}")
-        self.passages, self.candidates, self.pooled_weight = passages, candidates, pooled_weight
-        self.found: list[list[int]] = []
-        if passages is not None:
-            if isinstance(teacher, nn.Module):
-                raise InputError("passages: expected the teacher's stored tokens of the English side")
-            texts = [np.asarray(passages[i]) for i in range(len(passages))]
-            hits = search([np.asarray(teacher[i]) for i in range(len(teacher))], texts, k=DEPTH)
-            self.found = [[int(name) for name, _ in best] for best in hits]
+        self.candidates = None if passages is None else Candidates(teacher, passages, candidates)
+        self.pooled_weight = pooled_weight
 
     def compare(self, features, labels, x, x_mask, y, y_mask):
-        z, z_mask = (y, y_mask) if self.passages is None else self.drawn(labels, y)
-        with torch.no_grad():
-            target = nn.functional.log_softmax(self.scale * mean_maxsim(y, y_mask, z, z_mask), dim=1)
-        scores = nn.functional.log_softmax(self.scale * mean_maxsim(x, x_mask, z, z_mask), dim=1)
-        loss = nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+        z, z_mask = (y, y_mask) if self.candidates is None else self.candidates.draw(labels, y)
+        loss = score_divergence(x, x_mask, y, y_mask, z, z_mask, self.scale)
         if not self.pooled_weight:
             return loss
         return {"scores": loss, "pooled": self.pooled_weight * pooled_mse(x, x_mask, y, y_mask)}
 
-    def drawn(self, labels: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and mask of the passages of a step."""
-        best = (self.candidates + 1) // 2
-        chosen: dict[int, None] = {}
-        for place in labels.tolist():
-            found = self.found[place]
-            rest = found[best:]
-            # torch's generator is part of a checkpoint, so that a continued run draws the same.
-            drawn = torch.randperm(len(rest))[: self.candidates - best].tolist()
-            chosen |= dict.fromkeys([*found[:best], *(rest[i] for i in drawn)])
-        tokens, mask = pad([self.passages[i] for i in chosen], self.teacher.dim)
-        return tokens.to(y), mask.to(y.device)
-
     def get_config_dict(self) -> dict[str, Any]:
-        return {"scale": self.scale, "candidates": self.candidates, "pooled_weight": self.pooled_weight}
+        found = {} if self.candidates is None else {"candidates": self.candidates.count}
+        return {"scale": self.scale, **found, "pooled_weight": self.pooled_weight}
 
     @property
     def citation(self) -> str:

@@ -61,6 +61,7 @@ pub type InOrder<'t, V> = Vec<(&'t [u8], Vec<(&'t [u8], V)>)>;
 
 /// Whose rules hold where versions of trec_eval differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Version {
     /// 9.0.8: scores are compared in single precision; `#` has no meaning.
     #[default]
@@ -110,6 +111,7 @@ impl Default for EvaluateOptions<'_> {
 
 /// Measures per topic.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation<T> {
     /// Topic ids in order.
     pub topics: Vec<T>,
@@ -125,6 +127,22 @@ pub struct Evaluation<T> {
     pub summaries: Vec<f64>,
     /// What the first documents of each topic are, where that was asked for.
     pub strings: Vec<String>,
+}
+
+impl<T> Evaluation<T> {
+    /// The same with other ids, which may outlive what the topics were read from.
+    pub fn named<U>(self, name: impl Fn(T) -> U) -> Evaluation<U> {
+        let all = |ids: Vec<T>| ids.into_iter().map(&name).collect();
+        Evaluation {
+            topics: all(self.topics),
+            missing: all(self.missing),
+            unjudged: all(self.unjudged),
+            retrieved: self.retrieved,
+            values: self.values,
+            summaries: self.summaries,
+            strings: self.strings,
+        }
+    }
 }
 
 /// What is known of one topic: its values, and what its first documents are.

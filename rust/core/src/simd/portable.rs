@@ -58,6 +58,8 @@ macro_rules! lane_by_lane {
     )*};
 }
 
+impl<T: Float, const N: usize> super::vector::sealed::Vector for Lanes<T, N> {}
+
 // SAFETY: no instruction set is needed; load and store touch exactly N elements.
 unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
     type Elem = T;

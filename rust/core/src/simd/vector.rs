@@ -2,6 +2,11 @@
 
 use super::{Float, ROWS};
 
+/// Vectors are of this crate alone: kernels rely on what they are.
+pub(super) mod sealed {
+    pub trait Vector {}
+}
+
 /// A register's worth of floats.
 ///
 /// # Safety
@@ -10,7 +15,7 @@ use super::{Float, ROWS};
 /// or writable elements at the pointer (no alignment). Everything is `#[inline(always)]` so that it
 /// melts into the shell that has the features.
 #[allow(clippy::missing_safety_doc)]
-pub unsafe trait Vector: Copy {
+pub unsafe trait Vector: sealed::Vector + Copy {
     /// The scalar.
     type Elem: Float;
     /// Scalars per vector.
@@ -169,6 +174,8 @@ macro_rules! vector {
         #[derive(Clone, Copy, Debug)]
         #[repr(transparent)]
         pub struct $name($register);
+
+        impl super::vector::sealed::Vector for $name {}
 
         // SAFETY: every method needs the features of the register's instruction set, which the trait asks of
         // its callers; memory is read and written for whole registers, as the trait says. An array of as many

@@ -127,7 +127,7 @@ pub struct Options<'a> {
     pub reg_m: [f64; 2],
     /// Whether over-relaxation may be used on the way to `tol`.
     pub accelerate: bool,
-    /// Set by another thread to stop early with [`Error::Interrupted`].
+    /// Set by another thread to stop early with [`Error::Interrupted`](crate::Error::Interrupted).
     pub cancel: Option<&'a AtomicBool>,
 }
 

@@ -59,6 +59,9 @@ impl Fault {
     }
 }
 
+/// What was read, or the first fault in it.
+pub(super) type Read<T = ()> = Result<T, Fault>;
+
 /// All parts, or the fault that comes first in the source, with the number of its part.
 pub(super) fn all_or_first<T>(parts: Vec<Result<T, Fault>>) -> Result<Vec<T>, (usize, Fault)> {
     let mut good = Vec::with_capacity(parts.len());

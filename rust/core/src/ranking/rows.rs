@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::ranked::all_or_first;
+use super::ranked::{Read, all_or_first};
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run};
 use crate::{Error, Result, error::ensure};
 
@@ -64,7 +64,7 @@ pub struct Rows<'a, C> {
 }
 
 impl<D: Id, C: Column<D>> Retrieved<D> for Rows<'_, C> {
-    fn read(&self, add: &mut impl FnMut(D, f64)) -> std::result::Result<(), Fault> {
+    fn read(&self, add: &mut impl FnMut(D, f64)) -> Read {
         self.ranges.iter().cloned().flatten().for_each(|row| add(self.documents.id(row), self.scores[row]));
         Ok(())
     }

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo test lint docs rust-test python-test fuzz torture bench clean help
+.PHONY: demo test lint docs rust-test python-test fuzz valgrind torture bench clean help
 
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint     formatting, clippy, ruff, mypy, rustdoc, the direction of imports, the native core's stub"
 	@echo "make docs     the documentation site, into site/: generated references, executed notebooks, links checked"
 	@echo "make fuzz     a minute of random input for each parser, the measures and transport (cargo-fuzz, C++)"
+	@echo "make valgrind the native core's portable and AVX2 kernels with every access to memory watched (Linux, valgrind)"
 	@echo "make torture  stores under threads, kills, full disks, compaction and flipped bits, with figures"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
@@ -79,6 +80,12 @@ fuzz:
 	cd rust/fuzz && for target in qrels run evaluate transport; do \
 	  cargo fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
+
+# Valgrind knows no AVX-512, so that the core runs as on a processor without it. VALGRIND_TESTS names tests.
+VALGRIND_TESTS ?= similarity:: simd::tests::sum8 simd::tests::transpose simd::check transport::tests::shells transport::buffer
+valgrind:
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --error-exitcode=1" \
+	  cargo test --release -p optical-core --lib -- --test-threads 1 $(VALGRIND_TESTS)
 
 torture: $(VENV)/.installed-train,demo $(VENV)/.built
 	$(BIN)/python tools/torture.py

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -161,3 +162,17 @@ def test_create_does_not_replace(tmp_path):
     TokenStore.create(tmp_path / "s", 5)
     with pytest.raises(InputError, match="already holds a store"):
         TokenStore.create(tmp_path / "s", 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_stores_that_the_core_is_tested_with_are_as_they_are_written_now(tmp_path, dtype):
+    kept = TokenStore(Path(__file__).parents[2] / "rust" / "core" / "tests" / "stores" / dtype)
+    kept.verify()
+    tokens = [[[0.5, -1, 0.25], [0.125, 0, 2]], np.zeros((0, 3)), [[1, 0.5, -0.5]], [[4, -4, 1]]]
+    again = TokenStore.create(tmp_path / "s", 3, kept.metadata, dtype=dtype)
+    again.append(tokens[:2], ["b", "añ"], ["two tokens", "none"])
+    again.append(tokens[2:], ["a", "c"])
+    again.delete(["a"])
+    assert kept.fingerprint == again.fingerprint
+    for file in kept.path.iterdir():
+        assert file.read_bytes() == (again.path / file.name).read_bytes(), file.name

@@ -3,6 +3,18 @@
 /// Shorthand for a result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Go on if something holds, and return a bad argument's error with this text if not.
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)+) => {
+        let holds: bool = $holds;
+        if !holds {
+            return Err($crate::Error::Argument(format!($($text)+)));
+        }
+    };
+}
+#[cfg(any(feature = "transport", feature = "similarity", feature = "ranking"))]
+pub(crate) use ensure;
+
 /// A bad input, named precisely enough to be corrected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]

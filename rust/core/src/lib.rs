@@ -5,6 +5,7 @@
 //! * `transport`: batched entropic optimal transport between the tokens of two texts, and the
 //!   alignment loss made of it.
 //! * `similarity`: exact late-interaction scores (MaxSim) over ragged token embeddings.
+//! * `store`: those embeddings from a folder that the Python package wrote, read where they lie on disk.
 //! * `ranking`: TREC runs and judgments, and trec_eval's measures.
 //!
 //! [`simd`] holds the instruction-set shells that the kernels run in. Work is spread over the rayon pool that a

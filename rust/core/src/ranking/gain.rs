@@ -10,6 +10,7 @@ pub(super) const NO_NUMBER: f64 = -f64::NAN;
 
 /// What a document of a grade is worth.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Gain {
     /// 2^grade − 1.
     Exponential,

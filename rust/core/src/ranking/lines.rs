@@ -6,6 +6,7 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter};
 use rayon::prelude::*;
 
+use super::ranked::Read;
 use super::{Fault, Version};
 use crate::Error;
 
@@ -95,10 +96,7 @@ impl<'t> Places<'t> {
     /// Hand over the place of each line that is neither blank nor a comment, the text up to the end of
     /// its range, and where to read its second field.
     #[inline]
-    pub(super) fn each_line(
-        &self,
-        mut take: impl FnMut(usize, &'t [u8], &mut usize) -> std::result::Result<(), Fault>,
-    ) -> std::result::Result<(), Fault> {
+    pub(super) fn each_line(&self, mut take: impl FnMut(usize, &'t [u8], &mut usize) -> Read) -> Read {
         for range in &self.ranges {
             let text = &self.text[..range.end];
             let mut at = range.start;

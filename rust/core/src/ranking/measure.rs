@@ -8,6 +8,7 @@ pub const ALL: usize = usize::MAX;
 
 /// A measure as it was asked for.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Measure {
     /// The name it goes by: that which was asked for.
     pub name: String,
@@ -28,6 +29,7 @@ impl Measure {
 
 /// What is computed, with the cut-off or parameters where there are some. Definitions are trec_eval's.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Formula {
     /// 1: a topic.
     NumQ,
@@ -108,6 +110,7 @@ pub enum Formula {
 
 /// How values of topics become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Summary {
     /// Arithmetic mean.
     Mean,

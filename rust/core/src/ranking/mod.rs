@@ -46,8 +46,8 @@ pub use gain::Gain;
 pub use measure::{ALL, Formula, Measure, Summary};
 pub use preference::{Preference, Statement, evaluate_preferences};
 pub use qrels::{GroupQrels, Preferences};
-use ranked::all_or_first;
 pub use ranked::{AtLevel, Fault, Id, Judgments, Ranked, Retrieved};
+use ranked::{Read, all_or_first};
 pub use rows::{Column, Rows, TextColumn, qrels_of_rows, qrels_of_topics, run_of_rows};
 use scratch::{Ranking, Scratch};
 
@@ -61,6 +61,7 @@ pub type InOrder<'t, V> = Vec<(&'t [u8], Vec<(&'t [u8], V)>)>;
 
 /// Whose rules hold where versions of trec_eval differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Version {
     /// 9.0.8: scores are compared in single precision; `#` has no meaning.
     #[default]
@@ -110,6 +111,7 @@ impl Default for EvaluateOptions<'_> {
 
 /// Measures per topic.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation<T> {
     /// Topic ids in order.
     pub topics: Vec<T>,
@@ -127,6 +129,24 @@ pub struct Evaluation<T> {
     pub strings: Vec<String>,
 }
 
+impl<T> Evaluation<T> {
+    /// The same with other ids, which may outlive what the topics were read from.
+    pub fn named<U>(self, name: impl Fn(T) -> U) -> Evaluation<U> {
+        let all = |ids: Vec<T>| ids.into_iter().map(&name).collect();
+        Evaluation {
+            topics: all(self.topics),
+            missing: all(self.missing),
+            unjudged: all(self.unjudged),
+            retrieved: self.retrieved,
+            values: self.values,
+            summaries: self.summaries,
+            strings: self.strings,
+        }
+    }
+}
+
+/// What statements come to, or how they contradict each other.
+type Stated<T> = std::result::Result<T, String>;
 /// What is known of one topic: its values, and what its first documents are.
 type Row = (Vec<f64>, String);
 
@@ -148,7 +168,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
     summaries: &[Summary],
     ties: bool,
     options: &EvaluateOptions<'_>,
-    measure: impl Fn(&Scratch<D>, &Ranking, &J) -> std::result::Result<Row, String> + Sync,
+    measure: impl Fn(&Scratch<D>, &Ranking, &J) -> Stated<Row> + Sync,
     nothing: impl Fn(&J) -> Vec<f64>,
 ) -> Result<Evaluation<T>> {
     let how = Ranking {
@@ -158,7 +178,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
     };
     let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let topics: Vec<(&T, &R)> = run.iter().collect();
-    let rows: Vec<std::result::Result<Option<Row>, Fault>> = {
+    let rows: Vec<Read<Option<Row>>> = {
         let topics = topics.par_iter().with_min_len(4);
         let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
             if cancelled() {

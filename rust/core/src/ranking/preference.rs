@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::scratch::{Ranking, Scratch};
-use super::{EvaluateOptions, Evaluation, Id, Retrieved, Run, Summary, gather};
+use super::{EvaluateOptions, Evaluation, Id, Retrieved, Run, Stated, Summary, gather};
 use crate::Result;
 
 /// One line of preferences: a document with its level in a subgroup of a group of statements.
@@ -168,7 +168,7 @@ fn pairs_of(classes: &[Vec<Number>]) -> Vec<(Number, Number)> {
 }
 
 impl Group {
-    fn new(subgroups: &[Vec<(f32, Number)>], documents: usize) -> std::result::Result<Self, String> {
+    fn new(subgroups: &[Vec<(f32, Number)>], documents: usize) -> Stated<Self> {
         let mut level_of: BTreeMap<Number, f32> = BTreeMap::new();
         for (level, number) in subgroups.iter().flatten() {
             if level_of.insert(*number, *level).is_some_and(|other| (other > 0.0) != (*level > 0.0)) {
@@ -234,10 +234,7 @@ impl Group {
 }
 
 /// The transitive closure.
-fn closed(
-    pairs: impl Iterator<Item = (Number, Number)>,
-    documents: usize,
-) -> std::result::Result<Vec<(Number, Number)>, String> {
+fn closed(pairs: impl Iterator<Item = (Number, Number)>, documents: usize) -> Stated<Vec<(Number, Number)>> {
     let mut better = vec![false; documents * documents];
     pairs.for_each(|(x, y)| better[x * documents + y] = true);
     for middle in 0..documents {
@@ -266,7 +263,7 @@ struct Topic {
 }
 
 impl Topic {
-    fn new<D: Id>(ranking: Vec<D>, statements: &[Statement<D>]) -> std::result::Result<Self, String> {
+    fn new<D: Id>(ranking: Vec<D>, statements: &[Statement<D>]) -> Stated<Self> {
         let judged: BTreeSet<D> = statements.iter().map(|s| s.document).collect();
         let mut numbers: BTreeMap<D, Number> = BTreeMap::new();
         for document in ranking.into_iter().filter(|d| judged.contains(d)) {
@@ -285,7 +282,7 @@ impl Topic {
         let group = |subgroups: BTreeMap<D, Vec<(f32, Number)>>| {
             Group::new(&subgroups.into_values().collect::<Vec<_>>(), numbers.len())
         };
-        let groups = groups.into_values().map(group).collect::<std::result::Result<_, _>>()?;
+        let groups = groups.into_values().map(group).collect::<Stated<_>>()?;
         Ok(Topic { groups, documents: numbers.len(), retrieved })
     }
 
@@ -340,7 +337,7 @@ pub fn evaluate_preferences<T: Id, D: Id, R: Retrieved<D>>(
 mod tests {
     use super::*;
 
-    fn topic(ranking: &[i64], statements: &[(i64, i64, i64, f32)]) -> std::result::Result<Topic, String> {
+    fn topic(ranking: &[i64], statements: &[(i64, i64, i64, f32)]) -> Stated<Topic> {
         let statement = |&(group, subgroup, document, level): &(i64, i64, i64, f32)| Statement {
             group,
             subgroup,
@@ -350,7 +347,7 @@ mod tests {
         Topic::new(ranking.to_vec(), &statements.iter().map(statement).collect::<Vec<_>>())
     }
 
-    fn value(topic: &std::result::Result<Topic, String>, name: &str) -> f64 {
+    fn value(topic: &Stated<Topic>, name: &str) -> f64 {
         match (topic, Preference::parse(name)) {
             (Ok(topic), Some(measure)) => measure.of(topic),
             _ => panic!("{name}"),

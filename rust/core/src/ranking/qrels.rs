@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use rayon::prelude::*;
 
 use super::lines::{Places, count_fields, field, number, topics};
-use super::ranked::all_or_first;
+use super::ranked::{Read, all_or_first};
 use super::{Fault, Id, InOrder, Judgments, Qrels, Statement, Version};
 use crate::Result;
 
@@ -14,7 +14,7 @@ fn each_topic<'t, J: Send>(
     file: &'t str,
     text: &'t [u8],
     version: Version,
-    read: impl Fn(&Places<'t>) -> std::result::Result<J, Fault> + Sync,
+    read: impl Fn(&Places<'t>) -> Read<J> + Sync,
 ) -> Result<BTreeMap<&'t [u8], J>> {
     let places: Vec<Places<'t>> = topics(file, text, version).into_values().collect();
     let parsed: Vec<_> = places.par_iter().with_min_len(4).map(&read).collect();
@@ -28,8 +28,8 @@ fn each_topic<'t, J: Send>(
 fn each_judgment<'t, const N: usize>(
     places: &Places<'t>,
     names: &str,
-    mut take: impl FnMut(usize, [&'t [u8]; N]) -> std::result::Result<(), Fault>,
-) -> std::result::Result<(), Fault> {
+    mut take: impl FnMut(usize, [&'t [u8]; N]) -> Read,
+) -> Read {
     places.each_line(|position, text, at| {
         let fields = std::array::from_fn(|_| field(text, at));
         if fields.last().is_none_or(|last| last.is_empty()) || !field(text, at).is_empty() {
@@ -42,7 +42,7 @@ fn each_judgment<'t, const N: usize>(
     })
 }
 
-fn grade(position: usize, text: &[u8]) -> std::result::Result<i64, Fault> {
+fn grade(position: usize, text: &[u8]) -> Read<i64> {
     let grade = std::str::from_utf8(text).ok().and_then(|s| s.parse().ok());
     let reason = || format!("relevance: expected an integer, got '{}'", text.show());
     grade.ok_or_else(|| Fault::new(position, reason()))
@@ -53,10 +53,7 @@ fn twice(topic: &[u8], document: &[u8]) -> String {
 }
 
 /// Take in one topic's judgments.
-fn judgments<'t>(
-    places: &Places<'t>,
-    mut add: impl FnMut(&'t [u8], i64) -> bool,
-) -> std::result::Result<(), Fault> {
+fn judgments<'t>(places: &Places<'t>, mut add: impl FnMut(&'t [u8], i64) -> bool) -> Read {
     each_judgment(places, "topic iteration document relevance", |position, [_, document, relevance]| {
         let known = add(document, grade(position, relevance)?);
         let fault = || Fault::contradiction(position, twice(places.topic, document));

@@ -32,6 +32,7 @@ pub type Judgments<D> = HashMap<D, i64, FixedState>;
 
 /// Something wrong with one of a topic's documents.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Fault {
     /// Where in the source: the first fault of a run is the one that is told.
     pub position: usize,
@@ -57,6 +58,9 @@ impl Fault {
         if self.contradicts { Error::Contradiction(text) } else { Error::Argument(text) }
     }
 }
+
+/// What was read, or the first fault in it.
+pub(super) type Read<T = ()> = Result<T, Fault>;
 
 /// All parts, or the fault that comes first in the source, with the number of its part.
 pub(super) fn all_or_first<T>(parts: Vec<Result<T, Fault>>) -> Result<Vec<T>, (usize, Fault)> {
@@ -102,6 +106,7 @@ impl<D: Id> Retrieved<D> for Vec<(D, f64)> {
 
 /// One topic's ranking, reduced to what measures need.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Ranked {
     /// Ranks (from 0) and judgments of the judged documents that were retrieved, by rank.
     pub hits: Vec<(usize, i64)>,
@@ -161,6 +166,7 @@ impl Ranked {
 
 /// A topic's ranking with documents relevant from some grade on.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct AtLevel<'r> {
     /// The ranking.
     pub ranked: &'r Ranked,

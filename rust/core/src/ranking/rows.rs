@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::ranked::all_or_first;
+use super::ranked::{Read, all_or_first};
 use super::{Fault, Id, Judgments, Qrels, Retrieved, Run};
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 
 /// A column of ids.
 pub trait Column<I>: Copy + Send + Sync {
@@ -40,9 +40,7 @@ impl<'t> TextColumn<'t> {
     pub fn new(data: &'t [u8], offsets: &'t [i64]) -> Result<Self> {
         let within = offsets.first().is_some_and(|o| *o >= 0)
             && offsets.last().is_some_and(|o| usize::try_from(*o).is_ok_and(|o| o <= data.len()));
-        if !within || !offsets.is_sorted() {
-            return Err(Error::Argument("ids: offsets do not ascend within their text".into()));
-        }
+        ensure!(within && offsets.is_sorted(), "ids: offsets do not ascend within their text");
         Ok(TextColumn { data, offsets })
     }
 }
@@ -66,7 +64,7 @@ pub struct Rows<'a, C> {
 }
 
 impl<D: Id, C: Column<D>> Retrieved<D> for Rows<'_, C> {
-    fn read(&self, add: &mut impl FnMut(D, f64)) -> std::result::Result<(), Fault> {
+    fn read(&self, add: &mut impl FnMut(D, f64)) -> Read {
         self.ranges.iter().cloned().flatten().for_each(|row| add(self.documents.id(row), self.scores[row]));
         Ok(())
     }
@@ -94,12 +92,11 @@ fn ranges<T: Id>(topics: impl Column<T>) -> BTreeMap<T, Vec<Range<usize>>> {
 }
 
 fn same_length(what: &str, topics: usize, documents: usize, values: usize) -> Result<()> {
-    if topics == documents && documents == values {
-        return Ok(());
-    }
-    Err(Error::Argument(format!(
+    ensure!(
+        topics == documents && documents == values,
         "{what}: expected columns of one length, got {topics} topics, {documents} documents and {values} values"
-    )))
+    );
+    Ok(())
 }
 
 /// A run of columns.

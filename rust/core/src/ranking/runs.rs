@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::lines::{Places, count_fields, field, number, topics};
-use super::ranked::all_or_first;
+use super::ranked::{Read, all_or_first};
 use super::scratch::Scratch;
 use super::{Fault, Id, InOrder, Retrieved, Run, Version};
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ pub fn read_run<'t>(file: &'t str, text: &'t [u8], version: Version) -> Result<I
 }
 
 impl<'t> Retrieved<&'t [u8]> for Places<'t> {
-    fn read(&self, add: &mut impl FnMut(&'t [u8], f64)) -> std::result::Result<(), Fault> {
+    fn read(&self, add: &mut impl FnMut(&'t [u8], f64)) -> Read {
         self.each_line(|position, text, at| {
             let _q0 = field(text, at);
             let document = field(text, at);

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 
+use super::ranked::Read;
 use super::{Fault, Id, Judgments, Ranked, Retrieved};
 
 /// How scores and ranks are taken.
@@ -96,7 +97,7 @@ impl<D: Id> Scratch<D> {
     ///
     /// # Errors
     /// A document that cannot be read, has a score that is no number, or comes twice.
-    pub fn read(&mut self, topic: &impl Id, from: &impl Retrieved<D>, single: bool) -> Result<(), Fault> {
+    pub fn read(&mut self, topic: &impl Id, from: &impl Retrieved<D>, single: bool) -> Read {
         self.documents.clear();
         self.scores.clear();
         self.hashes.clear();

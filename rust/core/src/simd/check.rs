@@ -56,7 +56,7 @@ unsafe fn every_method<V: Vector>(x: &[V::Elem], y: &[V::Elem], out: &mut [V::El
                 p.max(q),
                 p.min(q),
                 p.fma(q, whole),
-                whole.pow2().add(q.scale(whole)),
+                q.scale(whole),
                 exponent.add(mantissa),
                 p.keep_ge(q, V::splat(V::Elem::ONE)),
                 p.exp(),

@@ -75,6 +75,15 @@ mod sealed {
     impl Float for f64 {}
 }
 
+macro_rules! as_std {
+    ($t:ty, $($method:ident)*) => {$(
+        #[inline(always)]
+        fn $method(self) -> Self {
+            <$t>::$method(self)
+        }
+    )*};
+}
+
 macro_rules! float {
     ($t:ty, $tiny:expr, $large:expr, $exponent:expr, $lanes:expr, $avx2:ty, $avx512:ty) => {
         impl Float for $t {
@@ -100,22 +109,7 @@ macro_rules! float {
             fn double(self) -> f64 {
                 f64::from(self)
             }
-            #[inline(always)]
-            fn ln(self) -> Self {
-                <$t>::ln(self)
-            }
-            #[inline(always)]
-            fn exp(self) -> Self {
-                <$t>::exp(self)
-            }
-            #[inline(always)]
-            fn abs(self) -> Self {
-                <$t>::abs(self)
-            }
-            #[inline(always)]
-            fn sqrt(self) -> Self {
-                <$t>::sqrt(self)
-            }
+            as_std! { $t, ln exp abs sqrt }
             #[inline(always)]
             fn is_finite(self) -> bool {
                 <$t>::is_finite(self)

@@ -1,73 +1,64 @@
 //! Vectors as plain arrays: the contract that the other shells are held to.
 
-use super::{Float, ROWS, Vector};
+use std::array::from_fn;
+
+use super::{Float, Vector};
 
 /// `N` floats in an array.
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes<T, const N: usize>([T; N]);
 
-/// What [`Vector::round`], [`Vector::pow2`] and [`Vector::split`] need of a scalar beyond arithmetic.
+/// What [`Vector::round`], [`Vector::scale`] and [`Vector::split`] need of a scalar beyond arithmetic.
 trait Bits: Float {
     fn fused(self, a: Self, b: Self) -> Self;
     fn nearest(self) -> Self;
     fn two_to(self) -> Self;
-    fn exponent(self) -> Self;
-    fn mantissa(self) -> Self;
+    fn split(self) -> (Self, Self);
 }
 
-impl Bits for f32 {
-    #[inline(always)]
-    fn fused(self, a: Self, b: Self) -> Self {
-        self.mul_add(a, b)
-    }
-    #[inline(always)]
-    fn nearest(self) -> Self {
-        // Adding and taking away 1.5·2²³ rounds to nearest without a library call.
-        (self + 12_582_912.0) - 12_582_912.0
-    }
-    #[inline(always)]
-    fn two_to(self) -> Self {
-        f32::from_bits((((self as i32) + 127) << 23) as u32)
-    }
-    #[inline(always)]
-    fn exponent(self) -> Self {
-        ((self.to_bits() >> 23) as i32 - 127) as f32
-    }
-    #[inline(always)]
-    fn mantissa(self) -> Self {
-        f32::from_bits(self.to_bits() & 0x007f_ffff | 0x3f80_0000)
-    }
+macro_rules! bits {
+    ($float:ident, $signed:ty, $bits:ty, $fraction:literal, $bias:literal) => {
+        impl Bits for $float {
+            #[inline(always)]
+            fn fused(self, a: Self, b: Self) -> Self {
+                self.mul_add(a, b)
+            }
+            #[inline(always)]
+            fn nearest(self) -> Self {
+                // Adding and taking away 1.5 times the last bit's reach rounds to nearest without a library call.
+                const FAR: $float = 1.5 * (1u64 << $fraction) as $float;
+                (self + FAR) - FAR
+            }
+            #[inline(always)]
+            fn two_to(self) -> Self {
+                <$float>::from_bits((((self as $signed) + $bias) << $fraction) as $bits)
+            }
+            #[inline(always)]
+            fn split(self) -> (Self, Self) {
+                const ONE: $bits = $bias << $fraction;
+                let fraction = self.to_bits() & ((1 << $fraction) - 1);
+                let exponent = (self.to_bits() >> $fraction) as $signed - $bias;
+                (exponent as $float, <$float>::from_bits(fraction | ONE))
+            }
+        }
+    };
+}
+bits!(f32, i32, u32, 23, 127);
+bits!(f64, i64, u64, 52, 1023);
+
+macro_rules! lane_by_lane {
+    ($($method:ident |$x:ident, $y:ident| $result:expr),*) => {$(
+        #[inline(always)]
+        unsafe fn $method(self, o: Self) -> Self {
+            Lanes(from_fn(|i| {
+                let ($x, $y) = (self.0[i], o.0[i]);
+                $result
+            }))
+        }
+    )*};
 }
 
-impl Bits for f64 {
-    #[inline(always)]
-    fn fused(self, a: Self, b: Self) -> Self {
-        self.mul_add(a, b)
-    }
-    #[inline(always)]
-    fn nearest(self) -> Self {
-        (self + 6_755_399_441_055_744.0) - 6_755_399_441_055_744.0
-    }
-    #[inline(always)]
-    fn two_to(self) -> Self {
-        f64::from_bits((((self as i64) + 1023) << 52) as u64)
-    }
-    #[inline(always)]
-    fn exponent(self) -> Self {
-        ((self.to_bits() >> 52) as i64 - 1023) as f64
-    }
-    #[inline(always)]
-    fn mantissa(self) -> Self {
-        f64::from_bits(self.to_bits() & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000)
-    }
-}
-
-impl<T: Float, const N: usize> Lanes<T, N> {
-    #[inline(always)]
-    fn zip(self, o: Self, f: impl Fn(T, T) -> T) -> Self {
-        Lanes(std::array::from_fn(|i| f(self.0[i], o.0[i])))
-    }
-}
+impl<T: Float, const N: usize> super::vector::sealed::Vector for Lanes<T, N> {}
 
 // SAFETY: no instruction set is needed; load and store touch exactly N elements.
 unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
@@ -88,53 +79,30 @@ unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
         // SAFETY: the caller gives N writable elements.
         unsafe { p.cast::<[T; N]>().write(self.0) }
     }
-    #[inline(always)]
-    unsafe fn add(self, o: Self) -> Self {
-        self.zip(o, |x, y| x + y)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, o: Self) -> Self {
-        self.zip(o, |x, y| x - y)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, o: Self) -> Self {
-        self.zip(o, |x, y| x * y)
-    }
-    #[inline(always)]
-    unsafe fn div(self, o: Self) -> Self {
-        self.zip(o, |x, y| x / y)
-    }
-    #[inline(always)]
-    unsafe fn max(self, o: Self) -> Self {
-        self.zip(o, |x, y| if x > y { x } else { y })
-    }
-    #[inline(always)]
-    unsafe fn min(self, o: Self) -> Self {
-        self.zip(o, |x, y| if x < y { x } else { y })
+    lane_by_lane! {
+        add |x, y| x + y, sub |x, y| x - y, mul |x, y| x * y, div |x, y| x / y,
+        max |x, y| if x > y { x } else { y }, min |x, y| if x < y { x } else { y }, scale |x, n| x * n.two_to()
     }
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
         // `mul_add` without the instruction for it is a slow library call.
         if cfg!(target_arch = "aarch64") {
-            return Lanes(std::array::from_fn(|i| self.0[i].fused(a.0[i], b.0[i])));
+            return Lanes(from_fn(|i| self.0[i].fused(a.0[i], b.0[i])));
         }
-        Lanes(std::array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
+        Lanes(from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
         Lanes(self.0.map(Bits::nearest))
     }
     #[inline(always)]
-    unsafe fn pow2(self) -> Self {
-        Lanes(self.0.map(Bits::two_to))
-    }
-    #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
-        (Lanes(self.0.map(Bits::exponent)), Lanes(self.0.map(Bits::mantissa)))
+        let parts = self.0.map(Bits::split);
+        (Lanes(parts.map(|(exponent, _)| exponent)), Lanes(parts.map(|(_, mantissa)| mantissa)))
     }
     #[inline(always)]
     unsafe fn keep_ge(self, x: Self, bound: Self) -> Self {
-        Lanes(std::array::from_fn(|i| if x.0[i] >= bound.0[i] { self.0[i] } else { T::ZERO }))
+        Lanes(from_fn(|i| if x.0[i] >= bound.0[i] { self.0[i] } else { T::ZERO }))
     }
     #[inline(always)]
     unsafe fn smallest(self) -> T {
@@ -147,9 +115,5 @@ unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
     #[inline(always)]
     unsafe fn sum(self) -> T {
         self.0.into_iter().sum()
-    }
-    #[inline(always)]
-    unsafe fn sum8(rows: [Self; ROWS]) -> [T; ROWS] {
-        rows.map(|r| r.0.into_iter().sum())
     }
 }

@@ -2,6 +2,11 @@
 
 use super::{Float, ROWS};
 
+/// Vectors are of this crate alone: kernels rely on what they are.
+pub(super) mod sealed {
+    pub trait Vector {}
+}
+
 /// A register's worth of floats.
 ///
 /// # Safety
@@ -10,7 +15,7 @@ use super::{Float, ROWS};
 /// or writable elements at the pointer (no alignment). Everything is `#[inline(always)]` so that it
 /// melts into the shell that has the features.
 #[allow(clippy::missing_safety_doc)]
-pub unsafe trait Vector: Copy {
+pub unsafe trait Vector: sealed::Vector + Copy {
     /// The scalar.
     type Elem: Float;
     /// Scalars per vector.
@@ -38,14 +43,8 @@ pub unsafe trait Vector: Copy {
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// Nearest integer, as a float.
     unsafe fn round(self) -> Self;
-    /// 2 to the power of an integral `self` inside the normal exponent range.
-    unsafe fn pow2(self) -> Self;
     /// `self · 2ⁿ` for an integral `n` inside the normal exponent range.
-    #[inline(always)]
-    unsafe fn scale(self, n: Self) -> Self {
-        // SAFETY: the caller upholds the trait's contract.
-        unsafe { self.mul(n.pow2()) }
-    }
+    unsafe fn scale(self, n: Self) -> Self;
     /// Exponent and mantissa in [1, 2) of positive normal lanes, both as floats.
     unsafe fn split(self) -> (Self, Self);
     /// Lanes of `self` where `x >= bound`, 0 elsewhere (also where x is NaN).
@@ -57,7 +56,11 @@ pub unsafe trait Vector: Copy {
     /// Sum of the lanes.
     unsafe fn sum(self) -> Self::Elem;
     /// The sums of eight vectors.
-    unsafe fn sum8(rows: [Self; ROWS]) -> [Self::Elem; ROWS];
+    #[inline(always)]
+    unsafe fn sum8(rows: [Self; ROWS]) -> [Self::Elem; ROWS] {
+        // SAFETY: the caller upholds the trait's contract.
+        rows.map(|x| unsafe { x.sum() })
+    }
 
     /// Lane-wise `exp`, within 2 ulp; 0 below the normal range (`exp(-inf)` is 0), clamped above it.
     ///
@@ -165,14 +168,18 @@ const INVERSE_FACTORIAL: [f64; 14] = {
 macro_rules! vector {
     ($(#[$doc:meta])* $name:ident($register:ty), $elem:ty, $lanes:literal,
      $splat:ident $load:ident $store:ident $fma:ident,
-     $($method:ident $intrinsic:ident),*; $($rest:tt)*) => {
+     $($method:ident $intrinsic:ident),*;
+     $($(#[$note:meta])* fn $other:ident($($argument:tt)*) $(-> $result:ty)? $body:block)*) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         #[repr(transparent)]
         pub struct $name($register);
 
+        impl super::vector::sealed::Vector for $name {}
+
         // SAFETY: every method needs the features of the register's instruction set, which the trait asks of
-        // its callers; memory is read and written for whole registers, as the trait says.
+        // its callers; memory is read and written for whole registers, as the trait says. An array of as many
+        // numbers as a register has its size, and no bits are invalid in either.
         unsafe impl Vector for $name {
             type Elem = $elem;
             const LANES: usize = $lanes;
@@ -204,7 +211,14 @@ macro_rules! vector {
                     unsafe { $name($intrinsic(self.0, o.0)) }
                 }
             )*
-            $($rest)*
+            $(
+                $(#[$note])*
+                #[inline(always)]
+                unsafe fn $other($($argument)*) $(-> $result)? {
+                    // SAFETY: as above.
+                    unsafe { $body }
+                }
+            )*
         }
     };
 }

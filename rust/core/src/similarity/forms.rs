@@ -6,6 +6,8 @@
 //! | bf16 | [`Floats`], so made | [`Floats`] | `Pairs` with BF16, else [`Floats`] |
 //! | int8 | [`Words`] (`Words128` on x86-64): 16-bit products, 32-bit sums | `Quads256` with AVX-VNNI, else `Words256` | `Quads512` with VNNI, else `Words512` |
 
+use std::mem::transmute;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -124,104 +126,125 @@ unsafe impl<V: Shell> Form for Floats<V> {
     }
 }
 
-/// The parts of a byte form that do not depend on instructions.
-macro_rules! bytes {
-    (words) => {
-        type Query = i16;
-        type Token = i16;
-        const GROUP: usize = 2;
-        const TOGETHER: usize = 2;
-        const SCALED: bool = true;
+/// What forms of one kind of number have in common, whatever the instructions.
+macro_rules! kind {
+    ($number:ty, $group:literal, $scaled:literal, $buffer:ident, query $query:expr, direct $direct:pat => $same:expr,
+     make $values:pat => $from:expr, $of:expr) => {
+        type Query = $number;
+        type Token = $number;
+        const GROUP: usize = $group;
+        const TOGETHER: usize = $group;
+        const SCALED: bool = $scaled;
 
-        fn query(code: f32) -> i16 {
-            code as i16
+        fn query(x: f32) -> $number {
+            $query(x)
         }
-        fn direct<'v>(_: Values<'v>) -> Option<&'v [i16]> {
-            None
-        }
-        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i16]) {
-            if let Values::Int8 { codes, .. } = values {
-                convert(codes, dim, stride, to, i16::from);
-            }
-        }
-        fn buffer(made: &mut Made) -> &mut Vec<i16> {
-            &mut made.words
-        }
-    };
-    (quads) => {
-        type Query = i8;
-        type Token = i8;
-        const GROUP: usize = 4;
-        const TOGETHER: usize = 4;
-        const SCALED: bool = true;
-
-        fn query(code: f32) -> i8 {
-            code as i8
-        }
-        fn direct<'v>(values: Values<'v>) -> Option<&'v [i8]> {
+        fn direct<'v>(values: Values<'v>) -> Option<&'v [$number]> {
             match values {
-                Values::Int8 { codes, .. } => Some(codes),
+                $direct => $same,
                 _ => None,
             }
         }
-        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [i8]) {
-            if let Values::Int8 { codes, .. } = values {
-                convert(codes, dim, stride, to, |code| code);
+        fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [$number]) {
+            if let $values = values {
+                convert($from, dim, stride, to, $of);
             }
         }
-        fn buffer(made: &mut Made) -> &mut Vec<i8> {
-            &mut made.bytes
+        fn buffer(made: &mut Made) -> &mut Vec<$number> {
+            &mut made.$buffer
         }
+    };
+    // Bytes as 16-bit numbers, whose products are added up in pairs.
+    (words) => {
+        kind! { i16, 2, true, words, query |code| code as i16, direct Values::Int8 { .. } => None,
+        make Values::Int8 { codes, .. } => codes, i16::from }
+    };
+    // Bytes as they are, by fours.
+    (quads) => {
+        kind! { i8, 4, true, bytes, query |code| code as i8, direct Values::Int8 { codes, .. } => Some(codes),
+        make Values::Int8 { codes, .. } => codes, |code| code }
+    };
+    // bfloat16 in pairs.
+    (pairs) => {
+        kind! { bf16, 2, false, bfloats, query bf16::from_f32, direct Values::Bf16(x) => Some(x),
+        make Values::Bf16(x) => x, |x| x }
     };
 }
 
-/// Bytes as 16-bit numbers, whose products are added up in pairs: the contract of the others.
-pub(super) struct Words;
+/// A form whose groups have four bytes: lanes from memory, and a group as an `i32`.
+macro_rules! form {
+    ($(#[$doc:meta])* $name:ident: $kind:tt, $vector:ty, $rows:expr, [$($features:literal)?],
+     lanes $lanes:ty: $load:expr, group $group:ty: $read:expr, sums $sums:ty: $start:expr,
+     add $add:expr, floats $floats:expr) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        // SAFETY: the features named here; as much is read as `Lanes` takes where lanes are, and four bytes where a
+        // group is. Registers and arrays of one size are the same bits, none of them invalid.
+        #[allow(unused_unsafe, reason = "plain Rust needs none")]
+        unsafe impl Form for $name {
+            kind! { $kind }
+            type V = $vector;
+            type Lanes = $lanes;
+            type Group = $group;
+            type Sums = $sums;
+            const ROWS: usize = $rows;
+
+            #[inline(always)]
+            unsafe fn start(sums: *const i32) -> $sums {
+                // SAFETY: by the trait's contract; so below.
+                unsafe { $start(sums) }
+            }
+            #[inline(always)]
+            unsafe fn lanes(at: *const Self::Query, _width: usize) -> $lanes {
+                // SAFETY: as above.
+                unsafe { $load(at.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn group(at: *const Self::Token) -> $group {
+                // SAFETY: as above.
+                unsafe { $read(at.cast::<i32>().read_unaligned()) }
+            }
+            #[inline(always)]
+            unsafe fn add(sums: $sums, lanes: $lanes, group: $group) -> $sums {
+                // SAFETY: as above.
+                unsafe { $add(sums, lanes, group) }
+            }
+            #[inline(always)]
+            unsafe fn floats(sums: $sums) -> $vector {
+                // SAFETY: as above.
+                unsafe { $floats(sums) }
+            }
+            unsafe fn run(job: &mut Job<'_, Self>) -> bool {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn shell(job: &mut Job<'_, $name>) -> bool {
+                    // SAFETY: the caller's contract, with the features enabled here.
+                    unsafe { panel::<$name>(job) }
+                }
+                // SAFETY: the caller has the instructions.
+                unsafe { shell(job) }
+            }
+        }
+    };
+}
 
 /// Lanes of the portable vector.
 pub(super) const PLAIN: usize = <<f32 as Float>::Portable as Vector>::LANES;
 
-// SAFETY: plain Rust; as many elements are read as the methods say.
-unsafe impl Form for Words {
-    bytes!(words);
-    type V = Lanes<f32, PLAIN>;
-    type Lanes = [[i16; 2]; PLAIN];
-    type Group = [i16; 2];
-    type Sums = [i32; PLAIN];
-    const ROWS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn start(_: *const i32) -> [i32; PLAIN] {
-        [0; PLAIN]
-    }
-    #[inline(always)]
-    unsafe fn lanes(at: *const i16, _width: usize) -> Self::Lanes {
-        // SAFETY: two numbers for each lane, aligned as i16 are.
-        unsafe { at.cast::<Self::Lanes>().read() }
-    }
-    #[inline(always)]
-    unsafe fn group(at: *const i16) -> [i16; 2] {
-        // SAFETY: two numbers.
-        unsafe { at.cast::<[i16; 2]>().read() }
-    }
-    #[inline(always)]
-    unsafe fn add(mut sums: Self::Sums, lanes: Self::Lanes, [x, y]: [i16; 2]) -> Self::Sums {
+form! {
+    /// Two products to a lane in plain Rust: the contract of the others.
+    Words: words, Lanes<f32, PLAIN>, 2, [],
+    lanes [[i16; 2]; PLAIN]: |at: *const [[i16; 2]; PLAIN]| at.read_unaligned(),
+    group [i16; 2]: |x: i32| transmute::<i32, [i16; 2]>(x),
+    sums [i32; PLAIN]: |_| [0; PLAIN],
+    add |mut sums: [i32; PLAIN], lanes: [[i16; 2]; PLAIN], [x, y]: [i16; 2]| {
         for (sum, [p, q]) in sums.iter_mut().zip(lanes) {
             *sum += i32::from(p) * i32::from(x) + i32::from(q) * i32::from(y);
         }
         sums
-    }
-    #[inline(always)]
-    unsafe fn floats(sums: Self::Sums) -> Self::V {
-        let floats = sums.map(|sum| sum as f32);
-        // SAFETY: as many floats as there are lanes.
-        unsafe { Self::V::load(floats.as_ptr()) }
-    }
-    unsafe fn run(job: &mut Job<'_, Self>) -> bool {
-        // SAFETY: no instructions needed.
-        unsafe { Self::V::run(job) }
-    }
+    },
+    floats |sums: [i32; PLAIN]| Self::V::load(sums.map(|sum| sum as f32).as_ptr())
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use {bytes, shell};
+pub(super) use {form, kind, shell};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::scorer::{cancelled, check_dim, total};
 use super::{Ragged, Source, Values};
 use crate::simd::{self, Level, ROWS, matmul::run_product};
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 
 /// Query tokens that a product takes at a time: two of the widest vectors.
 const PANEL: usize = 32;
@@ -43,18 +43,12 @@ impl<'a> Pairs<'a> {
         };
         let (q, query_starts) = packed("queries", queries)?;
         let (d, document_starts) = packed("documents", documents)?;
-        if let Against::Own(n) = against
-            && documents.len() != n * queries.len()
-        {
-            return Err(Error::Argument(format!(
-                "documents: expected {n} for each of {} queries, got {}",
-                queries.len(),
-                documents.len()
-            )));
+        if let Against::Own(n) = against {
+            let (count, got) = (queries.len(), documents.len());
+            ensure!(got == n * count, "documents: expected {n} for each of {count} queries, got {got}");
         }
-        if i32::try_from(documents.total_tokens()).is_err() {
-            return Err(Error::Argument("documents: more tokens than fit a batch (2³¹)".into()));
-        }
+        let fits = i32::try_from(documents.total_tokens()).is_ok();
+        ensure!(fits, "documents: more tokens than fit a batch (2³¹)");
         Ok(Pairs { q, d, query_starts, document_starts, dim: queries.dim(), against })
     }
 
@@ -107,10 +101,8 @@ impl<'a> Pairs<'a> {
 }
 
 fn check(what: &str, got: usize, want: usize) -> Result<()> {
-    if got == want {
-        return Ok(());
-    }
-    Err(Error::Argument(format!("{what}: expected {want} elements, got {got}")))
+    ensure!(got == want, "{what}: expected {want} elements, got {got}");
+    Ok(())
 }
 
 /// As [`maxsim`](super::maxsim), and for every document and query token the document's token that it
@@ -264,9 +256,8 @@ pub fn maxsim_gradient(
     }
     for (document, rows) in matched.chunks_exact(tokens).enumerate() {
         let own = pairs.document(document);
-        if rows.iter().any(|row| *row >= 0 && !own.contains(&(*row as usize))) {
-            return Err(Error::Argument(format!("matched: not the matches of document {document}")));
-        }
+        let outside = |row: &i32| *row >= 0 && !own.contains(&(*row as usize));
+        ensure!(!rows.iter().any(outside), "matched: not the matches of document {document}");
     }
     let query_of: Vec<usize> =
         (0..pairs.queries()).flat_map(|query| pairs.query(query).map(move |_| query)).collect();

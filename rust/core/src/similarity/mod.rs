@@ -28,6 +28,8 @@ mod forms;
 mod matches;
 mod scorer;
 mod search;
+#[cfg(feature = "store")]
+mod store;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -36,10 +38,12 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 pub use matches::{Against, maxsim_gradient, maxsim_matches};
 pub use scorer::maxsim;
 pub use search::{Hit, Selection, search};
+#[cfg(feature = "store")]
+pub use store::TokenStore;
 
 /// Token embeddings (tokens × dim), row-major, in one of the forms that they are kept in.
 #[derive(Clone, Copy, Debug)]
@@ -136,24 +140,16 @@ impl<'a> Ragged<'a> {
     /// Offsets that do not start at 0, decrease, or do not end at the number of tokens; scales that are
     /// not one for each token.
     pub fn new(values: Values<'a>, offsets: &'a [i64], dim: usize) -> Result<Self> {
-        let bad = |reason: String| Err(Error::Argument(format!("offsets: {reason}")));
         let tokens = values.len().checked_div(dim).unwrap_or(0);
-        match (offsets.first(), offsets.last()) {
-            (Some(0), Some(&last)) if usize::try_from(last) == Ok(tokens) => {}
-            _ => {
-                return bad(format!("expected to start at 0 and end at the number of tokens, {tokens}"));
-            }
+        let last = offsets.last().and_then(|last| usize::try_from(*last).ok());
+        let all = offsets.first() == Some(&0) && last == Some(tokens);
+        ensure!(all, "offsets: expected to start at 0 and end at the number of tokens, {tokens}");
+        for w in offsets.windows(2) {
+            ensure!(w[0] <= w[1], "offsets: expected to increase, got {} after {}", w[1], w[0]);
         }
-        if let Some(i) = offsets.windows(2).position(|w| w[0] > w[1]) {
-            return bad(format!("expected to increase, got {} after {}", offsets[i + 1], offsets[i]));
-        }
-        if let Values::Int8 { scales, .. } = values
-            && scales.len() != tokens
-        {
+        if let Values::Int8 { scales, .. } = values {
             let got = scales.len();
-            return Err(Error::Argument(format!(
-                "scales: expected one for each of {tokens} tokens, got {got}"
-            )));
+            ensure!(got == tokens, "scales: expected one for each of {tokens} tokens, got {got}");
         }
         Ragged::of(Source::Packed(values, offsets), dim)
     }
@@ -163,21 +159,17 @@ impl<'a> Ragged<'a> {
     /// # Errors
     /// A text that is no whole number of tokens.
     pub fn list(texts: &'a [&'a [f32]], dim: usize) -> Result<Self> {
-        match texts.iter().position(|text| !text.is_empty() && (dim == 0 || !text.len().is_multiple_of(dim)))
-        {
-            Some(i) => Err(Error::Argument(format!(
-                "texts: expected whole tokens of {dim} numbers, got {} numbers in text {i}",
-                texts[i].len()
-            ))),
-            None => Ragged::of(Source::List(texts), dim),
+        for (i, text) in texts.iter().enumerate() {
+            let (got, whole) = (text.len(), text.is_empty() || dim > 0 && text.len().is_multiple_of(dim));
+            ensure!(whole, "texts: expected whole tokens of {dim} numbers, got {got} numbers in text {i}");
         }
+        Ragged::of(Source::List(texts), dim)
     }
 
     fn of(source: Source<'a>, dim: usize) -> Result<Self> {
         let mut made = Ragged { source, dim, blocks: Cow::Borrowed(&[]) };
-        if u32::try_from(made.len()).is_err() {
-            return Err(Error::Argument(format!("texts: expected fewer than 2³², got {}", made.len())));
-        }
+        let count = made.len();
+        ensure!(u32::try_from(count).is_ok(), "texts: expected fewer than 2³², got {count}");
         made.blocks = Cow::Owned(scorer::blocks((0..made.len()).map(|i| made.tokens(i)), dim));
         Ok(made)
     }
@@ -246,9 +238,8 @@ impl<'a> Ragged<'a> {
             let text = self.text(i);
             if let Some((at, value)) = text.values.bad() {
                 let token = if text.scales().is_empty() { at / self.dim } else { at };
-                return Err(Error::Argument(format!(
-                    "{name}: text {i} has {value} in token {token}; expected finite numbers"
-                )));
+                let text = format!("{name}: text {i} has {value} in token {token}; expected finite numbers");
+                return Err(Error::Argument(text));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::form::{Form, Job, Made, PANEL};
 use super::forms::{Floats, Words};
 use super::{Ragged, Text, Values, quantise};
 use crate::simd::{self, Float, Level, prefetch_row};
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 
 /// Numbers of documents that a task goes through with one panel after another, so that they are read from memory
 /// once: with a panel, a first-level cache as floats.
@@ -247,14 +247,9 @@ impl<'a> Scorer<'a> {
 }
 
 pub(super) fn check_dim(queries: &Ragged<'_>, documents: &Ragged<'_>) -> Result<()> {
-    if queries.dim() == documents.dim() {
-        return Ok(());
-    }
-    Err(Error::Argument(format!(
-        "documents: expected dimension {}, as the queries have, got {}",
-        queries.dim(),
-        documents.dim()
-    )))
+    let (dim, got) = (queries.dim(), documents.dim());
+    ensure!(got == dim, "documents: expected dimension {dim}, as the queries have, got {got}");
+    Ok(())
 }
 
 pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
@@ -287,14 +282,8 @@ pub fn maxsim(
     scores: &mut [f32],
 ) -> Result<()> {
     let scorer = Scorer::new(queries, documents)?;
-    if scores.len() != queries.len() * documents.len() {
-        return Err(Error::Argument(format!(
-            "scores: expected {} x {} elements, got {}",
-            queries.len(),
-            documents.len(),
-            scores.len()
-        )));
-    }
+    let (n, m, got) = (queries.len(), documents.len(), scores.len());
+    ensure!(got == n * m, "scores: expected {n} x {m} elements, got {got}");
     if scores.is_empty() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Ragged;
 use super::scorer::{Scorer, Scratch, blocks, cancelled};
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 
 /// A document and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,23 +47,15 @@ pub fn search(
     cancel: Option<&AtomicBool>,
     done: Option<&AtomicUsize>,
 ) -> Result<Vec<Vec<Hit>>> {
-    if places.len() != documents.len() {
-        return Err(Error::Argument(format!(
-            "places: expected one for each of {} documents, got {}",
-            documents.len(),
-            places.len()
-        )));
-    }
+    let (count, got) = (documents.len(), places.len());
+    ensure!(got == count, "places: expected one for each of {count} documents, got {got}");
     let scorer = Scorer::new(queries, documents)?;
     let chosen;
     let (parts, number): (&[Range<u32>], &(dyn Fn(u32) -> u32 + Sync)) = match selection {
         Selection::All => (documents.blocks(), &|i| i),
         Selection::Only(numbers) => {
-            if let Some(bad) = numbers.iter().find(|i| **i as usize >= documents.len()) {
-                return Err(Error::Argument(format!(
-                    "selection: expected numbers below {}, got {bad}",
-                    documents.len()
-                )));
+            for i in numbers {
+                ensure!((*i as usize) < count, "selection: expected numbers below {count}, got {i}");
             }
             chosen = blocks(numbers.iter().map(|i| documents.tokens(*i as usize)), documents.dim());
             (&chosen, &|i| numbers[i as usize])

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 
 use super::Values;
 use super::form::{Form, Job, Made, convert, panel};
-use super::forms::{PLAIN, Shell, bytes, shell, uppers};
-use crate::simd::{F32x8, F32x16, Lanes};
+use super::forms::{PLAIN, Shell, form, kind, shell, uppers};
+use crate::simd::{F32x8, F32x16, Lanes, Vector};
 
 shell! { F32x8, 6, ["avx2,fma"],
     fn widen(from: &[f16], to: &mut [f32]) {
@@ -55,204 +55,63 @@ shell! { F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"],
 /// products want one side so. Sums begin with what that adds taken off.
 const OFFSET: i32 = 128;
 
-macro_rules! integer_form {
-    ($(#[$doc:meta])* $name:ident: $kind:tt, $vector:ty, $register:ty, $rows:expr, $features:literal,
-     $load:ident, $splat:ident, $floats:ident, start $start:expr, group $group:expr, add $add:expr) => {
-        $(#[$doc])*
-        pub(super) struct $name;
-
-        // SAFETY: the features named here; a register is read where one is loaded, and four bytes where a
-        // group is.
-        unsafe impl Form for $name {
-            bytes!($kind);
-            type V = $vector;
-            type Lanes = $register;
-            type Group = $register;
-            type Sums = $register;
-            const ROWS: usize = $rows;
-
-            #[inline(always)]
-            unsafe fn start(sums: *const i32) -> $register {
-                // SAFETY: by the trait's contract; so below.
-                unsafe { $start(sums) }
-            }
-            #[inline(always)]
-            unsafe fn lanes(at: *const Self::Query, _width: usize) -> $register {
-                // SAFETY: as above.
-                unsafe { $load(at.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn group(at: *const Self::Token) -> $register {
-                // SAFETY: as above.
-                unsafe { $group($splat(at.cast::<i32>().read_unaligned())) }
-            }
-            #[inline(always)]
-            unsafe fn add(sums: $register, lanes: $register, group: $register) -> $register {
-                // SAFETY: as above.
-                unsafe { $add(sums, lanes, group) }
-            }
-            #[inline(always)]
-            unsafe fn floats(sums: $register) -> $vector {
-                // SAFETY: as above; the vector is such a register.
-                unsafe { transmute($floats(sums)) }
-            }
-            unsafe fn run(job: &mut Job<'_, Self>) -> bool {
-                #[target_feature(enable = $features)]
-                unsafe fn shell(job: &mut Job<'_, $name>) -> bool {
-                    // SAFETY: the caller's contract, with the features enabled here.
-                    unsafe { panel::<$name>(job) }
-                }
-                // SAFETY: the caller has the instructions.
-                unsafe { shell(job) }
-            }
-        }
-    };
+form! {
+    /// Eight lanes of two products each, in two registers of SSE2, which every x86-64 processor has.
+    Words128: words, Lanes<f32, PLAIN>, 2, [],
+    lanes [__m128i; 2]: |at: *const __m128i| [_mm_loadu_si128(at), _mm_loadu_si128(at.add(1))],
+    group __m128i: |x| _mm_set1_epi32(x),
+    sums [__m128i; 2]: |_| [_mm_setzero_si128(); 2],
+    add |sums: [__m128i; 2], lanes: [__m128i; 2], group| {
+        std::array::from_fn(|i| _mm_add_epi32(sums[i], _mm_madd_epi16(lanes[i], group)))
+    },
+    floats |sums: [__m128i; 2]| Self::V::load(sums.map(|four| _mm_cvtepi32_ps(four)).as_ptr().cast())
 }
-
-/// Eight lanes of two products each, in two registers of SSE2, which every x86-64 processor has.
-pub(super) struct Words128;
-
-// SAFETY: SSE2; two registers are read where lanes are, and two numbers where a group is.
-unsafe impl Form for Words128 {
-    bytes!(words);
-    type V = Lanes<f32, PLAIN>;
-    type Lanes = [__m128i; 2];
-    type Group = __m128i;
-    type Sums = [__m128i; 2];
-    const ROWS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn start(_: *const i32) -> [__m128i; 2] {
-        // SAFETY: x86-64 has SSE2; so below.
-        unsafe { [_mm_setzero_si128(); 2] }
-    }
-    #[inline(always)]
-    unsafe fn lanes(at: *const i16, _width: usize) -> [__m128i; 2] {
-        // SAFETY: by the trait's contract; so below.
-        unsafe { [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(8).cast())] }
-    }
-    #[inline(always)]
-    unsafe fn group(at: *const i16) -> __m128i {
-        // SAFETY: as above.
-        unsafe { _mm_set1_epi32(at.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn add(sums: [__m128i; 2], lanes: [__m128i; 2], group: __m128i) -> [__m128i; 2] {
-        // SAFETY: as above.
-        std::array::from_fn(|i| unsafe { _mm_add_epi32(sums[i], _mm_madd_epi16(lanes[i], group)) })
-    }
-    #[inline(always)]
-    unsafe fn floats(sums: [__m128i; 2]) -> Self::V {
-        // SAFETY: as above.
-        let floats = sums.map(|four| unsafe { _mm_cvtepi32_ps(four) });
-        // SAFETY: eight floats.
-        unsafe { <Self::V as crate::simd::Vector>::load(floats.as_ptr().cast()) }
-    }
-    unsafe fn run(job: &mut Job<'_, Self>) -> bool {
-        // SAFETY: no more instructions needed.
-        unsafe { <Self::V as Shell>::run(job) }
-    }
-}
-
-integer_form! {
+form! {
     /// Eight lanes of two products each, by AVX2.
-    Words256: words, F32x8, __m256i, 4, "avx2,fma",
-    _mm256_loadu_si256, _mm256_set1_epi32, _mm256_cvtepi32_ps,
-    start |_| _mm256_setzero_si256(),
-    group |x| x,
-    add |sums, lanes, group| _mm256_add_epi32(sums, _mm256_madd_epi16(lanes, group))
+    Words256: words, F32x8, 4, ["avx2,fma"],
+    lanes __m256i: |at| _mm256_loadu_si256(at),
+    group __m256i: |x| _mm256_set1_epi32(x),
+    sums __m256i: |_| _mm256_setzero_si256(),
+    add |sums, lanes, group| _mm256_add_epi32(sums, _mm256_madd_epi16(lanes, group)),
+    floats |sums| transmute(_mm256_cvtepi32_ps(sums))
 }
-integer_form! {
+form! {
     /// Sixteen lanes of two products each, by AVX-512 BW.
-    Words512: words, F32x16, __m512i, 8, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_cvtepi32_ps,
-    start |_| _mm512_setzero_si512(),
-    group |x| x,
-    add |sums, lanes, group| _mm512_add_epi32(sums, _mm512_madd_epi16(lanes, group))
+    Words512: words, F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"],
+    lanes __m512i: |at| _mm512_loadu_si512(at),
+    group __m512i: |x| _mm512_set1_epi32(x),
+    sums __m512i: |_| _mm512_setzero_si512(),
+    add |sums, lanes, group| _mm512_add_epi32(sums, _mm512_madd_epi16(lanes, group)),
+    floats |sums| transmute(_mm512_cvtepi32_ps(sums))
 }
-integer_form! {
+form! {
     /// Eight lanes of four products each, by AVX-VNNI.
-    Quads256: quads, F32x8, __m256i, 6, "avx2,fma,avxvnni",
-    _mm256_loadu_si256, _mm256_set1_epi32, _mm256_cvtepi32_ps,
-    start |sums: *const i32| _mm256_mullo_epi32(_mm256_loadu_si256(sums.cast()), _mm256_set1_epi32(-OFFSET)),
-    group |x| _mm256_xor_si256(x, _mm256_set1_epi8(OFFSET as i8)),
-    add |sums, lanes, group| _mm256_dpbusd_avx_epi32(sums, group, lanes)
+    Quads256: quads, F32x8, 6, ["avx2,fma,avxvnni"],
+    lanes __m256i: |at| _mm256_loadu_si256(at),
+    group __m256i: |x| _mm256_xor_si256(_mm256_set1_epi32(x), _mm256_set1_epi8(OFFSET as i8)),
+    sums __m256i: |sums: *const i32| {
+        _mm256_mullo_epi32(_mm256_loadu_si256(sums.cast()), _mm256_set1_epi32(-OFFSET))
+    },
+    add |sums, lanes, group| _mm256_dpbusd_avx_epi32(sums, group, lanes),
+    floats |sums| transmute(_mm256_cvtepi32_ps(sums))
 }
-integer_form! {
+form! {
     /// Sixteen lanes of four products each, by AVX-512 VNNI.
-    Quads512: quads, F32x16, __m512i, 8, "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx2,fma",
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_cvtepi32_ps,
-    start |sums: *const i32| _mm512_mullo_epi32(_mm512_loadu_si512(sums.cast()), _mm512_set1_epi32(-OFFSET)),
-    group |x| _mm512_xor_si512(x, _mm512_set1_epi8(OFFSET as i8)),
-    add |sums, lanes, group| _mm512_dpbusd_epi32(sums, group, lanes)
+    Quads512: quads, F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx2,fma"],
+    lanes __m512i: |at| _mm512_loadu_si512(at),
+    group __m512i: |x| _mm512_xor_si512(_mm512_set1_epi32(x), _mm512_set1_epi8(OFFSET as i8)),
+    sums __m512i: |sums: *const i32| {
+        _mm512_mullo_epi32(_mm512_loadu_si512(sums.cast()), _mm512_set1_epi32(-OFFSET))
+    },
+    add |sums, lanes, group| _mm512_dpbusd_epi32(sums, group, lanes),
+    floats |sums| transmute(_mm512_cvtepi32_ps(sums))
 }
-
-/// bfloat16 in pairs, by AVX-512 BF16.
-pub(super) struct Pairs;
-
-// SAFETY: AVX-512 with BF16; sixteen pairs are read where lanes are, and one where a group is. Registers of
-// one width are the same bits.
-unsafe impl Form for Pairs {
-    type Query = bf16;
-    type Token = bf16;
-    type V = F32x16;
-    type Lanes = __m512bh;
-    type Group = __m512bh;
-    type Sums = __m512;
-    const GROUP: usize = 2;
-    const TOGETHER: usize = 2;
-    const ROWS: usize = 8;
-    const SCALED: bool = false;
-
-    fn query(x: f32) -> bf16 {
-        bf16::from_f32(x)
-    }
-    fn direct<'v>(values: Values<'v>) -> Option<&'v [bf16]> {
-        match values {
-            Values::Bf16(x) => Some(x),
-            _ => None,
-        }
-    }
-    fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [bf16]) {
-        if let Values::Bf16(x) = values {
-            convert(x, dim, stride, to, |x| x);
-        }
-    }
-    fn buffer(made: &mut Made) -> &mut Vec<bf16> {
-        &mut made.bfloats
-    }
-    #[inline(always)]
-    unsafe fn start(_: *const i32) -> __m512 {
-        // SAFETY: by the trait's contract; so below.
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
-    unsafe fn lanes(at: *const bf16, _width: usize) -> __m512bh {
-        // SAFETY: as above.
-        unsafe { transmute(_mm512_loadu_si512(at.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn group(at: *const bf16) -> __m512bh {
-        // SAFETY: as above.
-        unsafe { transmute(_mm512_set1_epi32(at.cast::<i32>().read_unaligned())) }
-    }
-    #[inline(always)]
-    unsafe fn add(sums: __m512, lanes: __m512bh, group: __m512bh) -> __m512 {
-        // SAFETY: as above.
-        unsafe { _mm512_dpbf16_ps(sums, group, lanes) }
-    }
-    #[inline(always)]
-    unsafe fn floats(sums: __m512) -> F32x16 {
-        // SAFETY: F32x16 is such a register.
-        unsafe { transmute(sums) }
-    }
-    unsafe fn run(job: &mut Job<'_, Self>) -> bool {
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-        unsafe fn shell(job: &mut Job<'_, Pairs>) -> bool {
-            // SAFETY: the caller's contract, with the features enabled here.
-            unsafe { panel::<Pairs>(job) }
-        }
-        // SAFETY: the caller has the instructions.
-        unsafe { shell(job) }
-    }
+form! {
+    /// Sixteen lanes of two products of bfloat16 each, by AVX-512 BF16.
+    Pairs: pairs, F32x16, 8, ["avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma"],
+    lanes __m512bh: |at| transmute(_mm512_loadu_si512(at)),
+    group __m512bh: |x| transmute(_mm512_set1_epi32(x)),
+    sums __m512: |_| _mm512_setzero_ps(),
+    add |sums, lanes, group| _mm512_dpbf16_ps(sums, group, lanes),
+    floats |sums| transmute(sums)
 }

@@ -4,9 +4,9 @@ use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::kernel::run_turn;
-use super::{Extent, Options, Report, Workspace, buffer::Buffer, gradient};
+use super::{Extent, Options, Report, Workspace, buffer::Buffer, check_reg, check_shape, each, gradient};
 use crate::simd::{self, Float, Level, ROWS, Vector, matmul::run_product, shells};
-use crate::{Error, Result};
+use crate::{Result, error::ensure};
 
 /// Pairs of texts as padded token embeddings.
 #[derive(Clone, Copy, Debug)]
@@ -62,27 +62,17 @@ pub fn align_batch<T: Float>(
 ) -> Result<Vec<Report>> {
     let (batch, n, dim) = pairs.x.dim();
     let (batch_y, m, dim_y) = pairs.y.dim();
-    if (batch, dim) != (batch_y, dim_y) {
-        return Err(Error::Argument(format!(
-            "y: expected {batch} texts of dimension {dim}, as in x, got {batch_y} of dimension {dim_y}"
-        )));
-    }
-    super::check_reg::<T>(&[options.reg], 1)?;
+    ensure!(
+        (batch, dim) == (batch_y, dim_y),
+        "y: expected {batch} texts of dimension {dim}, as in x, got {batch_y} of dimension {dim_y}"
+    );
+    check_reg::<T>(&[options.reg], 1)?;
     options.solver.check()?;
-    pairs.rows.check("row", batch, n)?;
-    pairs.cols.check("col", batch, m)?;
-    for (name, given, side) in [("a", pairs.a, n), ("b", pairs.b, m)] {
-        if let Some(given) = given
-            && given.dim() != (batch, side)
-        {
-            return Err(Error::Argument(format!(
-                "{name}: expected shape ({batch}, {side}), got {:?}",
-                given.dim()
-            )));
-        }
-    }
-    let mut grads: Vec<_> =
-        per_text(output.grad_x, batch).into_iter().zip(per_text(output.grad_y, batch)).collect();
+    pairs.rows.check("rows", batch, n)?;
+    pairs.cols.check("cols", batch, m)?;
+    check_shape("a", pairs.a.map(|a| a.dim()), batch, n)?;
+    check_shape("b", pairs.b.map(|b| b.dim()), batch, m)?;
+    let mut grads: Vec<_> = each(output.grad_x, batch).into_iter().zip(each(output.grad_y, batch)).collect();
     let level = simd::level();
     let few = batch < rayon::current_num_threads();
     grads
@@ -93,21 +83,14 @@ pub fn align_batch<T: Float>(
             |pair, (i, (grad_x, grad_y))| {
                 pair.load(pairs, &options.solver, i, level)?;
                 let report = pair.solve(options, level)?;
-                pair.differentiate(options, level, &report, grad_x.as_mut(), grad_y.as_mut());
+                let [x, y] = [grad_x, grad_y].map(|grad| grad.as_mut().map(|grad| grad.view_mut()));
+                pair.differentiate(options, level, &report, x, y);
                 Ok(report)
             },
         )
         .collect::<Vec<Result<Report>>>()
         .into_iter()
         .collect()
-}
-
-/// One view per text, so that they can be handed to threads.
-fn per_text<T>(all: Option<ArrayViewMut3<'_, T>>, batch: usize) -> Vec<Option<ArrayViewMut2<'_, T>>> {
-    match all {
-        Some(all) => all.into_outer_iter_mut().map(Some).collect(),
-        None => (0..batch).map(|_| None).collect(),
-    }
 }
 
 /// One thread's working memory for pairs.
@@ -335,16 +318,11 @@ impl<T: Float> Pair<T> {
         options: &AlignmentOptions<'_>,
         level: Level,
         report: &Report,
-        grad_x: Option<&mut ArrayViewMut2<'_, T>>,
-        grad_y: Option<&mut ArrayViewMut2<'_, T>>,
+        grad_x: Option<ArrayViewMut2<'_, T>>,
+        grad_y: Option<ArrayViewMut2<'_, T>>,
     ) {
         if report.status == super::Status::Empty {
-            if let Some(g) = grad_x {
-                g.fill(T::ZERO);
-            }
-            if let Some(g) = grad_y {
-                g.fill(T::ZERO);
-            }
+            [grad_x, grad_y].into_iter().flatten().for_each(|mut g| g.fill(T::ZERO));
             return;
         }
         if grad_x.is_none() && grad_y.is_none() {
@@ -362,7 +340,7 @@ impl<T: Float> Pair<T> {
             unsafe {
                 run_product(level, rows, m, p.stride, width, &p.kernel, &self.y.unit, &mut self.product);
             }
-            self.x.backward(level, &mut self.product, width, &p.rows, out.view_mut());
+            self.x.backward(level, &mut self.product, width, &p.rows, out);
         }
         if let Some(out) = grad_y {
             let rows = m.next_multiple_of(ROWS);
@@ -382,7 +360,7 @@ impl<T: Float> Pair<T> {
                     &mut self.product,
                 );
             }
-            self.y.backward(level, &mut self.product, width, &p.cols, out.view_mut());
+            self.y.backward(level, &mut self.product, width, &p.cols, out);
         }
     }
 

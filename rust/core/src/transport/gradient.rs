@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::check_reg;
 use crate::simd::Float;
-use crate::{Error, Result};
+use crate::{Error, Result, error::ensure};
 
 /// Sides up to this are solved directly, larger ones by conjugate gradients.
 const DIRECT: usize = 384;
@@ -31,13 +31,11 @@ pub fn implicit_gradient<T: Float>(
     cancel: Option<&AtomicBool>,
     mut out: ArrayViewMut3<'_, T>,
 ) -> Result<()> {
-    if plan.dim() != cost.dim() || plan.dim() != out.dim() {
-        return Err(Error::Argument(format!(
-            "cost: expected the shape of the plan, {:?}, got {:?}",
-            plan.dim(),
-            cost.dim()
-        )));
-    }
+    let (shape, got) = (plan.dim(), cost.dim());
+    ensure!(
+        shape == got && shape == out.dim(),
+        "cost: expected the shape of the plan, {shape:?}, got {got:?}"
+    );
     check_reg::<T>(reg, plan.dim().0)?;
     out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut out)| {
         if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

@@ -46,7 +46,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, Arr
 use rayon::prelude::*;
 
 use crate::simd::{self, Float};
-use crate::{Error, Result};
+use crate::{Result, error::ensure};
 use workspace::Workspace;
 
 pub use alignment::{Alignment, AlignmentOptions, AlignmentOutput, align_batch};
@@ -70,7 +70,7 @@ impl Method {
     /// All of them.
     pub const ALL: [Method; 4] = [Method::Auto, Method::Linear, Method::Log, Method::Ipot];
 
-    /// The name used in Python.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Method::Auto => "auto",
@@ -99,7 +99,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The name used in Python.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Status::Linear => "linear",
@@ -127,7 +127,7 @@ pub struct Options<'a> {
     pub reg_m: [f64; 2],
     /// Whether over-relaxation may be used on the way to `tol`.
     pub accelerate: bool,
-    /// Set by another thread to stop early with [`Error::Interrupted`].
+    /// Set by another thread to stop early with [`Error::Interrupted`](crate::Error::Interrupted).
     pub cancel: Option<&'a AtomicBool>,
 }
 
@@ -150,12 +150,11 @@ impl Options<'_> {
     }
 
     fn check(&self) -> Result<()> {
-        if let Some(rho) = self.reg_m.iter().find(|rho| rho.is_nan() || **rho <= 0.0) {
-            return Err(Error::Argument(format!("reg_m: expected a number > 0 or infinity, got {rho}")));
+        for rho in self.reg_m {
+            ensure!(rho > 0.0, "reg_m: expected a number > 0 or infinity, got {rho}");
         }
-        if self.is_unbalanced() && self.method == Method::Ipot {
-            return Err(Error::Argument("reg_m: expected hard marginals with method 'ipot'".into()));
-        }
+        let both = self.is_unbalanced() && self.method == Method::Ipot;
+        ensure!(!both, "reg_m: expected hard marginals with method 'ipot'");
         Ok(())
     }
 
@@ -166,6 +165,7 @@ impl Options<'_> {
 
 /// Which rows (or columns) of each padded matrix are real.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Extent<'a> {
     /// All of them.
     All,
@@ -180,25 +180,14 @@ impl Extent<'_> {
         match self {
             Extent::All => Ok(()),
             Extent::Lengths(lengths) => {
-                if lengths.len() != batch {
-                    return Err(Error::Argument(format!(
-                        "{name}_lengths: expected {batch} lengths, one per problem, got {}",
-                        lengths.len()
-                    )));
+                let count = lengths.len();
+                ensure!(count == batch, "{name}: expected {batch} lengths, one per problem, got {count}");
+                for (i, n) in lengths.iter().enumerate() {
+                    ensure!(*n <= side, "{name}: problem {i} has length {n}, but the padded side is {side}");
                 }
-                match lengths.iter().position(|&n| n > side) {
-                    Some(i) => Err(Error::Argument(format!(
-                        "{name}_lengths: problem {i} has length {}, but the padded side is {side}",
-                        lengths[i]
-                    ))),
-                    None => Ok(()),
-                }
+                Ok(())
             }
-            Extent::Mask(mask) if mask.dim() != (batch, side) => Err(Error::Argument(format!(
-                "{name}_mask: expected shape ({batch}, {side}), got {:?}",
-                mask.dim()
-            ))),
-            Extent::Mask(_) => Ok(()),
+            Extent::Mask(mask) => check_shape(name, Some(mask.dim()), batch, side),
         }
     }
 
@@ -243,40 +232,33 @@ impl<'a, T: Float> Batch<'a, T> {
     fn check(&self) -> Result<()> {
         let (batch, n, m) = self.cost.dim();
         check_reg::<T>(self.reg, batch)?;
-        self.rows.check("row", batch, n)?;
-        self.cols.check("col", batch, m)?;
-        let sides = [("a", self.a, n), ("b", self.b, m), ("potentials", self.start, m)];
-        for (name, given, side) in sides {
-            if let Some(given) = given
-                && given.dim() != (batch, side)
-            {
-                return Err(Error::Argument(format!(
-                    "{name}: expected shape ({batch}, {side}), got {:?}",
-                    given.dim()
-                )));
-            }
-        }
-        Ok(())
+        self.rows.check("rows", batch, n)?;
+        self.cols.check("cols", batch, m)?;
+        check_shape("a", self.a.map(|a| a.dim()), batch, n)?;
+        check_shape("b", self.b.map(|b| b.dim()), batch, m)?;
+        check_shape("start", self.start.map(|start| start.dim()), batch, m)
     }
 }
 
+fn check_shape(name: &str, given: Option<(usize, usize)>, batch: usize, side: usize) -> Result<()> {
+    let got = given.unwrap_or((batch, side));
+    ensure!(got == (batch, side), "{name}: expected shape ({batch}, {side}), got {got:?}");
+    Ok(())
+}
+
 fn check_reg<T: Float>(reg: &[f64], batch: usize) -> Result<()> {
-    if reg.len() != 1 && reg.len() != batch {
-        return Err(Error::Argument(format!(
-            "reg: expected one value or {batch}, one per problem, got {}",
-            reg.len()
-        )));
-    }
-    if let Some(r) = reg.iter().find(|r| !(r.is_finite() && **r > 0.0)) {
-        return Err(Error::Argument(format!("reg: expected a finite number > 0, got {r}")));
-    }
+    let count = reg.len();
+    ensure!(count == 1 || count == batch, "reg: expected one value or {batch}, one per problem, got {count}");
     let (least, most) = (T::TINY.double(), T::ONE.double() / T::TINY.double());
-    match reg.iter().find(|r| !(least..=most).contains(*r)) {
-        Some(r) => Err(Error::Argument(format!(
-            "reg: expected a number in {least:e}..{most:e}, the range of the costs' precision, got {r:e}"
-        ))),
-        None => Ok(()),
+    for r in reg {
+        ensure!(r.is_finite() && *r > 0.0, "reg: expected a finite number > 0, got {r}");
+        let range = "the range of the costs' precision";
+        ensure!(
+            (least..=most).contains(r),
+            "reg: expected a number in {least:e}..{most:e}, {range}, got {r:e}"
+        );
     }
+    Ok(())
 }
 
 /// Where a batch's results go. Padding is written as 0.
@@ -344,13 +326,10 @@ pub fn solve_batch<T: Float>(
     let (count, n, m) = batch.cost.dim();
     let Output { plan, mut f, mut g } = output;
     let plan_shape = plan.as_ref().map(|p| p.dim());
-    if f.dim() != (count, n) || g.dim() != (count, m) || plan_shape.is_some_and(|d| d != (count, n, m)) {
-        return Err(Error::Argument("output: shapes must match the cost".into()));
-    }
-    let mut plans: Vec<Option<_>> = match plan {
-        Some(plan) => plan.into_outer_iter_mut().map(Some).collect(),
-        None => (0..count).map(|_| None).collect(),
-    };
+    let fits =
+        f.dim() == (count, n) && g.dim() == (count, m) && plan_shape.is_none_or(|d| d == (count, n, m));
+    ensure!(fits, "output: expected the shapes of the cost");
+    let mut plans = each(plan, count);
     let level = simd::level();
     let few = count < rayon::current_num_threads();
     let one = |w: &mut Workspace<T>, i: usize, plan: &mut Option<ArrayViewMut2<'_, T>>, f, g| {
@@ -371,6 +350,14 @@ pub fn solve_batch<T: Float>(
         .collect::<Vec<Result<Report>>>()
         .into_iter()
         .collect()
+}
+
+/// A view for each of `count` problems, to be handed to threads.
+fn each<T>(all: Option<ArrayViewMut3<'_, T>>, count: usize) -> Vec<Option<ArrayViewMut2<'_, T>>> {
+    all.map_or_else(
+        || (0..count).map(|_| None).collect(),
+        |all| all.into_outer_iter_mut().map(Some).collect(),
+    )
 }
 
 /// Solutions of a batch, in memory of their own.

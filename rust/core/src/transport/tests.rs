@@ -1,4 +1,5 @@
 use super::*;
+use crate::Error;
 use crate::simd::Level;
 
 /// A small deterministic generator; tests need variety, not quality.

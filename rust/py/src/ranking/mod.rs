@@ -39,19 +39,6 @@ fn mixed() -> Error {
     Error::Argument("qrels, run: one has numbers for ids, the other text; expected the same in both".into())
 }
 
-/// A result with topics that outlive what they were read from.
-fn named<T>(found: Evaluation<T>, name: impl Fn(T) -> Topic) -> Evaluation<Topic> {
-    Evaluation {
-        topics: found.topics.into_iter().map(&name).collect(),
-        missing: found.missing.into_iter().map(&name).collect(),
-        unjudged: found.unjudged.into_iter().map(&name).collect(),
-        retrieved: found.retrieved,
-        values: found.values,
-        summaries: found.summaries,
-        strings: found.strings,
-    }
-}
-
 /// What is computed of each topic.
 enum Wanted {
     Measures(Vec<Measure>),
@@ -92,9 +79,9 @@ impl Wanted {
 
 fn summary_name(summary: Summary) -> &'static str {
     match summary {
-        Summary::Mean => "mean",
         Summary::Sum => "sum",
         Summary::GeometricMean => "geometric mean",
+        _ => "mean",
     }
 }
 
@@ -113,7 +100,7 @@ impl Job<'_> {
             let qrels = core::qrels_of_rows(*t, *d, r)?;
             let run = core::run_of_rows(*topics, *documents, scores)?;
             self.watch.set_total(run.len());
-            return Ok(named(core::evaluate(&qrels, &run, wanted, &self.options)?, Topic::Number));
+            return Ok(core::evaluate(&qrels, &run, wanted, &self.options)?.named(Topic::Number));
         }
         let found = match *run {
             Data::Text(file, text) => self.text(qrels, &trec::parse_run(file, text, self.options.version))?,
@@ -125,7 +112,7 @@ impl Job<'_> {
             }
             Data::Numbers(..) => return Err(mixed()),
         };
-        Ok(named(found, |topic| Topic::Text(topic.to_vec())))
+        Ok(found.named(|topic| Topic::Text(topic.to_vec())))
     }
 
     fn text<'t, R: Retrieved<&'t [u8]>>(

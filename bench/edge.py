@@ -33,17 +33,17 @@ def resident():
 OURS = """
 from optical_rs import set_num_threads
 from optical_rs.edge import Encoder
-from optical_rs.edge.search import search_texts
+from optical_rs.edge.search import Index
 from optical_rs.similarity import TokenStore
 set_num_threads(THREADS)
 query_encoder = Encoder(STUDENT, precision=PRECISION, threads=THREADS)
-store = TokenStore(STORE)
+index, store = Index(STORE, query_encoder), TokenStore(STORE)
 loaded = time.perf_counter() - began
 encode = query_encoder.encode_query
 def search(text):
-    return [(hit.document, hit.score) for hit in search_texts(query_encoder, store, [text], 100)[0]]
+    return [(hit.document, hit.score) for hit in index.search(text, 100)]
 def search_all(texts):
-    return [[(h.document, h.score) for h in hits] for hits in search_texts(query_encoder, store, texts, 100)]
+    return [[(h.document, h.score) for h in hits] for hits in index.search_batch(texts, 100)]
 def stored():
     return {k: v for k, v in store.inspect().items() if k not in ("path", "metadata")}
 def document_encoder():

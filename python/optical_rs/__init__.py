@@ -2,7 +2,8 @@
 
 :func:`distil` makes a student of a teacher and sentence pairs, and :func:`evaluate_student` measures it on a
 collection; :func:`late_interaction` makes a teacher of any encoder, :func:`load_bitext` and :func:`load_collection`
-read what both need. They need the extra ``train``.
+read what both need. They need the extra ``train``. :class:`Index` searches documents that ``optical-rs index`` has
+encoded, without torch; it needs the extra ``edge``.
 
 Three nouns carry the package, and need numpy alone: :mod:`optical_rs.transport` (entropic optimal transport and the
 alignment loss made of it), :mod:`optical_rs.similarity` (MaxSim over ragged token embeddings) and
@@ -19,12 +20,14 @@ from .errors import ConvergenceWarning, InputError
 if TYPE_CHECKING:
     from . import ranking, similarity, transport
     from .data import load_bitext, load_collection
+    from .edge.search import Index
     from .models.late_interaction import late_interaction
     from .retrieval import evaluate_student
     from .training.distil import distil
 
 __all__ = [
     "ConvergenceWarning",
+    "Index",
     "InputError",
     "__version__",
     "build_info",
@@ -43,6 +46,7 @@ __all__ = [
 
 #: Where each name that is read on first use is defined: numpy and torch take longer to start than many a task.
 _HOMES = {
+    "Index": "edge.search",
     "distil": "training.distil",
     "evaluate_student": "retrieval",
     "late_interaction": "models",

@@ -136,7 +136,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}:{number}", row
 
 
-def _json_texts(path: Path) -> Iterator[tuple[str, str]]:
+def _json_texts(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for number, line in lines_of(path):
         try:
             row = json.loads(line)
@@ -145,7 +145,10 @@ def _json_texts(path: Path) -> Iterator[tuple[str, str]]:
             raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
         if not isinstance(text, str):
             raise InputError(f"{path}:{number}: text: expected a text, got {text!r}")
-        yield key, f"{row.get('title') or ''} {text}".strip()
+        fields = row.get("metadata") or {}
+        if not isinstance(fields, dict):
+            raise InputError(f"{path}:{number}: metadata: expected an object, got {fields!r}")
+        yield key, f"{row.get('title') or ''} {text}".strip(), fields
 
 
 def check_id(where: str, key: str) -> str:
@@ -163,17 +166,17 @@ def check_id(where: str, key: str) -> str:
     return key
 
 
-def _tab_texts(path: Path) -> Iterator[tuple[str, str]]:
+def _tab_texts(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for number, line in lines_of(path):
         key, tab, text = line.partition("\t")
         if not tab or not key:
             raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
-        yield key, text
+        yield key, text, {}
 
 
-def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """(id, text) of a file, one line at a time: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's
-    ``{"_id": …, "text": …}``.
+def iter_documents(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(id, text, fields) of a file, one line at a time: lines of ``id<TAB>text``, or in a ``.jsonl`` file of BEIR's
+    ``{"_id": …, "text": …}``, whose ``metadata`` are the fields.
 
     Raises
     ------
@@ -182,13 +185,19 @@ def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
     """
     known = set()
     lines = _json_texts if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tab_texts
-    for number, (key, text) in enumerate(lines(path), 1):
+    for number, (key, text, fields) in enumerate(lines(path), 1):
         if key in known:
             raise InputError(f"{path}:{number}: id '{key}' is repeated")
         known.add(check_id(f"{path}:{number}", key))
-        yield key, text
+        yield key, text, fields
     if not known:
         raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
+
+
+def iter_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """As :func:`iter_documents`, without their fields."""
+    for key, text, _ in iter_documents(path):
+        yield key, text
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -202,16 +211,22 @@ class Texts:
     Parameters
     ----------
     read : callable
-        Returns an iterator over them.
+        Returns an iterator over them, or over (id, text, fields).
     count : int, optional
         Their number; by default they are counted when it is asked for, which reads them once.
     """
 
-    def __init__(self, read: Callable[[], Iterator[tuple[str, str]]], count: int | None = None):
+    def __init__(self, read: Callable[[], Iterator[tuple]], count: int | None = None):
         self._read, self._count = read, count
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return self._read()
+        for key, text, *_ in self._read():
+            yield key, text
+
+    def with_fields(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(id, text, fields) of each; the fields are empty where there are none."""
+        for key, text, *fields in self._read():
+            yield key, text, fields[0] if fields else {}
 
     def __len__(self) -> int:
         if self._count is None:

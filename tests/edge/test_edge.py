@@ -15,10 +15,11 @@ from optical_rs.cli.index import main as index_main
 from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
-from optical_rs.edge.index import document_of, index, make_coarse
-from optical_rs.edge.search import explain, rerank, search_texts
+from optical_rs.edge.index import coarse_of, document_of, index, update_first_stage
+from optical_rs.edge.rerank import rerank
+from optical_rs.edge.search import Index
 from optical_rs.ranking import read_run
-from optical_rs.similarity import TokenStore, maxsim
+from optical_rs.similarity import Pooling, TokenStore, maxsim
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -31,10 +32,10 @@ import sys
 from optical_rs.edge import Encoder
 from optical_rs.edge.encoder import sealed
 from optical_rs.edge.index import index
-from optical_rs.edge.search import search_texts
+from optical_rs.edge.search import Index
 encoder = Encoder({str(exported[0])!r})
 store = index(encoder, {{"a": "the fire", "b": "the water"}}, {str(tmp_path / "s")!r})
-print(search_texts(encoder, store, ["the fire"], 1)[0][0].document, "torch" in sys.modules, "transformers" in sys.modules)
+print(Index(store.path, encoder).search_batch(["the fire"], 1)[0][0].document, "torch" in sys.modules, "transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["a", "False", "False"]
@@ -45,7 +46,7 @@ def test_search_is_maxsim_of_the_embeddings(exported, documents, tmp_path):
     store = index(encoder, documents, tmp_path / "s", dtype="float32")
     queries = list(documents.values())[:4]
     scores = maxsim(encoder.encode_query(queries), encoder.encode_document(list(documents.values())))
-    for hits, row in zip(search_texts(encoder, store, queries, 5), scores, strict=True):
+    for hits, row in zip(Index(store.path, encoder).search_batch(queries, 5), scores, strict=True):
         assert [h.score for h in hits] == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-5)
         assert all(documents[h.document] == h.text for h in hits)
         assert document_of(store, hits[0].number) == hits[0].document
@@ -77,8 +78,27 @@ def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):
     assert all(np.array_equal(store[i], whole[i]) for i in range(len(store)))
     assert seen[-1] == (len(documents), 0)
     twice = [*documents.items(), next(iter(documents.items()))]
-    with pytest.raises(InputError, match=r"ids: .* is in the store already"):
-        index(encoder, iter(twice), tmp_path / "c")
+    for batch in (5, 100):
+        monkeypatch.setattr("optical_rs.edge.index.BATCH", batch)
+        with pytest.raises(InputError, match="documents: id 'd0' is repeated"):
+            index(encoder, iter(twice), tmp_path / f"c{batch}")
+
+
+def test_documents_that_changed_are_replaced(exported, documents, tmp_path):
+    encoder = Encoder(exported[0])
+    for options in ({}, {"window": 2}):
+        folder = tmp_path / str(len(options))
+        store = index(encoder, documents, folder, **options)
+        texts = len(store)
+        changed = {**documents, "d3": "the fire is big", "new": "rain"}
+        store = index(encoder, changed, folder, **options)
+        fresh = index(encoder, changed, tmp_path / f"fresh{len(options)}", **options)
+        live = {store.ids[i]: i for i in range(len(store)) if not store.deleted[i]}
+        assert live.keys() == set(fresh.ids)
+        assert all(np.array_equal(store[i], fresh[fresh.index(name)]) for name, i in live.items())
+        # What is the same is not encoded again.
+        assert len(store) - texts == sum(name.startswith(("d3", "new")) for name in fresh.ids)
+        assert Index(folder, encoder).search("the fire is big", 1)[0].text.split()[0] == "the"
 
 
 def test_the_best_piece_counts(exported, tmp_path):
@@ -100,7 +120,7 @@ def test_the_best_piece_counts(exported, tmp_path):
         overlap=3,
     )
     assert store.ids[:2] == ["long#0", "long#1"]
-    hits = search_texts(encoder, store, ["fire fire fire"], 2)[0]
+    hits = Index(store.path, encoder).search_batch(["fire fire fire"], 2)[0]
     assert [h.document for h in hits] == ["long", "short"]
     assert "fire" in hits[0].text
     best = maxsim(encoder.encode_query(["fire fire fire"]), encoder.encode_document(pieces)).max()
@@ -119,8 +139,8 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
     store = index(encoder, documents, tmp_path / "s", dtype="float32", window=4, overlap=1)
     queries = {"q1": documents["d3"], "q2": documents["d7"]}
     first = {"q1": {"d1": 3.0, "d3": 2.0, "d5": 1.0, "d9": 0.5}, "q2": [("d7", 1.0)]}
-    found = rerank(encoder, store, queries, first, depth=3)
-    everything = search_texts(encoder, store, list(queries.values()), len(documents))
+    found = rerank(Index(store.path, encoder), queries, first, depth=3)
+    everything = Index(store.path, encoder).search_batch(list(queries.values()), len(documents))
     wanted = {hit.document: hit.score for hit in everything[0]}
     assert found["q1"] == sorted(
         ((d, pytest.approx(wanted[d], abs=1e-5)) for d in ("d1", "d3", "d5")), key=lambda h: -wanted[h[0]]
@@ -131,7 +151,7 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
         ({"q9": {}}, "no text for 'q9'"),
     ):
         with pytest.raises(InputError, match=message):
-            rerank(encoder, store, queries, bad)
+            rerank(Index(store.path, encoder), queries, bad)
     (tmp_path / "queries.tsv").write_text("".join(f"{k}\t{v}\n" for k, v in queries.items()))
     (tmp_path / "run").write_text("q1 Q0 d1 1 3 t\nq1 Q0 d3 2 2 t\n")
     arguments = [
@@ -151,8 +171,8 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
 def test_why_a_document_was_found(exported, documents, tmp_path):
     encoder = Encoder(exported[0], precision="float32")
     store = index(encoder, documents, tmp_path / "s", dtype="float32")
-    hit = search_texts(encoder, store, ["the dog runs fast"], 1)[0][0]
-    why = explain(encoder, store, "the dog runs fast", hit)
+    hit = Index(store.path, encoder).search("the dog runs fast", 1, explain=True)[0]
+    why = hit.explanation
     assert why.query == ["[CLS]", "query", ":", "the", "dog", "runs", "fast", "[SEP]"]
     assert len(why.document) == len(store[hit.number])
     assert why.similarity[np.arange(8), why.matches].sum() == pytest.approx(hit.score, abs=1e-5)
@@ -178,7 +198,7 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
     assert out[0].split()[0] == "1"
     assert any("dog" in line for line in out)
     index_main(["--model", folder, "--documents", str(file), "--out", store, "--pool", "2"])
-    assert "a token in 2" in capsys.readouterr().out
+    assert "{'method': 'pooling', 'factor': 2}" in capsys.readouterr().out
     for extra in ([], ["--exact"]):
         search_main([*arguments, "--queries", str(file), "--output", str(tmp_path / "coarse"), *extra])
         assert [list(hits) for hits in read_run(tmp_path / "coarse").values()] == [
@@ -239,9 +259,12 @@ def test_bad_input(exported, documents, tmp_path):
         (lambda: Encoder(folder, precision="int4"), "precision: .* has no 'int4'"),
         (lambda: encoder.encode(["x"], "qery"), "role: expected"),
         (lambda: encoder.encode([3], "query"), "texts: expected strings, got int at 0"),
-        (lambda: search_texts(encoder, store, ["a", " "]), "queries: expected text, got nothing at 1"),
-        (lambda: search_texts(encoder, other, ["a"]), "store: has dimension 5, but the model has 8"),
-        (lambda: search_texts(encoder, store, ["a"], 0), "k: expected at least 1"),
+        (
+            lambda: Index(store.path, encoder).search_batch(["a", " "]),
+            "queries: expected text, got nothing at 1",
+        ),
+        (lambda: Index(other.path, encoder), "store: has dimension 5, but the model has 8"),
+        (lambda: Index(store.path, encoder).search_batch(["a"], 0), "k: expected at least 1"),
         (lambda: export(folder, folder), "output: .* is not empty"),
         (lambda: export(folder, tmp_path / "x", precisions=["int4"]), "unknown precision 'int4'"),
         (lambda: export_main(["--model", str(tmp_path), "--out", str(tmp_path / "x")]), "holds no model"),
@@ -249,9 +272,9 @@ def test_bad_input(exported, documents, tmp_path):
         with pytest.raises(InputError, match=message):
             call()
     # Nothing but unknown symbols is text like any other.
-    assert len(search_texts(encoder, store, ["☃☃☃"], 2)[0]) == 2
-    assert search_texts(encoder, store, []) == []
-    assert search_texts(encoder, TokenStore.create(tmp_path / "empty", 8), ["a"]) == [[]]
+    assert len(Index(store.path, encoder).search_batch(["☃☃☃"], 2)[0]) == 2
+    assert Index(store.path, encoder).search_batch([]) == []
+    assert Index(TokenStore.create(tmp_path / "empty", 8).path, encoder).search_batch(["a"]) == [[]]
 
 
 def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path):
@@ -275,26 +298,34 @@ def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, document
     assert len(TokenStore(store.path)) == len(documents), "refused before anything was encoded"
     (coarse / "thesis.txt").unlink()
     with pytest.raises(InputError, match="is no token store"):
-        make_coarse(store, 2)
+        update_first_stage(store, Pooling(2))
     coarse.rmdir()
     TokenStore.create(coarse, 8)
     with pytest.raises(InputError, match="is no coarse store"):
-        make_coarse(store, 2)
+        update_first_stage(store, Pooling(2))
     shutil.rmtree(coarse)
     (tmp_path / "elsewhere").mkdir()
     coarse.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is no coarse store"):
-        make_coarse(store, 2)
+        update_first_stage(store, Pooling(2))
     coarse.unlink()
-    make_coarse(store, 2)
+    with pytest.raises(InputError, match="name a method"):
+        update_first_stage(store, None)
+    update_first_stage(store, Pooling(2))
     (coarse / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is no coarse store"):
-        make_coarse(store, 3)
+        update_first_stage(store, Pooling(3))
     assert (coarse / "notes.txt").read_text() == "mine"
     (coarse / "notes.txt").unlink()
-    assert make_coarse(store, 3).metadata["pool"] == 3
+    assert update_first_stage(store, Pooling(3)).metadata["coarse"] == {"method": "pooling", "factor": 3}
     index_main(arguments)
-    assert TokenStore(coarse).metadata["of"] == TokenStore(store.path).fingerprint, (
-        "made again with what was added"
-    )
+    assert len(TokenStore(coarse)) == len(documents) + 1, "made of what was added"
     assert not (tmp_path / "s.coarse.new").exists()
+    store = TokenStore(store.path)
+    store.delete(["new"])
+    store.compact()
+    assert len(update_first_stage(store, None)) == len(documents), "made again"
+    index_main([*arguments, "--first_stage", "none"])
+    assert not coarse_of(store.path).exists()
+    with pytest.raises(InputError, match="--pool: is of the first stage pooling, got none"):
+        index_main([*arguments, "--first_stage", "none", "--pool", "3"])

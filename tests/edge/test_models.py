@@ -13,7 +13,8 @@ from optical_rs.edge import Encoder
 from optical_rs.edge.encoder import sealed
 from optical_rs.edge.export import export
 from optical_rs.edge.index import index
-from optical_rs.edge.search import rerank, search_texts
+from optical_rs.edge.rerank import rerank
+from optical_rs.edge.search import Index
 from optical_rs.fingerprint import of_model
 from optical_rs.models import RECORD
 from optical_rs.similarity import TokenStore
@@ -125,11 +126,13 @@ def test_a_student_and_an_index_of_other_teachers_are_told_apart(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for encoder in (student, Encoder(folder), Encoder(sibling)):
-            assert search_texts(encoder, store, [query], 1)[0]
-        assert search_texts(student, index(Encoder(sibling), documents, tmp_path / "s3"), [query], 1)[0]
+            assert Index(store.path, encoder).search_batch([query], 1)[0]
+        assert Index(index(Encoder(sibling), documents, tmp_path / "s3").path, student).search_batch(
+            [query], 1
+        )[0]
     for call in (
-        lambda: search_texts(student, strange, [query]),
-        lambda: rerank(student, strange, {"q": query}, run),
+        lambda: Index(strange.path, student).search_batch([query]),
+        lambda: rerank(Index(strange.path, student), {"q": query}, run),
     ):
         with pytest.raises(
             InputError, match=r"store: .* is of another teacher: the embeddings cannot be compared"
@@ -146,7 +149,7 @@ def test_a_student_and_an_index_of_other_teachers_are_told_apart(
     # Files of before are accepted, and a note says that nothing was compared.
     old = changed(folder, tmp_path / "old", fingerprint=LEFT_OUT, teacher_fingerprint=LEFT_OUT)
     with pytest.warns(UserWarning, match="cannot be checked to have the same teacher"):
-        assert search_texts(Encoder(old), store, [query], 1)[0]
+        assert Index(store.path, Encoder(old)).search_batch([query], 1)[0]
 
 
 def test_a_student_without_a_record_is_given_its_teacher(teacher, exported, tmp_path):

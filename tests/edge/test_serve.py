@@ -12,6 +12,7 @@ import pytest
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
 from optical_rs.edge.index import index
+from optical_rs.edge.search import Index
 from optical_rs.edge.serve import LONGEST_QUERY, application, listen
 
 pytest.importorskip("onnxscript")
@@ -26,9 +27,9 @@ def app(teacher, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
     export(teacher, folder / "model", precisions=["float32"])
     encoder = Encoder(folder / "model")
-    documents = {f"d{i}": english for i, (_, english) in enumerate(pairs)} | {"<b>evil</b>": EVIL}
-    store = index(encoder, documents, folder / "store", dtype="float32")
-    return application(encoder, store, hosts=["shelf.local"])
+    documents = [(f"d{i}", english, {"number": i}) for i, (_, english) in enumerate(pairs)]
+    index(encoder, [*documents, ("<b>evil</b>", EVIL, {})], folder / "store", dtype="float32")
+    return application(Index(folder / "store", encoder), hosts=["shelf.local"])
 
 
 @pytest.fixture
@@ -52,10 +53,22 @@ def test_search_and_explain(client):
     assert len(why["document_of"]) == len(why["document"])
 
 
+def test_words_and_filters(client):
+    asked = {"q": "porridge", "lexical": "true", "filters": '{"number": {"gte": 2, "lt": 6}}'}
+    first, *others = client.get("/search", params=asked).json()["hits"]
+    assert (first["text"], first["fields"]) == ("mother cooks porridge", {"number": 4})
+    assert first["words"] > 0 == others[0]["words"]
+    assert first["snippet"] == first["text"]
+    assert {hit["fields"]["number"] for hit in [first, *others]} == {2, 3, 4, 5}
+    # What is shown as MaxSim is what a search by meaning alone gives.
+    alone = client.get("/search", params={"q": "porridge", "k": 13}).json()["hits"]
+    assert first["similarity"] == {hit["document"]: hit["score"] for hit in alone}[first["document"]]
+
+
 def test_index_and_model_are_named(client):
     about = client.get("/about").json()
     example = about.pop("example")
-    assert about == {"collection": "store", "texts": 13, "model": "model"}
+    assert about == {"collection": "store", "texts": 13, "model": "model", "fields": ["number"]}
     assert client.get("/search", params={"q": example}).json()["hits"][0]["text"].startswith(example)
 
 
@@ -72,6 +85,15 @@ def test_index_and_model_are_named(client):
         ("/explain", {"q": "x", "number": "-1"}, "number: expected an integer"),
         ("/explain", {"q": "x", "number": "9" * 5000}, "number: expected an integer"),
         ("/search", {"q": "x", "k": str(2**63)}, "k: expected an integer from 1 to 100"),
+        ("/search", {"q": "x", "lexical": "yes"}, "lexical: expected true or false, got 'yes'"),
+        ("/search", {"q": "x", "filters": "{"}, "filters: expected JSON"),
+        ("/search", {"q": "x", "filters": "[" * 5000}, "filters: expected JSON"),
+        ("/search", {"q": "x", "filters": "3"}, "filters: expected a dict"),
+        (
+            "/search",
+            {"q": "x", "filters": '{"numbr": 3}'},
+            "no document has a field 'numbr'; did you mean 'number'",
+        ),
     ],
 )
 def test_wrong_requests(client, path, parameters, message):
@@ -115,7 +137,8 @@ def with_empty_texts(teacher, tmp_path_factory):
     encoder._skip = {role: np.array(left_out, dtype=np.int64) for role in ("query", "document")}
     store = index(encoder, {"empty": "the fire", "full": "the dog runs"}, folder / "store", dtype="float32")
     assert [len(store[i]) for i in range(2)] == [0, 2]
-    return testclient.TestClient(application(encoder, store), base_url="http://localhost")
+    page = application(Index(folder / "store", encoder))
+    return testclient.TestClient(page, base_url="http://localhost")
 
 
 @pytest.mark.parametrize("query", ["the fire", "the dog"])
@@ -125,6 +148,8 @@ def test_texts_without_tokens_are_no_failure(with_empty_texts, query):
     # A query without tokens likes all texts alike.
     scores = {hit["document"]: hit["score"] for hit in found.json()["hits"]}
     assert scores == {"full": 0, "empty": 0} if query == "the fire" else scores.keys() == {"full"}
+    by_words = with_empty_texts.get("/search", params={"q": query, "lexical": "true"}).json()["hits"]
+    assert {hit["document"] for hit in by_words} == {"full", "empty"}
     for number in (0, 1):
         why = with_empty_texts.get("/explain", params={"q": query, "number": number})
         assert why.status_code == 200
@@ -146,7 +171,7 @@ def test_many_at_once_are_all_answered_two_at_a_time(app, monkeypatch):
     from optical_rs.edge import serve
 
     at_once, most, lock = 0, 0, threading.Lock()
-    real = serve.explain
+    real = serve.Index.explain
 
     def counted(*arguments, **options):
         nonlocal at_once, most
@@ -160,7 +185,7 @@ def test_many_at_once_are_all_answered_two_at_a_time(app, monkeypatch):
             with lock:
                 at_once -= 1
 
-    monkeypatch.setattr(serve, "explain", counted)
+    monkeypatch.setattr(serve.Index, "explain", counted)
     with served(app) as address, concurrent.futures.ThreadPoolExecutor(60) as pool, httpx.Client() as caller:
         paths = ["search?q=the fire", "explain?q=the fire&number=3"] * 60
         answers = list(pool.map(lambda path: caller.get(address + path, timeout=60).status_code, paths))

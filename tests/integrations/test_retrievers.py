@@ -11,11 +11,13 @@ def indexed(exported, documents, tmp_path_factory):
     """An index of the English sentences, the model, and the hits of a query."""
     from optical_rs.edge import Encoder
     from optical_rs.edge.index import index
-    from optical_rs.edge.search import search_texts
+    from optical_rs.edge.search import Index
 
-    encoder, folder = Encoder(exported[0]), tmp_path_factory.mktemp("retrievers") / "index"
-    store = index(encoder, documents, folder)
-    return folder, exported[0], search_texts(encoder, store, ["the dog runs"], 3)[0]
+    folder = tmp_path_factory.mktemp("retrievers") / "index"
+    rows = [(name, text, {"words": len(text.split())}) for name, text in documents.items()]
+    index(Encoder(exported[0]), rows, folder)
+    found = Index(folder, exported[0]).search("the dog runs", 3, filters={"words": {"gte": 4}})
+    return folder, exported[0], found
 
 
 def test_langchain(indexed):
@@ -23,10 +25,12 @@ def test_langchain(indexed):
     from optical_rs.integrations.langchain import OpticalRetriever
 
     folder, model, hits = indexed
-    found = OpticalRetriever(folder, model, k=3).invoke("the dog runs")
-    assert [(d.id, d.page_content, d.metadata["score"]) for d in found] == [
-        (hit.document, hit.text, hit.score) for hit in hits
+    found = OpticalRetriever(folder, model, k=3, filters={"words": {"gte": 4}}).invoke("the dog runs")
+    assert [(d.id, d.page_content, d.metadata["score"], d.metadata["words"]) for d in found] == [
+        (hit.document, hit.text, hit.score, hit.fields["words"]) for hit in hits
     ]
+    by_words = OpticalRetriever(folder, k=1, lexical=True).invoke("porridge")
+    assert [d.page_content for d in by_words] == ["mother cooks porridge"]
     with pytest.raises(InputError, match="nowhere"):
         OpticalRetriever(folder, folder / "nowhere")
 
@@ -36,7 +40,7 @@ def test_llama_index(indexed):
     from optical_rs.integrations.llama_index import OpticalRetriever
 
     folder, model, hits = indexed
-    found = OpticalRetriever(folder, model, k=3).retrieve("the dog runs")
-    assert [(n.node.node_id, n.node.get_content(), n.score) for n in found] == [
-        (hit.document, hit.text, pytest.approx(hit.score)) for hit in hits
+    found = OpticalRetriever(folder, model, k=3, filters={"words": {"gte": 4}}).retrieve("the dog runs")
+    assert [(n.node.node_id, n.node.text, n.score, n.node.metadata) for n in found] == [
+        (hit.document, hit.text, pytest.approx(hit.score), hit.fields) for hit in hits
     ]

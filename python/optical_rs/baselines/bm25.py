@@ -1,8 +1,90 @@
-"""BM25, by bm25s (extra ``baselines``)."""
+"""BM25, by bm25s (extra ``edge`` or ``baselines``)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from ..errors import InputError, require
+
+
+class BM25:
+    """Texts, indexed by their words (BM25, Lucene's variant).
+
+    Parameters
+    ----------
+    texts : sequence of str
+    language, k1, b
+        As for :func:`bm25`.
+
+    Raises
+    ------
+    InputError
+        A language without a stemmer.
+
+    Examples
+    --------
+    >>> from optical_rs.baselines import BM25
+    >>> BM25(["a river and its banks", "mountains"]).scores("the river").round(2).tolist()
+    [0.36, 0.0]
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        language: str | None = None,
+        k1: float = 1.2,
+        b: float = 0.75,
+        show_progress_bar: bool = False,
+    ):
+        self._library = require("bm25s", "edge")
+        stemmer = None
+        if language is not None:
+            snowball = require("Stemmer", "baselines")
+            if language not in snowball.algorithms():
+                raise InputError(
+                    f"language: no stemmer for '{language}'; have {', '.join(snowball.algorithms())}"
+                )
+            stemmer = snowball.Stemmer(language)
+        self._options: dict[str, Any] = {
+            "stopwords": language if language == "english" else [],
+            "stemmer": stemmer,
+            "show_progress": show_progress_bar,
+            "token_pattern": r"(?u)\b\w+\b",
+        }
+        corpus = self._library.tokenize(list(texts), return_ids=True, **self._options)
+        self._count, self._index = len(texts), None
+        if corpus.vocab:
+            self._index = self._library.BM25(k1=k1, b=b)
+            self._index.index(corpus, show_progress=show_progress_bar)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def scores(self, query: str) -> np.ndarray:
+        """The score of every text, float32: 0 for those without a word in common."""
+        words = self._library.tokenize([query], return_ids=False, **self._options)[0]
+        if self._index is None or not words:
+            return np.zeros(self._count, np.float32)
+        return self._index.get_scores(words)
+
+    def best(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
+        """The ``k`` best texts of each query, (number, score), of those with a word in common."""
+        if self._index is None or not queries:
+            return [[] for _ in queries]
+        asked = self._library.tokenize(list(queries), return_ids=False, **self._options)
+        found, scores = self._index.retrieve(
+            asked,
+            k=min(k, self._count),
+            show_progress=self._options["show_progress"],
+            n_threads=0,
+            sorted=True,
+        )
+        return [
+            [(i, float(s)) for i, s in zip(row, values, strict=True) if s > 0]
+            for row, values in zip(found.tolist(), scores.tolist(), strict=True)
+        ]
 
 
 def bm25(
@@ -54,32 +136,9 @@ def bm25(
         raise InputError(f"k: expected at least 1, got {k}")
     if not documents:
         raise InputError("documents: expected at least one")
-    library = require("bm25s", "baselines")
-    stemmer = None
-    if language is not None:
-        snowball = require("Stemmer", "baselines")
-        if language not in snowball.algorithms():
-            raise InputError(
-                f"language: no stemmer for '{language}'; have {', '.join(snowball.algorithms())}"
-            )
-        stemmer = snowball.Stemmer(language)
-    options = {
-        "stopwords": language if language == "english" else [],
-        "stemmer": stemmer,
-        "show_progress": show_progress_bar,
-        "token_pattern": r"(?u)\b\w+\b",
-    }
     ids = list(documents)
-    corpus = library.tokenize(list(documents.values()), return_ids=True, **options)
-    if not corpus.vocab:
-        return {query: [] for query in queries}
-    index = library.BM25(k1=k1, b=b)
-    index.index(corpus, show_progress=show_progress_bar)
-    asked = library.tokenize(list(queries.values()), return_ids=False, **options)
-    found, scores = index.retrieve(
-        asked, k=min(k, len(ids)), show_progress=show_progress_bar, n_threads=0, sorted=True
-    )
+    index = BM25(list(documents.values()), language=language, k1=k1, b=b, show_progress_bar=show_progress_bar)
+    hits = index.best(list(queries.values()), k)
     return {
-        query: [(ids[i], float(s)) for i, s in zip(row, values, strict=True) if s > 0]
-        for query, row, values in zip(queries, found.tolist(), scores.tolist(), strict=True)
+        query: [(ids[i], score) for i, score in found] for query, found in zip(queries, hits, strict=True)
     }

@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import require
+from ..errors import InputError, require
 from ..progress import progress_bar, say
 from .inspect import DTYPES
 from .options import Parser
@@ -28,10 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--window", type=int, help="cut documents into pieces of this number of tokens")
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(
+        "--first_stage",
+        choices=("none", "pooling"),
+        help="also make a first stage of search, STORE.coarse, for large collections, or remove it; "
+        "an existing one is brought up to date in any case",
+    )
+    parser.add_argument(
         "--pool",
         type=int,
         metavar="FACTOR",
-        help="also make a coarse store, STORE.coarse, with one token for this number of tokens; searches then have two stages",
+        help="tokens for one token of the first stage pooling (default: 4); implies it",
     )
     parser.add_argument("--precision", choices=("int8", "float32"), help="precision of the model's weights")
     parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
@@ -44,9 +51,11 @@ def main(arguments: Sequence[str]) -> None:
     require("onnxruntime", "edge")
     from ..data import stream_documents
     from ..edge import Encoder
-    from ..edge.index import coarse_of, expect_coarse, index, make_coarse
+    from ..edge.index import coarse_of, expect_coarse, index, remove_first_stage, update_first_stage
 
-    factor = expect_coarse(coarse_of(options.output)) or options.pool  # before anything is encoded
+    # Before anything is encoded:
+    method = _method(options)
+    old = expect_coarse(coarse_of(options.output))
     encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     documents = stream_documents(options.documents)
     where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
@@ -61,13 +70,27 @@ def main(arguments: Sequence[str]) -> None:
             overlap=options.overlap,
             progress=progress,
         )
-    if factor:
-        say(f"pooling tokens into {coarse_of(options.output)}")
-        with progress_bar("pooling", "text") as progress:
-            coarse = make_coarse(store, options.pool or factor, progress)
-        print(f"{coarse.path}: a token in {options.pool or factor}")
+    if options.first_stage == "none":
+        remove_first_stage(store)
+    elif method or old:
+        say(f"making the first stage, {coarse_of(options.output)}")
+        with progress_bar("first stage", "text") as progress:
+            coarse = update_first_stage(store, method, progress)
+        shown = coarse.inspect()
+        print(f"{coarse.path}: {coarse.metadata['coarse']}, {shown['bytes'] / 1e6:.1f} MB")
     found = store.inspect()
     print(
         f"{options.output}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "
         f"({found['bytes_per_token']:.0f} bytes a token)"
     )
+
+
+def _method(options: argparse.Namespace) -> Any:
+    """The first stage that options ask for, if they do."""
+    from ..similarity import Pooling
+
+    if options.pool is not None and options.first_stage not in (None, "pooling"):
+        raise InputError(f"--pool: is of the first stage pooling, got {options.first_stage}")
+    if options.pool is not None or options.first_stage == "pooling":
+        return Pooling(4 if options.pool is None else options.pool)
+    return None

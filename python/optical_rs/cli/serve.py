@@ -1,4 +1,4 @@
-"""``optical-rs serve``: a search page for one index, on this machine."""
+"""``optical-rs serve``: a search page for an index, on this machine."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from .search import OLD, add_model_options, opened
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = Parser("serve", "Serve a search page for one index.", OLD)
-    parser.add_argument("index", help="a store made by optical-rs index")
+    parser = Parser("serve", "Serve a search page for an index.", OLD)
+    parser.add_argument(
+        "index", nargs="+", help="a store made by optical-rs index; several are searched as one"
+    )
     add_model_options(parser)
     parser.add_argument(
         "--host",
@@ -27,15 +29,13 @@ def main(arguments: Sequence[str]) -> None:
     """The command ``optical-rs serve``."""
     options = build_parser().parse_args(arguments)
     require("uvicorn", "serve")
-    say(f"opening {options.index} and {options.model}")
-    encoder, other, store, coarse = opened(options)
-    from ..edge.search import search_texts
+    say(f"opening {' '.join(options.index)}")
+    index = opened(options)
     from ..edge.serve import application, listen, own_names
 
-    search_texts(
-        encoder, store, ["test"], 1, coarse=coarse
-    )  # what does not fit is reported before anybody waits
-    page = application(encoder, store, other, coarse, hosts=own_names(options.host))
+    if len(index):
+        index.search(index.text(0) or "test", 1)  # what does not fit is reported before anybody waits
+    page = application(index, hosts=own_names(options.host))
     server = listen(page, options.host, options.port)
-    print(f"http://{options.host}:{options.port}/  ({len(store)} texts; Ctrl-C ends)", flush=True)
+    print(f"http://{options.host}:{options.port}/  ({len(index)} texts; Ctrl-C ends)", flush=True)
     server.run()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, closest
-from ..files import Texts, check_id, iter_texts, lines_of, read_qrels, read_texts
+from ..files import Texts, check_id, iter_documents, lines_of, read_qrels, read_texts
 from .bitext import examples
 from .sources import SIDES, SOURCES, SPLITS, find
 from .sources.source import Found
@@ -86,7 +86,7 @@ def stream_documents(spec: str | os.PathLike) -> Texts:
     Raises
     ------
     InputError
-        As :func:`load_collection`; what :func:`iter_texts` finds wrong in a file is raised when it is read.
+        As :func:`load_collection`; what :func:`iter_documents` finds wrong in a file is raised when it is read.
 
     Examples
     --------
@@ -99,10 +99,10 @@ def stream_documents(spec: str | os.PathLike) -> Texts:
     spec = os.fspath(spec)
     path = Path(spec)
     if path.is_file():
-        return Texts(partial(iter_texts, path))
+        return Texts(partial(iter_documents, path))
     for name in ("corpus.jsonl", "documents.tsv"):
         if (path / name).exists():
-            return Texts(partial(iter_texts, path / name))
+            return Texts(partial(iter_documents, path / name))
     if path.suffix in (".tsv", ".jsonl", ".gz"):
         raise InputError(f"documents: no such file: {spec}")
     found = find(spec)

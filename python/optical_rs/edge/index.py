@@ -3,12 +3,18 @@
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
-from ..similarity import TokenStore, columns, pool
+from ..files import Texts
+from ..similarity import TokenStore, columns, make_coarse
+from ..similarity.coarse import Method, follows, method_of
 from .encoder import COSTLY, Encoder
+from .fields import Fields
 
 #: Documents that are encoded and committed together.
 BATCH = 512
@@ -18,7 +24,7 @@ _SAMPLE = 100
 
 def index(
     encoder: Encoder,
-    documents: Mapping[str, str] | Iterable[tuple[str, str]],
+    documents: Mapping[str, str] | Iterable[tuple],
     out: str | Path,
     *,
     dtype: str = "int8",
@@ -26,18 +32,21 @@ def index(
     overlap: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenStore:
-    """Encode documents into a store, or add those that a store does not have yet.
+    """Encode documents into a store, or add those that a store does not have yet and replace those that changed.
 
-    A store is committed every 512 documents: after an interruption the same call goes on where it was.
+    A store is committed every 512 documents: after an interruption the same call goes on where it was, and encodes
+    nothing twice. Documents that are not given stay as they are.
 
     Parameters
     ----------
     encoder : Encoder
-    documents : dict of str to str, or iterable of (str, str)
-        Id → text. Of an iterable, such as :func:`~optical_rs.data.stream_documents`, no more than 512 texts
-        are held at a time.
+    documents : dict of str to str, or iterable of (str, str) or (str, str, dict)
+        Id → text, or id, text and fields that :class:`~optical_rs.edge.search.Index` filters by: texts, numbers, true or
+        false, and lists of them. Of an iterable, such as :func:`~optical_rs.data.stream_documents`, no more than 512
+        texts are held at a time.
     out : path
-        A new directory, or a store that was made with the same model and windows.
+        A new directory, or a store that was made with the same model and windows. Fields are beside it, in
+        ``out.fields``.
     dtype : {"float32", "float16", "bfloat16", "int8"}
         How tokens are kept.
     window, overlap : int, optional
@@ -53,8 +62,8 @@ def index(
     Raises
     ------
     InputError
-        A store of another model (by content: a model that was moved is the same), windows that do not fit, or an
-        id that is repeated.
+        A store of another model (by content: a model that was moved is the same), windows that do not fit, an
+        id that is repeated, or fields of another kind.
 
     Warns
     -----
@@ -68,31 +77,65 @@ def index(
         store = TokenStore(out)
         _expect_same(store, {**made_with, "dimension": encoder.dim}, encoder.name)
     else:
-        metadata = {"model": encoder.name, **encoder.identity, **made_with}
+        # Relative: a model and an index that are moved together still find each other.
+        place = Path(os.path.relpath(encoder.path, out.parent)).as_posix()
+        metadata = {"model": encoder.name, "model_path": place, **encoder.identity, **made_with}
         store = TokenStore.create(out, encoder.dim, metadata, dtype=dtype)
+    total = len(documents) if isinstance(documents, Sized) else 0
     with store.writing():
-        deleted = store.deleted
-        known = {document_of(store, i) for i in range(len(store)) if not deleted[i]}
-        pairs = iter(documents.items() if isinstance(documents, Mapping) else documents)
-        done = 0
-        total = len(documents) if isinstance(documents, Sized) else 0
-        measured = False
-        while batch := list(itertools.islice(pairs, BATCH)):
-            missing = [(name, text) for name, text in batch if name not in known]
-            ids, texts = [], []
-            for name, text in missing:
+        fields = Fields(out)
+        known = pieces_of(store)
+        seen: set[str] = set()
+        done, measured = 0, False
+        for batch in _batches(documents):
+            if twice := seen & batch.keys():
+                raise InputError(f"documents: id '{min(twice)}' is repeated")
+            seen |= batch.keys()
+            fields.write((name, said) for name, (_, said) in batch.items())
+            new = {}
+            for name, (text, _) in batch.items():
                 pieces = [text] if window is None else encoder.windows(text, window, overlap)
-                texts += pieces
-                ids += [name] if window is None else [f"{name}#{i}" for i in range(len(pieces))]
+                if [store.contents[i] for i in known.get(name, ())] != pieces:
+                    new[name] = pieces
+            texts = [piece for pieces in new.values() for piece in pieces]
             if texts and not measured:
                 _warn_of_cost(encoder, texts[:: -(-len(texts) // _SAMPLE)])
                 measured = True
-            if ids:
-                store.append(encoder.encode_document(texts), ids, texts)
+            if texts:
+                tokens = encoder.encode_document(texts)
+                store.delete([store.ids[i] for name in new for i in known.get(name, ())])
+                ids = [
+                    name if window is None else f"{name}#{i}" for name in new for i in range(len(new[name]))
+                ]
+                store.append(tokens, ids, texts)
             done += len(batch)
             if progress:
                 progress(done, total)
     return store
+
+
+def _batches(documents: Any) -> Iterator[dict[str, tuple[str, Mapping[str, Any]]]]:
+    """Some documents at a time, with their fields."""
+    if isinstance(documents, Mapping):
+        rows: Any = documents.items()
+    else:
+        rows = documents.with_fields() if isinstance(documents, Texts) else documents
+    rows = iter(rows)
+    while part := list(itertools.islice(rows, BATCH)):
+        batch = {name: (text, fields[0] if fields else {}) for name, text, *fields in part}
+        if len(batch) < len(part):
+            names = [row[0] for row in part]
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise InputError(f"documents: id '{twice}' is repeated")
+        yield batch
+
+
+def pieces_of(store: TokenStore) -> dict[str, list[int]]:
+    """The numbers of each document's texts, but for deleted ones."""
+    found: dict[str, list[int]] = {}
+    for i in np.flatnonzero(~store.deleted).tolist():
+        found.setdefault(document_of(store, i), []).append(i)
+    return found
 
 
 def _expect_same(store: TokenStore, made_with: dict[str, object], model: str) -> None:
@@ -121,45 +164,13 @@ def _warn_of_cost(encoder: Encoder, texts: Sequence[str]) -> None:
 
 
 def coarse_of(path: str | Path) -> Path:
-    """Where the coarse store of an index is, if it has one."""
+    """Where the first stage of an index is, if it has one."""
     path = Path(path)
     return path.with_name(path.name + ".coarse")
 
 
-def make_coarse(
-    store: TokenStore, factor: int, progress: Callable[[int, int], None] | None = None
-) -> TokenStore:
-    """Make the coarse store of an index, in place of the one that it has.
-
-    Parameters
-    ----------
-    store : TokenStore
-    factor, progress
-        As for :func:`~optical_rs.similarity.pool`.
-
-    Raises
-    ------
-    InputError
-        If there is anything else in the coarse store's place, or in it.
-    """
-    path = coarse_of(store.path)
-    new = path.with_name(path.name + ".new")
-    for place in (path, new):
-        expect_coarse(place)
-    try:
-        if columns.holds_store(new):  # of a run that was interrupted
-            columns.remove(new)
-        pool(store, new, factor, progress=progress)
-        if columns.holds_store(path):
-            columns.remove(path)
-        new.rename(path)
-    except OSError as error:
-        raise InputError(f"pool: {path} cannot be replaced ({error.strerror or error})") from None
-    return TokenStore(path)
-
-
-def expect_coarse(path: Path) -> int | None:
-    """The factor of a coarse store, if there is one; nothing else may be there.
+def expect_coarse(path: Path) -> TokenStore | None:
+    """The first stage of an index, if there is one; nothing else may be there.
 
     Raises
     ------
@@ -168,10 +179,55 @@ def expect_coarse(path: Path) -> int | None:
     if not os.path.lexists(path):
         return None
     foreign = path.is_symlink() or not path.is_dir() or set(path.iterdir()) - set(columns.own(path))
-    factor = None if foreign else TokenStore(path).metadata.get("pool")
-    if type(factor) is not int:
-        raise InputError(f"pool: {path} is no coarse store, and is left alone; move it away")
-    return factor
+    found = None if foreign else TokenStore(path)
+    if found is None or not {"coarse", "pool"} & found.metadata.keys():
+        raise InputError(f"first_stage: {path} is no coarse store, and is left alone; move it away")
+    return found
+
+
+def update_first_stage(
+    store: TokenStore, method: Method | None, progress: Callable[[int, int], None] | None = None
+) -> TokenStore:
+    """Bring the first stage of an index up to date: made anew if it was made in another way or of other texts.
+
+    Parameters
+    ----------
+    store : TokenStore
+    method : Pooling or Muvera
+        By default the one that the first stage was made by.
+    progress
+        As for :func:`~optical_rs.similarity.make_coarse`.
+
+    Raises
+    ------
+    InputError
+        If there is anything else in the first stage's place, or in it.
+    """
+    path = coarse_of(store.path)
+    new = path.with_name(path.name + ".new")
+    old, _ = expect_coarse(path), expect_coarse(new)
+    made_by = method_of(old) if old and "coarse" in old.metadata else None
+    method = method or made_by
+    if method is None:
+        raise InputError(f"first_stage: {path} is of an older version; name a method to make it again")
+    if old and made_by == method and follows(old, store):
+        return make_coarse(store, path, method, dtype=old.dtype, progress=progress)
+    try:
+        if columns.holds_store(new):  # of a run that was interrupted
+            columns.remove(new)
+        make_coarse(store, new, method, progress=progress)
+        remove_first_stage(store)
+        new.rename(path)
+    except OSError as error:
+        raise InputError(f"first_stage: {path} cannot be replaced ({error.strerror or error})") from None
+    return TokenStore(path)
+
+
+def remove_first_stage(store: TokenStore) -> None:
+    """Remove the first stage of an index, if it has one."""
+    path = coarse_of(store.path)
+    if expect_coarse(path):
+        columns.remove(path)
 
 
 def document_of(store: TokenStore, number: int) -> str:

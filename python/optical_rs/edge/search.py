@@ -1,18 +1,28 @@
-"""``search_texts``: a store of tokens, searched by text."""
+"""``Index``: what ``optical-rs index`` wrote, searched by text."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..baselines import BM25
+from ..display import table
 from ..errors import InputError
 from ..fingerprint import expect_related
-from ..similarity import TokenStore, maxsim, search
-from ..similarity.maxsim import FirstStage
-from ..transport import solve_batch
+from ..ranking import fuse
+from ..similarity import TokenStore, search
 from .encoder import Encoder
-from .index import document_of
+from .explanation import Explanation, explained, snippet
+from .fields import Fields, select
+from .index import coarse_of, document_of, pieces_of
+
+#: Documents of each ranking that are fused, at least.
+_DEPTH = 100
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,101 +34,369 @@ class Hit:
     document : str
         Its id.
     score : float
-        Its MaxSim, or that of its best piece.
+        What it is ranked by: its MaxSim, or that of its best piece; with words its reciprocal rank fusion.
     text : str
         What it, or its best piece, says.
     number : int
-        The text in the store.
+        The text in the index.
+    fields : dict
+        Such as its language or year, as they were indexed.
+    similarity : float
+        MaxSim.
+    words : float or None
+        BM25, if words count; 0 without a word in common.
+    snippet : str or None
+        The part of the text that answers most to the query, if it was asked for.
+    explanation : Explanation or None
+        Which tokens match, if it was asked for.
     """
 
     document: str
     score: float
     text: str
     number: int
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    similarity: float = 0.0
+    words: float | None = None
+    snippet: str | None = None
+    explanation: Explanation | None = dataclasses.field(default=None, repr=False)
 
 
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """How a query and a document were brought together.
+class Index:
+    """One index, or several as one, searched by text: by meaning, by words, by fields.
 
-    Attributes
-    ----------
-    query, document : list of str
-        Their tokens.
-    similarity : (query tokens, document tokens) float32 array
-        Cosines.
-    matches : (query tokens) int array
-        The document token that each query token counts in MaxSim; empty for a document without tokens.
-    plan : (query tokens, document tokens) float32 array
-        The transport plan between both, with cost 1 − similarity and uniform masses.
-    query_words, document_words : (list of str, (tokens,) int array)
-        Their words, and the word of each token, or −1 for tokens of a prompt and special ones.
-    """
-
-    query: list[str]
-    document: list[str]
-    similarity: np.ndarray
-    matches: np.ndarray
-    plan: np.ndarray
-    query_words: tuple[list[str], np.ndarray]
-    document_words: tuple[list[str], np.ndarray]
-
-    def lines(self) -> list[str]:
-        """A line for each query token: its match, their similarity, and the share that is transported."""
-        width = max(map(len, self.query), default=0)
-        share = self.plan / np.maximum(self.plan.sum(axis=1, keepdims=True), 1e-30)
-        return [
-            f"{token:>{width}}  {self.similarity[i, j]:5.2f}  {share[i, j]:4.0%}  {self.document[j]}"
-            for i, (token, j) in enumerate(zip(self.query, self.matches, strict=False))
-        ]
-
-
-def search_texts(
-    encoder: Encoder,
-    store: TokenStore,
-    queries: Sequence[str],
-    k: int = 10,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    coarse: TokenStore | FirstStage | None = None,
-) -> list[list[Hit]]:
-    """The ``k`` best documents of each query.
+    It is what was committed when it was opened; documents that are added later are seen by a new one.
 
     Parameters
     ----------
-    encoder : Encoder
-        Of the queries' side.
-    store : TokenStore
-        As :func:`~optical_rs.edge.index.index` makes it.
-    queries : sequence of str
-    k : int
-    progress : callable, optional
-        As for :func:`~optical_rs.similarity.search`.
-    coarse : TokenStore or callable, optional
-        As for :func:`~optical_rs.similarity.search`.
+    path : path or sequence of paths
+        What ``optical-rs index`` or :func:`~optical_rs.edge.index.index` wrote; several are shards, whose hits are those
+        of one index of all their documents. Of documents with the same id the best counts.
+    model : path or Encoder, optional
+        The exported model that encodes queries, such as a student. By default the one that encoded the documents, if it
+        lies where it lay.
+    teacher : path or Encoder, optional
+        The exported model that encoded the documents, by which explanations cut them; by default ``model``.
+    precision, threads
+        As for :class:`~optical_rs.edge.Encoder`.
 
-    Returns
-    -------
-    list of list of Hit
-        For each query its documents, best first. A text without tokens is found by none that has some.
+    Attributes
+    ----------
+    encoder : Encoder
+        Of queries.
+    shards : list of TokenStore
 
     Raises
     ------
     InputError
-        A query that is empty, or a store of a model that has another teacher.
+        No index, a shard that is given twice or is of another model than the first, or a model that has another teacher
+        than the index.
+
+    Examples
+    --------
+    >>> from optical_rs import Index
+    >>> index = Index("passages", model="student")  # doctest: +SKIP
+    >>> index.search("moto uli kuti?", k=3, filters={"year": {"gte": 1990}}, lexical=True)  # doctest: +SKIP
+    [Hit(document='d0', score=0.03, …), …]
     """
-    for i, query in enumerate(queries):
-        if not query.strip():
-            raise InputError(f"queries: expected text, got nothing at {i}")
-    expect_fitting(encoder, store)
-    if k < 1:
-        raise InputError(f"k: expected at least 1, got {k}")
-    if not len(store) or not queries:
-        return [[] for _ in queries]
-    # Of k documents, all pieces may come before the best piece of the next.
-    pieces = min(k * _most_pieces(store), len(store))
-    found = search(encoder.encode_query(queries), store, pieces, coarse=coarse, progress=progress)
-    return [_documents(store, hits, k) for hits in found]
+
+    def __init__(
+        self,
+        path: Paths,
+        model: str | os.PathLike[str] | Encoder | None = None,
+        *,
+        teacher: str | os.PathLike[str] | Encoder | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+    ):
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        if not paths:
+            raise InputError("path: expected at least one index")
+        self.shards = [TokenStore(each).snapshot() for each in paths]
+        _expect_shards(self.shards)
+        first = self.shards[0]
+        if model is None:
+            model = first.path.parent / str(first.metadata.get("model_path", ""))
+            if not (model / "edge.json").is_file():
+                raise InputError(
+                    f"model: expected the exported model that encodes queries; that of {first.path} "
+                    f"({first.metadata.get('model')}) is not at {model}"
+                )
+        self.encoder = (
+            model if isinstance(model, Encoder) else Encoder(model, precision=precision, threads=threads)
+        )
+        for shard in self.shards:
+            expect_fitting(self.encoder, shard)
+        self.teacher: Encoder | None = None
+        if teacher is not None:
+            self.teacher = teacher if isinstance(teacher, Encoder) else Encoder(teacher, threads=threads)
+            expect_related(self.teacher.identity, first.metadata, f"teacher: {self.teacher.path}")
+        coarse = [coarse_of(shard.path) for shard in self.shards]
+        self._coarse = [TokenStore(each) if each.exists() else None for each in coarse]
+        #: The number of each shard's first text, and of all texts.
+        self._starts = np.cumsum([0, *map(len, self.shards)]).tolist()
+        self._fields: list[dict[str, dict[str, Any]]] | None = None
+        self._words: tuple[np.ndarray, BM25] | None = None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __repr__(self) -> str:
+        paths = [str(shard.path) for shard in self.shards]
+        shown = repr(paths[0] if len(paths) == 1 else paths)
+        return f"Index({shown}, texts={len(self)}, model={self.encoder.name!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [[shard.path, len(shard), shard.dtype, shard.dim] for shard in self.shards]
+        return table(["index", "texts", "tokens as", "dim"], rows, f"model: {self.encoder.name}")
+
+    def locate(self, number: int) -> tuple[TokenStore, int]:
+        """The shard that has a text, and its number there."""
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self.shards[shard], number - self._starts[shard]
+
+    def text(self, number: int) -> str:
+        """What a text says."""
+        shard, own = self.locate(number)
+        return shard.contents[own]
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        lexical: bool = False,
+        exact: bool = False,
+        candidates: int | None = None,
+        snippets: bool = False,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """The ``k`` best documents of a query.
+
+        Parameters
+        ----------
+        query : str
+        k : int
+        filters : dict, optional
+            Only documents whose fields have these values: ``{"language": "en"}``, one of several
+            (``{"source": ["news", "health"]}``) or a range (``{"year": {"gte": 1990, "lt": 2000}}``; ``gt``, ``gte``,
+            ``lt``, ``lte``). Documents without the field are left out.
+        lexical : bool
+            Rank by words, too: the ranking by MaxSim and that by BM25 are fused by reciprocal ranks.
+        exact : bool
+            Score every document, also where the index has a first stage.
+        candidates : int, optional
+            Of the first stage; by default the larger of 20 k and 200.
+        snippets, explain : bool
+            Whether hits carry a snippet, or how their tokens match.
+
+        Returns
+        -------
+        list of Hit
+            Best first; ties go to the higher id in byte order. A text without tokens is found by none that has some.
+
+        Raises
+        ------
+        InputError
+            A query without text, a ``k`` below 1, or filters by fields that no document has or of another kind.
+        """
+        return self.search_batch(
+            [query],
+            k,
+            filters=filters,
+            lexical=lexical,
+            exact=exact,
+            candidates=candidates,
+            snippets=snippets,
+            explain=explain,
+        )[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        lexical: bool = False,
+        exact: bool = False,
+        candidates: int | None = None,
+        snippets: bool = False,
+        explain: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Hit]]:
+        """As :meth:`search`, for several queries, which are encoded and searched together."""
+        for i, query in enumerate(queries):
+            if not query.strip():
+                raise InputError(f"queries: expected text, got nothing at {i}")
+        if k < 1:
+            raise InputError(f"k: expected at least 1, got {k}")
+        allowed = None if filters is None else self._allowed(filters)
+        if not len(self) or not queries:
+            return [[] for _ in queries]
+        tokens = self.encoder.encode_query(queries)
+        depth = max(k, _DEPTH) if lexical else k
+        found = self._by_meaning(tokens, depth, allowed, exact, candidates, progress)
+        if lexical:
+            found = [
+                self._fused(hits, self._by_words(query, depth, allowed), x, k)
+                for query, hits, x in zip(queries, found, tokens, strict=True)
+            ]
+        return [
+            [self._shown(hit, query, x, snippets, explain) for hit in hits]
+            for query, hits, x in zip(queries, found, tokens, strict=True)
+        ]
+
+    def _by_meaning(
+        self,
+        tokens: list[np.ndarray],
+        k: int,
+        allowed: np.ndarray | None,
+        exact: bool,
+        candidates: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[list[Hit]]:
+        """The documents of each query by MaxSim."""
+        found: list[list[Hit]] = [[] for _ in tokens]
+        for shard, coarse, start in zip(self.shards, self._coarse, self._starts, strict=False):
+            if not len(shard):
+                continue
+            mask = None if allowed is None else allowed[start : start + len(shard)]
+            # Of k documents, all pieces may come before the best piece of the next.
+            pieces = min(k * _most_pieces(shard), len(shard))
+            wanted = max(candidates or max(20 * k, 200), pieces)
+            few = mask is not None and np.count_nonzero(mask) <= wanted
+            first = None if exact or few or coarse is None else coarse
+            parts = search(
+                tokens,
+                shard,
+                pieces,
+                allow=mask,
+                coarse=first,
+                candidates=wanted if first else None,
+                progress=progress,
+            )
+            for hits, part in zip(found, parts, strict=True):
+                # Texts without tokens come last, and are left out.
+                for name, score in part:
+                    if score > -np.inf:
+                        number = shard.index(name)
+                        hits.append(self._hit(start + number, score))
+        return [_best(hits, k) for hits in found]
+
+    def _by_words(self, query: str, k: int, allowed: np.ndarray | None) -> list[Hit]:
+        """The documents with words in common by BM25, over the words of all shards."""
+        numbers, words = self._worded()
+        scores = words.scores(query)
+        chosen = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed[numbers])
+        pieces = k * max(map(_most_pieces, self.shards))
+        if len(chosen) > pieces:  # with all that are as good as the last, among which ids decide
+            least = np.partition(scores[chosen], len(chosen) - pieces)[len(chosen) - pieces]
+            chosen = chosen[scores[chosen] >= least]
+        return _best([self._hit(int(numbers[i]), float(scores[i])) for i in chosen], k)
+
+    def _fused(self, meaning: list[Hit], words: list[Hit], tokens: np.ndarray, k: int) -> list[Hit]:
+        runs = [{"q": [(hit.document, hit.score) for hit in hits]} for hits in (meaning, words)]
+        similar, worded = ({hit.document: hit for hit in hits} for hits in (meaning, words))
+        found = []
+        for document, score in list(fuse(runs)["q"].items())[:k]:
+            hit = similar.get(document) or worded[document]
+            found.append(
+                dataclasses.replace(
+                    hit,
+                    score=score,
+                    similarity=hit.score if document in similar else self._similarity(tokens, hit.number),
+                    words=worded[document].score if document in worded else 0.0,
+                )
+            )
+        return found
+
+    def _similarity(self, tokens: np.ndarray, number: int) -> float:
+        shard, own = self.locate(number)
+        return search([tokens], shard, 1, allow=[shard.ids[own]])[0][0][1]
+
+    def _hit(self, number: int, score: float) -> Hit:
+        shard, own = self.locate(number)
+        return Hit(document_of(shard, own), score, "", number)
+
+    def _shown(self, hit: Hit, query: str, tokens: np.ndarray, snippets: bool, explain: bool) -> Hit:
+        """With all that a caller sees."""
+        text = self.text(hit.number)
+        why = self._explained(query, tokens, hit.number) if snippets or explain else None
+        return dataclasses.replace(
+            hit,
+            text=text,
+            fields=self._fields_of(hit),
+            similarity=hit.score if hit.words is None else hit.similarity,
+            snippet=snippet(why, text) if why and snippets else None,
+            explanation=why if explain else None,
+        )
+
+    def explain(self, query: str, number: int) -> Explanation:
+        """How the tokens of a query and of a text, such as ``hit.number``, match."""
+        return self._explained(query, self.encoder.encode_query([query])[0], number)
+
+    def _explained(self, query: str, tokens: np.ndarray, number: int) -> Explanation:
+        shard, own = self.locate(number)
+        cutter = self.teacher or self.encoder
+        return explained(self.encoder, cutter, query, shard.contents[own], (tokens, shard[own]))
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that documents have, for filters."""
+        return sorted({name for shard in self._read_fields() for row in shard.values() for name in row})
+
+    def _read_fields(self) -> list[dict[str, dict[str, Any]]]:
+        if self._fields is None:
+            self._fields = [Fields(shard.path).read() for shard in self.shards]
+        return self._fields
+
+    def _fields_of(self, hit: Hit) -> Mapping[str, Any]:
+        shard = int(np.searchsorted(self._starts, hit.number, side="right")) - 1
+        return self._read_fields()[shard].get(hit.document, {})
+
+    def _allowed(self, filters: Mapping[str, Any]) -> np.ndarray:
+        """Which texts filters leave."""
+        rows: list[Mapping[str, Any]] = []
+        for shard, fields in zip(self.shards, self._read_fields(), strict=True):
+            rows += [fields.get(document_of(shard, i), {}) for i in range(len(shard))]
+        return select(filters, rows)
+
+    def _worded(self) -> tuple[np.ndarray, BM25]:
+        """The texts that are not deleted, and their words; indexed on first use."""
+        if self._words is None:
+            live = [
+                start + np.flatnonzero(~s.deleted)
+                for s, start in zip(self.shards, self._starts, strict=False)
+            ]
+            numbers = np.concatenate(live)
+            self._words = numbers, BM25([self.text(i) for i in numbers.tolist()])
+        return self._words
+
+
+def _best(hits: list[Hit], k: int) -> list[Hit]:
+    """The best text of each document, best first; of the same score and document the first in the index."""
+    best: dict[str, Hit] = {}
+    for hit in sorted(hits, key=lambda hit: (hit.score, hit.document.encode(), -hit.number), reverse=True):
+        best.setdefault(hit.document, hit)
+    return list(best.values())[:k]
+
+
+def _expect_shards(shards: Sequence[TokenStore]) -> None:
+    """Refuse shards that are given twice, or whose tokens mean something else than the first's."""
+    known: dict[str, Path] = {}
+    for shard in shards:
+        place = os.path.realpath(shard.path)
+        if place in known:
+            raise InputError(f"path: {shard.path} is given twice")
+        known[place] = shard.path
+        first = shards[0]
+        same = ("encoder", "fingerprint") if "fingerprint" in first.metadata else ()
+        if shard.dim != first.dim or any(shard.metadata.get(key) != first.metadata.get(key) for key in same):
+            raise InputError(
+                f"path: {shard.path} was made with another model ({shard.metadata.get('model')}) than {first.path} "
+                f"({first.metadata.get('model')})"
+            )
 
 
 def expect_fitting(encoder: Encoder, store: TokenStore) -> None:
@@ -135,116 +413,7 @@ def expect_fitting(encoder: Encoder, store: TokenStore) -> None:
     expect_related(encoder.identity, store.metadata, f"store: {store.path}")
 
 
-def rerank(
-    encoder: Encoder, store: TokenStore, queries: Mapping[str, str], run: Mapping[str, Any], depth: int = 1000
-) -> dict[str, list[tuple[str, float]]]:
-    """The documents of a run, such as that of BM25, in the order of their MaxSim.
-
-    Parameters
-    ----------
-    encoder, store
-        As for :func:`search_texts`.
-    queries : dict of str to str
-        Id → text.
-    run : dict
-        ``{query: {document: score}}`` or ``{query: [(document, score)]}``.
-    depth : int
-        Documents of each query that are scored, the best of the run.
-
-    Returns
-    -------
-    dict of str to list of (id, score)
-        For the queries of the run, best first; ties go to the higher id in byte order.
-
-    Raises
-    ------
-    InputError
-        A query without text, or a document that the store does not have.
-    """
-    expect_fitting(encoder, store)
-    pieces: dict[str, list[int]] = {}
-    for i in np.flatnonzero(~store.deleted).tolist():
-        pieces.setdefault(document_of(store, i), []).append(i)
-    missing = [query for query in run if not queries.get(query, "").strip()]
-    if missing:
-        raise InputError(f"queries: no text for '{missing[0]}'")
-    names = list(run)
-    found = {}
-    for query, tokens in zip(names, encoder.encode_query([queries[n] for n in names]), strict=True):
-        hits = run[query]
-        pairs = list(hits.items() if isinstance(hits, Mapping) else hits)
-        best = sorted(pairs, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:depth]
-        scores = []
-        for document, _ in best:
-            if document not in pieces:
-                raise InputError(f"run: document '{document}' of query '{query}' is not in the store")
-            scores.append([store[i] for i in pieces[document]])
-        flat = [text for texts in scores for text in texts]
-        values = iter(maxsim([tokens], flat)[0].tolist() if flat else [])
-        rows = [
-            (name, max(next(values) for _ in texts)) for (name, _), texts in zip(best, scores, strict=True)
-        ]
-        found[query] = sorted(rows, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
-    return found
-
-
 def _most_pieces(store: TokenStore) -> int:
     if store.metadata.get("window") is None:
         return 1
-    counts: dict[str, int] = {}
-    for i in range(len(store)):
-        name = document_of(store, i)
-        counts[name] = counts.get(name, 0) + 1
-    return max(counts.values(), default=1)
-
-
-def _documents(store: TokenStore, hits: Sequence[tuple[str, float]], k: int) -> list[Hit]:
-    """The best piece of each document, best first."""
-    found: dict[str, Hit] = {}
-    for name, score in hits:
-        if score == -np.inf:  # texts without tokens come last
-            break
-        number = store.index(name)
-        document = document_of(store, number)
-        if document not in found:
-            found[document] = Hit(document, score, store.contents[number], number)
-            if len(found) == k:
-                break
-    return list(found.values())
-
-
-def explain(
-    encoder: Encoder,
-    store: TokenStore,
-    query: str,
-    hit: Hit,
-    *,
-    document_encoder: Encoder | None = None,
-    reg: float = 0.05,
-) -> Explanation:
-    """Which tokens of a document answer to which of a query.
-
-    Parameters
-    ----------
-    encoder, store, query, hit
-        As given to and returned by :func:`search_texts`.
-    document_encoder : Encoder, optional
-        The model that made the store, whose tokenizer cuts the document; the queries' by default. If its
-        tokens do not fit those in the store, they are numbered instead.
-    reg : float
-        Of the transport problem.
-    """
-    x, y = encoder.encode_query([query])[0], store[hit.number]
-    shown = document_encoder or encoder
-    tokens, words = shown.tokens(hit.text, "document"), shown.words(hit.text, "document")
-    if len(tokens) != len(y):
-        tokens = [str(i) for i in range(len(y))]
-        words = tokens, np.arange(len(y))
-    both = encoder.words(query, "query"), words
-    similarity = x @ y.T
-    if not similarity.size:  # a text without tokens: there is nothing to match or to transport
-        matches = np.zeros(0 if not len(y) else len(x), dtype=int)
-        return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, similarity, *both)
-    plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
-    matches = similarity.argmax(axis=1)
-    return Explanation(encoder.tokens(query, "query"), tokens, similarity, matches, plan, *both)
+    return max(map(len, pieces_of(store).values()), default=1)

@@ -1,7 +1,9 @@
-"""``application``: a search page for one index, on this machine."""
+"""``application``: a search page for an index, on this machine."""
 
 import contextlib
 import ipaddress
+import json
+import math
 import socket
 import threading
 from collections.abc import Sequence
@@ -9,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, require
-from ..similarity import TokenStore
-from .encoder import Encoder
-from .search import Hit, explain, search_texts
+from .search import Index
 
 #: Characters of a query, documents of a result page and characters of each, at most.
 LONGEST_QUERY = 2000
@@ -38,25 +38,20 @@ _HEADERS = {
 }
 
 
-def application(
-    encoder: Encoder,
-    store: TokenStore,
-    document_encoder: Encoder | None = None,
-    coarse: TokenStore | None = None,
-    *,
-    hosts: Sequence[str] = (),
-) -> Any:
+def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
     """The page and its three calls, as an ASGI application.
 
-    ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}`` with the first 2,000
-    characters of each text; ``/explain?q=…&number=…`` gives the tokens and words of both sides, their similarities, the
-    matches of MaxSim and the transport plan; ``/about`` names the index and the model, and gives an example of a query. A wrong request is answered with status 400 and ``{"error": …}``. Two
+    ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number", "fields", "similarity", "words",
+    "snippet"}]}`` with the first 2,000 characters of each text; ``&lexical=true`` ranks by words, too, and
+    ``&filters={"year": {"gte": 1990}}`` has the filters of :meth:`Index.search` as JSON.
+    ``/explain?q=…&number=…`` gives the tokens and words of both sides, their similarities, the
+    matches of MaxSim and the transport plan; ``/about`` names the index, its fields and the model, and gives an example
+    of a query. A wrong request is answered with status 400 and ``{"error": …}``. Two
     of them are computed at a time, so that memory does not grow with their number.
 
     Parameters
     ----------
-    encoder, store, document_encoder, coarse
-        As for :func:`~optical_rs.edge.search.search_texts` and :func:`~optical_rs.edge.search.explain`.
+    index : Index
     hosts : sequence of str, optional
         Names under which the page may be asked for, besides IP addresses and ``localhost``. Any other is refused: a
         page of another site could else have its own name lead here, and read what is answered.
@@ -88,11 +83,25 @@ def application(
 
     computing = threading.BoundedSemaphore(AT_ONCE)
 
+    def filters_of(request: Request) -> Any:
+        given = request.query_params.get("filters", "")
+        try:
+            return json.loads(given) if given else None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"filters: expected JSON ({error})") from None
+
+    def flag_of(request: Request, name: str) -> bool:
+        given = request.query_params.get(name, "false")
+        if given not in ("true", "false"):
+            raise InputError(f"{name}: expected true or false, got {given[:20]!r}")
+        return given == "true"
+
     # Functions without `async` run in threads: a search does not hold up the page.
     def search(request: Request) -> Response:
         k = number_of(request, "k", "10", 1, MOST_HITS)
+        query, filters, lexical = text_of(request), filters_of(request), flag_of(request, "lexical")
         with computing:
-            hits = search_texts(encoder, store, [text_of(request)], k, coarse=coarse)[0]
+            hits = index.search(query, k, filters=filters, lexical=lexical, snippets=True)
         rows = [
             {
                 "rank": rank,
@@ -100,6 +109,10 @@ def application(
                 "score": h.score,
                 "text": h.text if len(h.text) <= LONGEST_TEXT else f"{h.text[:LONGEST_TEXT]}…",
                 "number": h.number,
+                "fields": h.fields,
+                "similarity": h.similarity if math.isfinite(h.similarity) else None,
+                "words": h.words,
+                "snippet": h.snippet,
             }
             for rank, h in enumerate(hits, 1)
         ]
@@ -107,13 +120,13 @@ def application(
 
     def why(request: Request) -> Response:
         query = text_of(request)
-        number = number_of(request, "number", "", 0, len(store) - 1)
-        pairs = len(encoder.tokens(query, "query")) * len(store[number])
+        number = number_of(request, "number", "", 0, len(index) - 1)
+        shard, own = index.locate(number)
+        pairs = len(index.encoder.tokens(query, "query")) * len(shard[own])
         if pairs > MOST_PAIRS:
             raise InputError(f"q: expected at most {MOST_PAIRS} pairs of tokens to explain, got {pairs}")
         with computing:
-            hit = Hit(store.ids[number], 0.0, store.contents[number], number)
-            found = explain(encoder, store, query, hit, document_encoder=document_encoder)
+            found = index.explain(query, number)
             return JSONResponse(
                 {
                     "query": found.query,
@@ -130,10 +143,13 @@ def application(
             )
 
     # A text that is there is a query that finds something.
-    example = next((text for text in list(store.contents[:20]) if text.strip()), "")
+    firsts = (shard.contents[i] for shard in index.shards for i in range(min(len(shard), 20)))
+    example = next((text for text in firsts if text.strip()), "")
 
     def about(_: Request) -> Response:
-        known = {"collection": store.path.name, "texts": len(store), "model": encoder.path.name}
+        names = " + ".join(shard.path.name for shard in index.shards)
+        known = {"collection": names, "texts": len(index), "model": index.encoder.path.name}
+        known["fields"] = index.fields
         return JSONResponse({**known, "example": " ".join(example.split()[:8])[:EXAMPLE]}, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:

@@ -1,15 +1,14 @@
 """A retriever of LangChain (extra ``langchain``)."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import PrivateAttr
 
-from ..edge import Encoder
-from ..edge.search import search_texts
-from ..similarity import TokenStore
+from ..edge.search import Index
 
 
 class OpticalRetriever(BaseRetriever):
@@ -17,12 +16,14 @@ class OpticalRetriever(BaseRetriever):
 
     Parameters
     ----------
-    index : path
-        What ``optical-rs index`` wrote with the teacher.
-    model : path
-        The exported student, which encodes the queries.
+    index : path or sequence of paths
+        What ``optical-rs index`` wrote with the teacher; several are searched as one.
+    model : path, optional
+        The exported student, which encodes the queries; by default the model that encoded the documents.
     k : int
         Documents of a query.
+    filters, lexical
+        As for :meth:`~optical_rs.edge.search.Index.search`.
     **options
         Of LangChain's ``BaseRetriever``, such as ``tags``.
 
@@ -34,18 +35,27 @@ class OpticalRetriever(BaseRetriever):
     """
 
     k: int = 10
-    _encoder: Encoder = PrivateAttr()
-    _store: TokenStore = PrivateAttr()
+    filters: dict[str, Any] | None = None
+    lexical: bool = False
+    _index: Index = PrivateAttr()
 
-    def __init__(self, index: str | os.PathLike, model: str | os.PathLike, k: int = 10, **options: Any):
+    def __init__(
+        self,
+        index: str | os.PathLike | Sequence[str | os.PathLike],
+        model: str | os.PathLike | None = None,
+        k: int = 10,
+        **options: Any,
+    ):
         super().__init__(k=k, **options)  # type: ignore[call-arg]
-        self._encoder, self._store = Encoder(model), TokenStore(index)
+        self._index = Index(index, model)
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
-        hits = search_texts(self._encoder, self._store, [query], self.k)[0]
+        hits = self._index.search(query, self.k, filters=self.filters, lexical=self.lexical)
         return [
             Document(
-                page_content=hit.text, id=hit.document, metadata={"id": hit.document, "score": hit.score}
+                page_content=hit.text,
+                id=hit.document,
+                metadata={**hit.fields, "id": hit.document, "score": hit.score},
             )
             for hit in hits
         ]

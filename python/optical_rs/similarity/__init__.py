@@ -1,7 +1,8 @@
-"""Late-interaction similarity: MaxSim, exact search, and the container of token embeddings."""
+"""Late-interaction similarity: MaxSim, exact and two-stage search, and the container of token embeddings."""
 
+from .coarse import make_coarse, pool
 from .maxsim import Documents, maxsim, search
-from .pooling import pool
+from .pooling import Pooling
 from .store import TokenStore
 
-__all__ = ["Documents", "TokenStore", "maxsim", "pool", "search"]
+__all__ = ["Documents", "Pooling", "TokenStore", "make_coarse", "maxsim", "pool", "search"]

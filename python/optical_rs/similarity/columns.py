@@ -274,15 +274,23 @@ class Files:
     def verify(self, state: State) -> None:
         """Read all of the columns and compare checksums."""
         for name in COLUMNS:
-            column, checksum = self.map(state, name, "u1"), 0
-            for first in range(0, len(column), _PIECE):
-                checksum = zlib.crc32(column[first : first + _PIECE].data, checksum)
-            self._compare(state, name, checksum)
+            self._compare(state, name, _sum(self.map(state, name, "u1")))
+
+    def sum_of(self, state: State, name: str, end: int) -> int:
+        """The checksum of a column's first bytes; that of all of them is known."""
+        return state.sums[name] if end == state.sizes[name] else _sum(self.map(state, name, "u1")[:end])
 
     def _compare(self, state: State, name: str, checksum: int) -> None:
         if checksum != state.sums[name]:
             file = state.file(self.folder, name)
             raise InputError(f"path: {file} is damaged: its checksum does not match")
+
+
+def _sum(column: np.ndarray) -> int:
+    checksum = 0
+    for first in range(0, len(column), _PIECE):
+        checksum = zlib.crc32(column[first : first + _PIECE].data, checksum)
+    return checksum
 
 
 def encoded(arrays: list[np.ndarray], dim: int, dtype: str) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import InputError
+from .coarse import Stage
 from .store import TokenStore
 
 #: A first stage of search: queries and a number of candidates to each query's (id, score), best first.
@@ -211,7 +212,7 @@ def search(
     k: int,
     *,
     document_ids: Sequence[str] | None = None,
-    allow: Iterable[str] | None = None,
+    allow: Iterable[str] | np.ndarray | None = None,
     coarse: TokenStore | FirstStage | None = None,
     candidates: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -229,10 +230,11 @@ def search(
         Documents per query; all of them if there are fewer.
     document_ids : sequence of str, optional
         Names of the documents; those of the store, or their positions, by default.
-    allow : iterable of str, optional
-        Search only documents with these ids; the time is theirs, not that of all documents.
+    allow : iterable of str, or (documents) bool array, optional
+        Search only documents with these ids, or those where the array is true; the time is theirs, not that of all
+        documents.
     coarse : TokenStore or callable, optional
-        Of :func:`~optical_rs.similarity.pool`, made of ``documents``, a store; or any engine, such as
+        Of :func:`~optical_rs.similarity.make_coarse`, made of ``documents``, a store; or any engine, such as
         :func:`~optical_rs.engines.fast_plaid`: called with the queries and ``candidates``, it
         returns each query's (id, score). It is searched first, and only the best ``candidates`` are then
         scored exactly: faster, and documents that look worse in it than they are can be missed. See
@@ -251,7 +253,7 @@ def search(
     ------
     InputError
         Shapes or dimensions that do not fit, NaN or infinity, ``k`` below 1, another number of ids than of
-        documents, an allowed id that no document has, or a coarse store that lacks texts.
+        documents, an allowed id that no document has, or a coarse store that was made of other texts.
 
     Examples
     --------
@@ -289,12 +291,17 @@ def search(
     return [_merged(hits, k) for hits in zip(*found, strict=True)]
 
 
-def _allowed(parts: list[Documents], allow: Iterable[str] | None) -> list[list[int] | None]:
+def _allowed(parts: list[Documents], allow: Iterable[str] | np.ndarray | None) -> list[list[int] | None]:
     """The allowed documents of each part, ascending; None for all."""
     if allow is None:
         return [None] * len(parts)
     if isinstance(allow, str):
         raise InputError(f"allow: expected ids, got the string {allow!r}")
+    if isinstance(allow, np.ndarray) and allow.dtype == bool:
+        if len(parts) != 1 or allow.shape != (len(parts[0]),):
+            expected = f"shape ({len(parts[0])},)" if len(parts) == 1 else "ids with several stores"
+            raise InputError(f"allow: expected {expected}, got shape {allow.shape}")
+        return [np.flatnonzero(allow).tolist()]
     names = list(dict.fromkeys(allow))
     numbers = [part.numbers(names) for part in parts]
     if sum(map(len, numbers)) < len(names):
@@ -317,7 +324,7 @@ def _search_twice(
     k: int,
     coarse: TokenStore | FirstStage,
     candidates: int,
-    allow: Iterable[str] | None,
+    allow: Iterable[str] | np.ndarray | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[Hits]:
     if not isinstance(documents, TokenStore):
@@ -326,22 +333,22 @@ def _search_twice(
     if candidates < k:
         raise InputError(f"candidates: expected at least k = {k}, got {candidates}")
     given = [queries[i] for i in range(len(queries))] if isinstance(queries, TokenStore) else list(queries)
+    given = [_single(text) for text in given]
+    if not given:
+        raise InputError("queries: expected at least one text")
+    fine = _documents(documents)
     if isinstance(coarse, TokenStore):
-        if coarse.metadata.get("of", documents.fingerprint) != documents.fingerprint:
-            raise InputError("coarse: was made of other texts than documents has; pool them again")
-        live = len(documents) - int(documents.deleted.sum())
-        if live > len(coarse):
-            raise InputError(f"coarse: has {len(coarse)} texts, but documents {live}; pool them again")
-        first = search(given, coarse, candidates, allow=allow, progress=progress)
+        allowed = _allowed([fine], allow)[0]
+        numbers = None if allowed is None else np.array(allowed, dtype=np.int64)
+        chosen = Stage.of(coarse, documents).candidates(given, candidates, numbers, progress)
     else:
         if allow is not None:
             raise InputError("allow: expected None where an engine finds the candidates")
-        first = coarse([_single(text) for text in given], candidates)
+        first = coarse(given, candidates)
         if len(first) != len(given):
             raise InputError(f"coarse: expected hits for {len(given)} queries, got {len(first)}")
-    fine = _documents(documents)
-    found: list[Hits] = []
-    for query, hits in zip(given, first, strict=True):
-        numbers = fine.numbers(name for name, _ in hits)
-        found += fine.search(_queries([query]), k, numbers, None) if numbers else [[]]
-    return found
+        chosen = [fine.numbers(name for name, _ in hits) for hits in first]
+    return [
+        fine.search(_queries([query]), k, own, None)[0] if own else []
+        for query, own in zip(given, chosen, strict=True)
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..fingerprint import of_settings
 from .columns import DTYPES, Files, State, commit, committed, tidy, write_new
 
 #: Strings that are read together where all are asked for.
@@ -174,6 +175,23 @@ class View:
         """The number of a text that is not deleted."""
         number = self._ids.numbers.get(name)
         return None if number is None or number >= self.state.texts or number in self.removed else number
+
+    def mark(self, texts: int) -> str:
+        """A hash of the first texts: texts that are added later do not change it, compaction does.
+
+        Tokens that are bytes count by their scales, which are quickly read.
+        """
+        tokens = int(self.offsets[texts])
+        ends = {"lengths": 8 * texts}
+        for column in ("id", "content"):
+            kept = self.files.checked(self.state, f"{column}_ends", "<i8")
+            ends[f"{column}s"] = int(kept[texts - 1]) if texts else 0
+        if self.state.dtype == "int8":
+            ends["scales"] = 4 * tokens
+        else:
+            ends["values"] = tokens * self.state.dim * np.dtype(DTYPES[self.state.dtype]).itemsize
+        sums = {name: self.files.sum_of(self.state, name, end) for name, end in ends.items()}
+        return of_settings([self.state.generation, texts, sums])[:32]
 
     @functools.cached_property
     def places(self) -> np.ndarray:

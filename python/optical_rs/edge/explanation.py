@@ -1,0 +1,124 @@
+"""Why a document was found: which of its tokens answer to which of the query, and where in the text they are."""
+
+import dataclasses
+
+import numpy as np
+
+from ..transport import solve_batch
+from .encoder import Encoder
+
+#: Characters of a snippet.
+SNIPPET = 240
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """How a query and a document were brought together.
+
+    Attributes
+    ----------
+    query, document : list of str
+        Their tokens.
+    similarity : (query tokens, document tokens) float32 array
+        Cosines.
+    matches : (query tokens) int array
+        The document token that each query token counts in MaxSim; empty for a document without tokens.
+    plan : (query tokens, document tokens) float32 array
+        The transport plan between both, with cost 1 − similarity and uniform masses.
+    query_words, document_words : (list of str, (tokens,) int array)
+        Their words, and the word of each token, or −1 for tokens of a prompt and special ones.
+    """
+
+    query: list[str]
+    document: list[str]
+    similarity: np.ndarray
+    matches: np.ndarray
+    plan: np.ndarray
+    query_words: tuple[list[str], np.ndarray]
+    document_words: tuple[list[str], np.ndarray]
+
+    def lines(self) -> list[str]:
+        """A line for each query token: its match, their similarity, and the share that is transported."""
+        width = max(map(len, self.query), default=0)
+        share = self.plan / np.maximum(self.plan.sum(axis=1, keepdims=True), 1e-30)
+        return [
+            f"{token:>{width}}  {self.similarity[i, j]:5.2f}  {share[i, j]:4.0%}  {self.document[j]}"
+            for i, (token, j) in enumerate(zip(self.query, self.matches, strict=False))
+        ]
+
+
+def explained(
+    encoder: Encoder,
+    document_encoder: Encoder,
+    query: str,
+    text: str,
+    tokens: tuple[np.ndarray, np.ndarray],
+    reg: float = 0.05,
+) -> Explanation:
+    """Which tokens of a document answer to which of a query.
+
+    Parameters
+    ----------
+    encoder, document_encoder : Encoder
+        Of the query, and the one whose tokenizer cuts the document. If its tokens do not fit those in the store,
+        they are numbered instead.
+    query, text : str
+    tokens : two (tokens, dim) arrays
+        Of the query and of the document.
+    reg : float
+        Of the transport problem.
+    """
+    x, y = tokens
+    shown, words = document_encoder.tokens(text, "document"), document_encoder.words(text, "document")
+    if len(shown) != len(y):
+        shown = [str(i) for i in range(len(y))]
+        words = shown, np.arange(len(y))
+    both = encoder.words(query, "query"), words
+    similarity = x @ y.T
+    if not similarity.size:  # a text without tokens: there is nothing to match or to transport
+        matches = np.zeros(0 if not len(y) else len(x), dtype=int)
+        return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, similarity, *both)
+    plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
+    matches = similarity.argmax(axis=1)
+    return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, plan, *both)
+
+
+def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
+    """The part of a text whose words answer most to a query, of at most some characters and two ellipses.
+
+    Examples
+    --------
+    >>> words = ["zero", "one", "two", "three"]
+    >>> why = Explanation(["2"], words, np.eye(4)[[2]], np.array([2]), np.eye(4)[[2]],
+    ...     (["2"], np.array([0])), (words, np.arange(4)))
+    >>> snippet(why, "zero one two three", length=10)
+    '… two three'
+    """
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    words, word_of = why.document_words
+    weights = np.zeros(len(words) + 1)  # the last is that of no word
+    for i, j in enumerate(why.matches):
+        if why.query_words[1][i] >= 0:
+            weights[word_of[j]] += max(float(why.similarity[i, j]), 0.0)
+    starts, ends, at = [], [], 0
+    for word in words:
+        found = text.find(word, at)
+        at = found + len(word) if found >= 0 else at
+        starts.append(found if found >= 0 else at)
+        ends.append(at)
+    best, value, last = (0, length), -1.0, 0
+    for first, start in enumerate(starts):
+        while last < len(words) and ends[last] - start <= length:
+            last += 1
+        inside = float(weights[first:last].sum())
+        if inside > value:
+            best, value = (start, ends[last - 1] if last > first else start + length), inside
+    start, end = best
+    # What room is left shows what comes before.
+    room = max(length - (end - start), 0)
+    if room and start:
+        cut = text.find(" ", max(start - room - 1, 0), start)
+        start = 0 if start <= room else cut + 1 if cut >= 0 else start
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"

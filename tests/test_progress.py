@@ -12,8 +12,8 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
             report(done, 80)
         report(30, 0)
     assert capsys.readouterr().err.splitlines() == [
-        "encoding: 20 of 80 texts (25%), 31 s",
-        "encoding: 30 texts, 62 s",
+        "encoding: 20 of 80 texts (25%), 31 s, 0.645 texts/s, 93 s left",
+        "encoding: 30 texts, 62 s, 0.323 texts/s",
     ]
 
 

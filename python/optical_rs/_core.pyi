@@ -19,6 +19,8 @@ __all__ = [
     "maxsim_gradient",
     "maxsim_matches",
     "multiply_adds_per_second",
+    "muvera",
+    "muvera_dimension",
     "quantise",
     "read_qrels",
     "read_run",
@@ -156,6 +158,10 @@ def maxsim_gradient(
     weights: NDArray[np.float32],
     own: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def muvera_dimension(dim: int, k_sim: int, dim_proj: int, r_reps: int, seed: int) -> int: ...
+def muvera(
+    texts: Texts, query: bool, k_sim: int, dim_proj: int, r_reps: int, seed: int
+) -> NDArray[np.float32]: ...
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 
 @final

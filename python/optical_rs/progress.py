@@ -52,14 +52,18 @@ def _bar_class() -> Any:
 
 def _lines(what: str, unit: str) -> Callable[[int, int], None]:
     began = said = time.monotonic()
+    before = 0
 
     def report(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal said, before
         now = time.monotonic()
         if now - said >= EVERY:
-            said = now
+            # The pace since the last line: what an earlier run has done is passed over in no time.
+            pace = max(done - before, 0) / (now - said)
+            said, before = now, done
             of = f" of {total} {unit}s ({done / total:.0%})" if total else f" {unit}s"
-            say(f"{what}: {done}{of}, {now - began:.0f} s")
+            left = f", {(total - done) / pace:.0f} s left" if total and pace else ""
+            say(f"{what}: {done}{of}, {now - began:.0f} s, {pace:.3g} {unit}s/s{left}")
 
     return report
 

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from optical_rs import InputError
+from optical_rs import InputError, _core
 from optical_rs.similarity import TokenStore
 
 
@@ -284,3 +284,19 @@ def test_a_full_disk_loses_nothing(tmp_path, texts):
     assert again.ids == ["a"]
     store.append([np.ones((400, 5))], ["b"])
     assert TokenStore(tmp_path / "s").ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_texts_of_one_token_beside_one_of_none(tmp_path, dtype):
+    texts = list(np.random.default_rng(0).normal(size=(20, 1, 7)).astype(np.float32))
+    texts[3] = texts[3][:0]
+    store = TokenStore.create(tmp_path / "s", 7, dtype=dtype)
+    store.append(texts, [str(i) for i in range(20)])
+    for i, text in enumerate(texts):
+        np.testing.assert_allclose(store[i], text, atol=0.05)
+
+
+def test_bytes_are_made_of_rows_alone():
+    columns = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    with pytest.raises(InputError, match="expected a contiguous array"):
+        _core.quantise(columns)

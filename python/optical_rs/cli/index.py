@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(
         "--first_stage",
-        choices=("none", "pooling"),
+        choices=("none", "pooling", "muvera"),
         help="also make a first stage of search, STORE.coarse, for large collections, or remove it; "
         "an existing one is brought up to date in any case",
     )
@@ -87,10 +87,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def _method(options: argparse.Namespace) -> Any:
     """The first stage that options ask for, if they do."""
-    from ..similarity import Pooling
+    from ..similarity import Muvera, Pooling
 
     if options.pool is not None and options.first_stage not in (None, "pooling"):
         raise InputError(f"--pool: is of the first stage pooling, got {options.first_stage}")
     if options.pool is not None or options.first_stage == "pooling":
         return Pooling(4 if options.pool is None else options.pool)
-    return None
+    return Muvera() if options.first_stage == "muvera" else None

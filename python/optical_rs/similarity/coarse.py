@@ -17,6 +17,7 @@ import numpy as np
 from .. import _core
 from ..errors import InputError
 from . import columns
+from .muvera import Muvera
 from .pooling import Pooling
 from .store import TokenStore
 
@@ -37,7 +38,7 @@ class Method(Protocol):
         """What is compared with it by MaxSim, of each query."""
 
 
-METHODS: dict[str, Callable[..., Method]] = {"pooling": Pooling}
+METHODS: dict[str, Callable[..., Method]] = {"pooling": Pooling, "muvera": Muvera}
 
 
 def _settings(method: Method) -> dict[str, Any]:

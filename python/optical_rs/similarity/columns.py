@@ -295,7 +295,8 @@ def _sum(column: np.ndarray) -> int:
 
 def encoded(arrays: list[np.ndarray], dim: int, dtype: str) -> dict[str, bytes]:
     """What columns get for the tokens of texts."""
-    packed = np.concatenate(arrays) if arrays else np.zeros((0, dim), dtype=np.float32)
+    # Of texts of one token numpy may make columns.
+    packed = np.ascontiguousarray(np.concatenate(arrays)) if arrays else np.zeros((0, dim), np.float32)
     added = {"lengths": np.array([len(a) for a in arrays], dtype="<i8").tobytes()}
     if not np.isfinite(packed).all():
         bad = next(i for i, array in enumerate(arrays) if not np.isfinite(array).all())

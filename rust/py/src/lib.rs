@@ -58,7 +58,9 @@ mod _core {
     #[pymodule_export]
     use super::ranking::{Measured, evaluate, read_qrels, read_run, run_tag};
     #[pymodule_export]
-    use super::similarity::{Places, Texts, maxsim, maxsim_gradient, maxsim_matches, quantise, search};
+    use super::similarity::{
+        Places, Texts, maxsim, maxsim_gradient, maxsim_matches, muvera, muvera_dimension, quantise, search,
+    };
     #[pymodule_export]
     use super::transport::{Aligned, Reports, Solved, align_batch, implicit_gradient, solve_batch};
     #[pymodule_export]

@@ -30,6 +30,11 @@ fn contiguous(e: impl std::fmt::Display) -> PyErr {
     InputError::new_err(format!("tokens: expected a contiguous array ({e})"))
 }
 
+/// The numbers of an array, row after row. (`PyReadonlyArray::as_slice` takes column after column for it, too.)
+fn rows_of<'a, T: Element, D: ndarray::Dimension>(array: &'a Input<'_, T, D>) -> PyResult<&'a [T]> {
+    array.0.as_array().to_slice().ok_or_else(|| contiguous("its rows do not lie one after the other"))
+}
+
 /// Texts, checked and cut into tasks once for any number of calls. The arrays that they lie in are kept.
 #[pyclass(frozen, module = "optical_rs._core")]
 pub(crate) struct Texts {
@@ -55,7 +60,7 @@ fn keep<T: Element, D: ndarray::Dimension>(
     array: &Input<'_, T, D>,
     arrays: &mut Vec<Py<PyAny>>,
 ) -> PyResult<&'static [T]> {
-    let slice = array.0.as_slice().map_err(contiguous)?;
+    let slice = rows_of(array)?;
     arrays.push((*array.0).clone().into_any().unbind());
     // SAFETY: the array has just been kept.
     Ok(unsafe { kept(slice) })
@@ -154,7 +159,7 @@ pub(crate) struct Places(Vec<Option<u32>>);
 impl Places {
     #[new]
     fn new(places: Vector<'_, i64>) -> PyResult<Self> {
-        let places = places.0.as_slice().map_err(contiguous)?;
+        let places = rows_of(&places)?;
         Ok(Places(places.iter().map(|place| u32::try_from(*place).ok()).collect()))
     }
 
@@ -227,8 +232,8 @@ fn against(own: Option<usize>) -> Against {
 }
 
 fn packed<'a>(name: &str, values: &'a Matrix<'_, f32>, offsets: &'a Vector<'_, i64>) -> PyResult<Ragged<'a>> {
-    let numbers = values.0.as_slice().map_err(contiguous)?;
-    Ragged::new(Values::F32(numbers), offsets.0.as_slice().map_err(contiguous)?, values.0.as_array().ncols())
+    let numbers = rows_of(values)?;
+    Ragged::new(Values::F32(numbers), rows_of(offsets)?, values.0.as_array().ncols())
         .map_err(|e| InputError::new_err(format!("{name}: {e}")))
 }
 
@@ -279,8 +284,7 @@ pub(crate) fn maxsim_gradient<'py>(
     let mut of_documents = ndarray::Array2::zeros(documents.0.as_array().raw_dim());
     let queries = packed("queries", &queries, &query_offsets)?;
     let documents = packed("documents", &documents, &document_offsets)?;
-    let (matched, weights) =
-        (matched.0.as_slice().map_err(contiguous)?, weights.0.as_slice().map_err(contiguous)?);
+    let (matched, weights) = (rows_of(&matched)?, rows_of(&weights)?);
     let work = 2.0 * matched.len() as f64 * queries.dim() as f64;
     if let (Some(x), Some(y)) = (of_queries.as_slice_mut(), of_documents.as_slice_mut()) {
         enter(py, work, move |cancel| {
@@ -297,8 +301,47 @@ type Quantised<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);
 #[pyfunction]
 pub(crate) fn quantise<'py>(py: Python<'py>, values: Matrix<'py, f32>) -> PyResult<Quantised<'py>> {
     let shape = values.0.as_array().raw_dim();
-    let (codes, scales) = core::quantise(values.0.as_slice().map_err(contiguous)?, shape[1]);
+    let (codes, scales) = core::quantise(rows_of(&values)?, shape[1]);
     let codes = ndarray::Array2::from_shape_vec(shape, codes)
         .map_err(|e| raise(optical_core::Error::Argument(format!("values: {e}"))))?;
     Ok((codes.into_pyarray(py), scales.into_pyarray(py)))
+}
+
+fn method(k_sim: u32, dim_proj: usize, r_reps: usize, seed: u64) -> core::Muvera {
+    core::Muvera { k_sim, dim_proj, r_reps, seed }
+}
+
+/// Numbers of an encoding by [`muvera`] of texts of dimension `dim`.
+#[pyfunction]
+pub(crate) fn muvera_dimension(
+    dim: usize,
+    k_sim: u32,
+    dim_proj: usize,
+    r_reps: usize,
+    seed: u64,
+) -> PyResult<usize> {
+    method(k_sim, dim_proj, r_reps, seed).dimension(dim).map_err(raise)
+}
+
+/// Fixed-dimensional encodings (texts × numbers) of queries or of documents; see `optical_rs.similarity.Muvera`.
+#[pyfunction]
+pub(crate) fn muvera<'py>(
+    py: Python<'py>,
+    texts: &Texts,
+    query: bool,
+    k_sim: u32,
+    dim_proj: usize,
+    r_reps: usize,
+    seed: u64,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let (texts, method) = (&texts.texts, method(k_sim, dim_proj, r_reps, seed));
+    let side = if query { core::Side::Query } else { core::Side::Document };
+    let numbers = method.dimension(texts.dim().max(1)).map_err(raise)?;
+    // A token meets every projection, and every sketch.
+    let each = r_reps as f64 * (f64::from(k_sim) + 1.0) * texts.dim() as f64;
+    let work = texts.total_tokens() as f64 * each + (texts.len() * numbers) as f64;
+    let found = enter(py, work, |cancel| method.encode(texts, side, Some(cancel)))?;
+    let found = ndarray::Array2::from_shape_vec((texts.len(), numbers), found)
+        .map_err(|e| raise(optical_core::Error::Argument(format!("texts: {e}"))))?;
+    Ok(found.into_pyarray(py))
 }

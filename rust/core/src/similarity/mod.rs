@@ -8,7 +8,7 @@
 //! lie in memory, a block at a time that stays in the cache: a panel's running maxima stay in registers, and the
 //! similarity matrix is never stored. Documents may be held in single or half precision or as bytes with a scale
 //! per token (see [`Values`]), one after the other or each by itself (see [`Ragged`]). `form.rs` has the one loop
-//! and what a form has to bring for it, `forms.rs` says which form runs when.
+//! and what a form has to bring for it, `forms.rs` says which form runs when. `muvera.rs` makes one vector of a text.
 //!
 //! **Error bounds** are with [`Values`]; sums over a query's tokens are taken in double precision.
 //!
@@ -26,6 +26,7 @@
 mod form;
 mod forms;
 mod matches;
+mod muvera;
 mod scorer;
 mod search;
 #[cfg(feature = "store")]
@@ -40,6 +41,7 @@ use half::{bf16, f16};
 
 use crate::{Error, Result, error::ensure};
 pub use matches::{Against, maxsim_gradient, maxsim_matches};
+pub use muvera::{Muvera, Side};
 pub use scorer::maxsim;
 pub use search::{Hit, Selection, search};
 #[cfg(feature = "store")]

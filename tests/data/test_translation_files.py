@@ -65,6 +65,47 @@ def test_translation_files(tmp_path, name, text):
         load_bitext(str(tmp_path / name))
 
 
+XLIFF_2 = """<?xml version="1.0"?><xliff version="2.0" srcLang="en" trgLang="sw"
+xmlns="urn:oasis:names:tc:xliff:document:2.0"><file id="f"><unit id="1"><segment{}><source>Fire</source>
+<target>Moto</target></segment></unit></file></xliff>"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "counts"),
+    [
+        (("", ""), True),
+        ((' approved="no"', ""), False),
+        ((' approved="no"', ' state="final"'), False),
+        ((' approved="yes"', ' state="needs-translation"'), True),
+        *((("", f' state="{state}"'), True) for state in ("translated", "signed-off", "final", "x-own")),
+        *((("", f' state="{state}"'), False) for state in ("new", "needs-translation", "needs-review-l10n")),
+        *(((state,), True) for state in ("", ' state="translated"', ' state="reviewed"', ' state="final"')),
+        ((' state="initial"',), False),
+    ],
+)
+def test_states_of_xliff(tmp_path, attributes, counts):
+    pytest.importorskip("translate")
+    from optical_rs.data.formats import read_pairs
+
+    text = XLIFF_2
+    if len(attributes) == 2:
+        unit = '<trans-unit id="2"{}><source>Fire</source><target{}>Moto</target></trans-unit>'
+        text = XLIFF.replace('<trans-unit id="2"><source>Fire</source></trans-unit>', unit)
+    (tmp_path / "x.xlf").write_text(text.format(*attributes), encoding="utf-8")
+    found = [row[1:] for row in read_pairs(tmp_path / "x.xlf", ("foreign", "english"))]
+    assert (("Moto", "Fire") in found) == counts
+
+
+@pytest.mark.parametrize("text", [XLIFF, XLIFF_2.format("")])
+def test_xliff_from_another_language_is_refused(tmp_path, text):
+    pytest.importorskip("translate")
+    for name in ("source-language", "srcLang"):
+        text = text.replace(f'{name}="en"', f'{name}="fr"')
+    (tmp_path / "x.xlf").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="expected English as the source language, got 'fr'"):
+        load_bitext(str(tmp_path / "x.xlf"))
+
+
 def test_archives_of_opus(tmp_path):
     file = tmp_path / "sw-en.zip"
     with zipfile.ZipFile(file, "w") as archive:

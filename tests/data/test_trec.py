@@ -46,13 +46,41 @@ def test_bad_sgml(tmp_path):
     file = tmp_path / "x"
     for text, read, message in (
         ("<DOC><TEXT>a</TEXT></DOC>", lambda: list(read_sgml_documents(file)), "document 1 has no <DOCNO>"),
+        (
+            "<DOC><DOCNO>a</DOCNO>one <DOC><DOCNO>b</DOCNO>two</DOC>",
+            lambda: list(read_sgml_documents(file)),
+            "<DOC> 1 has no </DOC> before the next <DOC>",
+        ),
+        (
+            "<DOC><DOCNO>a</DOCNO>one</DOC><DOC><DOCNO>b</DOCNO>two",
+            lambda: list(read_sgml_documents(file)),
+            "<DOC> 2 has no </DOC> before the end of the file",
+        ),
+        (
+            "<DOC><DOCNO>a<TEXT>one</TEXT></DOC>",
+            lambda: list(read_sgml_documents(file)),
+            "document 1 has no </DOCNO>",
+        ),
         ("nothing", lambda: read_sgml_topics(file), "no <top>"),
+        (
+            "<top><num>1<title>a\n<top><num>2<title>b</top>",
+            lambda: read_sgml_topics(file),
+            "<top> 1 has no </top> before the next <top>",
+        ),
+        (
+            "<top><num>1<title>a</top><top><num>1<title>b</top>",
+            lambda: read_sgml_topics(file),
+            "topic 2: number '1' is repeated",
+        ),
         ("<top><title>a</title></top>", lambda: read_sgml_topics(file), "topic 1 has no number"),
         ("<top><num>1</num></top>", lambda: read_sgml_topics(file), "topic 1 has no title"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             read()
+    file.write_text("<DOC><DOCNO>a</DOCNO>one</DOC>", encoding="utf-16")
+    with pytest.raises(InputError, match="expected UTF-8 or Latin-1, got UTF-16"):
+        list(read_sgml_documents(file))
     with pytest.raises(InputError, match=r"trec: expected .* to have one file 'topics…'"):
         load_collection(f"trec:{tmp_path}")
 

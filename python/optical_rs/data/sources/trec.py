@@ -20,7 +20,10 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)(?![\w-])[^<>]*>")
 
 
 def _blocks(path: Path, *names: str) -> Iterator[str]:
-    """What stands between ``<name …>`` and ``</name>``, one after the other; UTF-8, or Latin-1 where that fails."""
+    """What stands between ``<name …>`` and ``</name>``, one after the other; UTF-8, or Latin-1 where that fails.
+
+    One that is not closed is an error: the next would be taken for a part of it, or it would be missing.
+    """
     mark = re.compile(rb"<(/?)(?:%s)(?![\w-])[^<>]*>" % "|".join(names).encode(), re.IGNORECASE)
     held = bytearray()
     begin: int | None = None
@@ -28,11 +31,17 @@ def _blocks(path: Path, *names: str) -> Iterator[str]:
     number = 0
     with opened(path) as file:
         while piece := file.read(_PIECE):
+            if not held and piece.startswith((b"\xff\xfe", b"\xfe\xff")) and not number:
+                raise InputError(f"{path}: expected UTF-8 or Latin-1, got UTF-16")
             held += piece
             for found in mark.finditer(held, scan):
                 scan = found.end()
                 if not found[1]:
-                    begin = found.end() if begin is None else begin
+                    if begin is not None:
+                        raise InputError(
+                            f"{path}: <{names[0]}> {number + 1} has no </{names[0]}> before the next <{names[0]}>"
+                        )
+                    begin = found.end()
                 elif begin is not None:
                     number += 1
                     raw, begin = bytes(held[begin : found.start()]), None
@@ -51,6 +60,8 @@ def _blocks(path: Path, *names: str) -> Iterator[str]:
                 raise InputError(
                     f"{path}: <{names[0]}> {number + 1} has no </{names[0]}> within {LARGEST >> 20} MiB"
                 )
+    if begin is not None:
+        raise InputError(f"{path}: <{names[0]}> {number + 1} has no </{names[0]}> before the end of the file")
 
 
 def _plain(text: str) -> str:
@@ -86,7 +97,8 @@ def read_sgml_documents(path: Path) -> Iterator[tuple[str, str]]:
     Raises
     ------
     InputError
-        A document without ``<DOCNO>``, or with a blank in it, with the file and its number.
+        A document without ``<DOCNO>`` or with a blank in it, or one that is not closed, with the file and its number;
+        UTF-16.
     """
     names = frozenset({*TEXT_TAGS, "DOCNO", "DOCID"})
     for number, block in enumerate(_blocks(path, "DOC"), 1):
@@ -94,6 +106,8 @@ def read_sgml_documents(path: Path) -> Iterator[tuple[str, str]]:
         key = next((text.strip() for name, text in fields if name == "DOCNO"), "")
         if not key:
             raise InputError(f"{path}: document {number} has no <DOCNO>")
+        if "<" in key:
+            raise InputError(f"{path}: document {number} has no </DOCNO>")
         texts = [text for name, text in fields if name not in ("DOCNO", "DOCID")]
         yield check_id(f"{path}: document {number}", key), _plain(" ".join(texts) if texts else rest)
 
@@ -112,7 +126,7 @@ def read_sgml_topics(path: Path, fields: tuple[str, ...] = ("title",)) -> dict[s
     Raises
     ------
     InputError
-        A topic without number or without these fields.
+        A topic without number or without these fields, that is not closed or whose number is repeated.
     """
     topics = {}
     words = {"desc": "Description:", "narr": "Narrative:", "title": "Topic:"}
@@ -128,6 +142,8 @@ def read_sgml_topics(path: Path, fields: tuple[str, ...] = ("title",)) -> dict[s
         text = " ".join(parts[f].removeprefix(words.get(f, "")).strip() for f in fields if parts.get(f))
         if not key or not text:
             raise InputError(f"{path}: topic {place} has no {'number' if not key else ' or '.join(fields)}")
+        if key in topics:
+            raise InputError(f"{path}: topic {place}: number '{key}' is repeated")
         topics[check_id(f"{path}: topic {place}", key)] = text
     if not topics:
         raise InputError(f"{path}: no <top>")

@@ -80,13 +80,7 @@ class Encoder:
         # Threads that wait by spinning would take the cores from the search.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(
-            str(file),
-            options,
-            providers=["CPUExecutionProvider"],
-            # On a CPU the fused sum and LayerNorm takes twice the time of the two apart: a tenth of a query.
-            disabled_optimizers=["SkipLayerNormFusion"],
-        )
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._masked = any(i.name == "attention_mask" for i in self._session.get_inputs())
 
     def _checked(self, name: str) -> Path:

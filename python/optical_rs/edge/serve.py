@@ -17,8 +17,9 @@ from .search import Hit, explain, search_texts
 LONGEST_QUERY = 2000
 MOST_HITS = 100
 LONGEST_TEXT = 2000
-#: Characters of the example of a query.
-EXAMPLE = 80
+#: Examples of queries, and characters of each.
+EXAMPLES = 3
+EXAMPLE = 60
 #: Pairs of tokens in an explanation at most: its answer is then some megabyte.
 MOST_PAIRS = 1 << 16
 #: Searches and explanations that are computed at a time; others wait. Each uses all cores.
@@ -50,8 +51,9 @@ def application(
 
     ``/search?q=…&k=…`` gives ``{"hits": [{"rank", "document", "score", "text", "number"}]}`` with the first 2,000
     characters of each text; ``/explain?q=…&number=…`` gives the tokens and words of both sides, their similarities, the
-    matches of MaxSim and the transport plan; ``/about`` names the index and the model, and gives an example of a query. A wrong request is answered with status 400 and ``{"error": …}``. Two
-    of them are computed at a time, so that memory does not grow with their number.
+    matches of MaxSim and the transport plan; ``/about`` names the index and the model, and gives examples of queries. A
+    wrong request is answered with status 400 and ``{"error": …}``. Two of them are computed at a time, so that memory
+    does not grow with their number.
 
     Parameters
     ----------
@@ -129,12 +131,9 @@ def application(
                 headers=_HEADERS,
             )
 
-    # A text that is there is a query that finds something.
-    example = next((text for text in list(store.contents[:20]) if text.strip()), "")
-
     def about(_: Request) -> Response:
         known = {"collection": store.path.name, "texts": len(store), "model": encoder.path.name}
-        return JSONResponse({**known, "example": " ".join(example.split()[:8])[:EXAMPLE]}, headers=_HEADERS)
+        return JSONResponse({**known, "examples": _examples(store)}, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:
         return Route(
@@ -170,6 +169,14 @@ def application(
         middleware=[Middleware(ExpectedHost)],
         exception_handlers={InputError: refused},
     )
+
+
+def _examples(store: TokenStore) -> list[str]:
+    """The first words of some texts of an index: queries that find something."""
+    step = max(1, len(store) // (2 * EXAMPLES))
+    texts = (store.contents[i] for i in range(0, len(store), step))
+    starts = (" ".join(text.split()[:6])[:EXAMPLE].strip(" ,;:-–") for text in texts)
+    return list(dict.fromkeys(start for start in starts if start))[:EXAMPLES]
 
 
 def is_own_host(header: str, names: Sequence[str]) -> bool:

@@ -31,9 +31,9 @@ from ..models import (
     origin,
     set_dropout,
     student_of,
+    weights,
     write_card,
 )
-from ..models import weights
 from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
 from ..token_cache import TokenCache

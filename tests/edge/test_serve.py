@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import contextlib
+import importlib.util
 import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,9 +69,11 @@ def test_words_and_filters(client):
 
 def test_index_and_model_are_named(client):
     about = client.get("/about").json()
-    example = about.pop("example")
+    examples = about.pop("examples")
     assert about == {"collection": "store", "texts": 13, "model": "model", "fields": ["number"]}
-    assert client.get("/search", params={"q": example}).json()["hits"][0]["text"].startswith(example)
+    assert len(set(examples)) == 3
+    for example in examples:
+        assert client.get("/search", params={"q": example}).json()["hits"][0]["text"].startswith(example)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,47 @@ def browser():
         yield made
 
 
+def accessible(browser):
+    """What is shown breaks none of axe-core's rules, in light and in dark; without axe-core nothing is looked at."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    if spec is None:
+        return
+    # The script alone is used, so that nothing of the package is imported.
+    script = Path(spec.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8")
+    for scheme in ("dark", "light"):
+        preferred = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", preferred)
+        browser.execute_script(script)
+        found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        assert found["passes"]
+        broken = [(v["id"], node["target"]) for v in found["violations"] for node in v["nodes"]]
+        assert not broken, f"{scheme}: {broken}"
+
+
+def test_a_long_text_is_explained_by_its_most_similar_words(teacher, tmp_path, browser):
+    export(teacher, tmp_path / "model", precisions=["float32"])
+    encoder = Encoder(tmp_path / "model")
+    long = " ".join(["the dog runs fast and the fire is hot"] * 3)
+    store = index(encoder, {"long": long}, tmp_path / "store", dtype="float32")
+    with served(application(encoder, store)) as address:
+        browser.get(f"{address}?q=the+fire")
+        browser.find_element("css selector", ".result").click()
+        assert len(browser.find_elements("css selector", "#hits thead th")) == 2 * 20
+        # Nothing that is hidden in the maps makes the page wider than the window.
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        accessible(browser)
+        browser.find_element("css selector", ".why p button").click()
+        tables = browser.find_elements("css selector", "#hits table")
+        heads = [[th.text for th in t.find_elements("css selector", "thead th")] for t in tables]
+        assert heads == [long.split()] * 2
+        # All weight of a word of the text is shared by words of the query, and by its prompt.
+        shares = [
+            float(cell.get_attribute("textContent"))
+            for cell in tables[1].find_elements("css selector", "tbody td")
+        ]
+        assert 0 < max(shares) <= 1
+
+
 def test_in_a_browser(app, browser):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -252,6 +297,8 @@ def test_in_a_browser(app, browser):
 
     with served(app) as address:
         browser.get(address)
+        assert [b.text for b in browser.find_elements(By.CSS_SELECTOR, "#examples button")]
+        accessible(browser)
         box = browser.find_element(By.ID, "query")
         box.send_keys("the fire\n")
         hits = browser.find_elements(By.CSS_SELECTOR, "#hits > li")
@@ -260,13 +307,13 @@ def test_in_a_browser(app, browser):
         # What documents say is shown, not run.
         evil = next(h for h in hits if "onerror" in h.text)
         assert "<b>evil</b>" in evil.text
-        assert browser.title == "optical_rs search"
+        assert browser.title == "Search store – optical_rs"
         assert not browser.find_elements(By.CSS_SELECTOR, "#hits img, #hits b")
         evil.find_element(By.CSS_SELECTOR, ".result").click()
         tables = browser.find_elements(By.CSS_SELECTOR, "#hits table")
         while len(tables) < 2:
             tables = browser.find_elements(By.CSS_SELECTOR, "#hits table")
-        assert "MaxSim" in tables[0].text
+        assert "MaxSim" in evil.find_element(By.CSS_SELECTOR, ".why").text
         assert tables[0].find_elements(By.CSS_SELECTOR, "td.match")
         assert [cell.text for cell in tables[0].find_elements(By.CSS_SELECTOR, "tbody th")] == ["the", "fire"]
         colour = tables[1].find_element(By.CSS_SELECTOR, "tbody td").value_of_css_property("background-color")
@@ -275,6 +322,7 @@ def test_in_a_browser(app, browser):
         marked = [mark.text for mark in evil.find_elements(By.CSS_SELECTOR, "mark")]
         assert marked
         assert all(word in EVIL for word in marked)
+        accessible(browser)
         # An address is a search: opened anew it shows the same.
         assert browser.current_url == f"{address}?q=the+fire"
         browser.get(browser.current_url)
@@ -289,3 +337,7 @@ def test_in_a_browser(app, browser):
         assert not [
             e for e in browser.get_log("browser") if e["level"] == "SEVERE" and "favicon" not in e["message"]
         ]
+        # The browser itself reports what the server refuses.
+        browser.get(f"{address}?q={'x' * (LONGEST_QUERY + 1)}")
+        said("Your query: expected at most 2000 characters")
+        accessible(browser)

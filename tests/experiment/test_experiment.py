@@ -69,7 +69,7 @@ def run(recipe, tmp_path, **options):
     said = []
     options = {"cache": tmp_path / "cache", "say": said.append, **options}
     report, failures = experiments.run(read(recipe, tmp_path), tmp_path / "out", **options)
-    first = next(i for i, line in enumerate(said) if " cells" in line)
+    first = next(i for i, line in enumerate(said) if " results" in line)
     return report, failures, said[first:]
 
 
@@ -115,7 +115,7 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     recipe["translation"] = ["psq", "bm25", "nmt"]
     report, failures, said = run(recipe, tmp_path)
     assert failures == []
-    assert said[0] == "35 cells, 0 of them done"
+    assert said[0] == "35 results: 0 exist, 35 are missing"
     table = report["measures"]["in-domain"]["map"]
     assert set(table) == set(recipe["systems"])
     assert table["pooled"]["ny"]["seeds"] == 2
@@ -139,7 +139,7 @@ def test_every_kind_of_system(recipe, tmp_path, languages):
     assert len(report["checksums"]) == len(list((tmp_path / "out").glob("*/*/evaluation/*/per_query.tsv")))
     # Nothing is left to do, and nothing is done.
     _, _, again = run(recipe, tmp_path)
-    assert again == ["35 cells, 35 of them done"]
+    assert again == ["35 results: 35 exist, 0 are missing"]
 
 
 def test_neural_translation_with_language_codes(recipe, tmp_path, m2m100, teacher):
@@ -184,20 +184,20 @@ def test_a_run_goes_on_where_it_was(recipe, tmp_path):
     shutil.rmtree(cells / "ny-0")
     (cells / "xx-0" / "optical.json").write_text('{"half a')
     _, _, said = run(recipe, tmp_path)
-    assert said[0] == "4 cells, 2 of them done"
+    assert said[0] == "4 results: 2 exist, 2 are missing"
     assert {
         f.name: (f / "evaluation" / "in-domain" / "run.trec").read_bytes() for f in cells.iterdir()
     } == before
     # More seeds are more cells.
     del recipe["systems"]["pooled"]["seeds"]
     _, _, said = run(recipe, tmp_path)
-    assert said[0] == "5 cells, 4 of them done"
+    assert said[0] == "5 results: 4 exist, 1 are missing"
     # Another setting is another cell, which does not replace this one by chance.
     recipe["training"]["learning_rate"] = 1e-3
     with pytest.raises(InputError, match=r"output: .* holds results of other settings \(learning_rate\)"):
         run(recipe, tmp_path)
     _, _, said = run(recipe, tmp_path, overwrite=True)
-    assert said[0] == "5 cells, 2 of them done", "zero-shot needs no training"
+    assert said[0] == "5 results: 2 exist, 3 are missing", "zero-shot needs no training"
 
 
 def test_edited_text_is_other_text(recipe, tmp_path):
@@ -215,7 +215,7 @@ def test_edited_text_is_other_text(recipe, tmp_path):
     queries = tmp_path / "collections" / "ny" / "queries.tsv"
     queries.write_text(queries.read_text().replace("galu", "mphaka"))
     _, _, said = run(recipe, tmp_path)
-    assert said[0] == "3 cells, 1 of them done"
+    assert said[0] == "3 results: 1 exist, 2 are missing"
     recipe["teacher"] = str(tmp_path / "other")
     from optical_rs.models import load_model
 
@@ -235,13 +235,13 @@ def test_a_made_teacher_is_made_again_of_other_text(recipe, tmp_path, tiny_encod
     head = tmp_path / "out" / "teacher" / "1_Dense" / "model.safetensors"
     before = head.read_bytes()
     recipe["head_languages"] = ["ny"]
-    assert run(recipe, tmp_path)[2][0] == "2 cells, 2 of them done", "the same texts"
+    assert run(recipe, tmp_path)[2][0] == "2 results: 2 exist, 0 are missing", "the same texts"
     for change in ({"dim": 3}, {"max_pairs": 20}):
         with pytest.raises(InputError, match=f"other settings .*{next(iter(change))}"):
             run(recipe | change, tmp_path)
         assert head.read_bytes() == before
     _, _, said = run(recipe | {"dim": 3}, tmp_path, overwrite=True)
-    assert said[0] == "2 cells, 0 of them done"
+    assert said[0] == "2 results: 0 exist, 2 are missing"
     assert head.read_bytes() != before
 
 
@@ -255,7 +255,7 @@ def test_a_collection_can_be_added_without_training_again(recipe, tmp_path, monk
     monkeypatch.setattr(distillation, "fit", lambda *a, **k: pytest.fail("trained again"))
     report, failures, said = run(recipe, tmp_path, keep="all")
     assert failures == []
-    assert said[0] == "4 cells, 2 of them done"
+    assert said[0] == "4 results: 2 exist, 2 are missing"
     assert set(report["systems"]) == {"in-domain", "other"}
     assert set(report["systems"]["other"]) == {"ny"}
     assert report["collections"]["other"]["ny"]["queries"] == 6
@@ -344,7 +344,7 @@ def test_what_was_taken_over_is_not_made_stale(recipe, tmp_path):
     run(recipe, tmp_path)
     recipe["systems"]["g"] = {"loss": "greedy"}
     report, _, said = run(recipe, tmp_path, overwrite=True, reuse=tmp_path / "other")
-    assert said[:2] == [f"2 cells taken from {tmp_path / 'other'}", "4 cells, 4 of them done"]
+    assert said[:2] == [f"2 results taken from {tmp_path / 'other'}", "4 results: 4 exist, 0 are missing"]
     assert set(report["measures"]["in-domain"]["map"]) == {"zero-shot", "g"}
 
 
@@ -387,7 +387,7 @@ def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
     recipe["systems"]["greedy"] = {"loss": "greedy", "seeds": 1, "languages": ["ny"]}
     _, failures, said = run(recipe, tmp_path, reuse=other)
     assert failures == []
-    assert said[:2] == [f"8 cells taken from {other}", "9 cells, 8 of them done"]
+    assert said[:2] == [f"8 results taken from {other}", "9 results: 8 exist, 1 are missing"]
     assert len(said) == 3, "one is made"
     # Each is that of its own language and seed.
     for mine, theirs in (("same", "pooled"), ("both", "joint"), ("zero-shot", "zero-shot")):
@@ -408,7 +408,7 @@ def test_cells_of_the_same_definition_are_taken_over(recipe, tmp_path):
     changed[1].linear.weight.data *= 2
     changed.save_pretrained(str(tmp_path / "teacher"))
     _, _, said = run(recipe, tmp_path, reuse=other)
-    assert said[0] == f"0 cells taken from {other}"
+    assert said[0] == f"0 results taken from {other}"
     with pytest.raises(InputError, match=r"reuse: .* is no folder"):
         run(recipe, tmp_path, reuse=tmp_path / "nothing")
 
@@ -562,6 +562,21 @@ def test_the_command(recipe, tmp_path, capsys):
     main([*arguments, "--dry_run"])
     out = capsys.readouterr().out
     assert (out.count("done"), out.count("to do")) == (2, 3)
+
+
+def test_a_dry_run_needs_no_data(recipe, tmp_path, capsys):
+    recipe["bitext"] = recipe["collection"] = str(tmp_path / "nowhere-{language}.tsv")
+    recipe["systems"] = {"zero-shot": None, "pooled": {"loss": "pooled-mse"}}
+    read(recipe, tmp_path)
+    arguments = [str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "out")]
+    main([*arguments, "--dry_run"])
+    out = capsys.readouterr().out
+    assert "existing results are not checked: " in out
+    assert "nowhere-ny.tsv" in out
+    assert out.count("to do") == 5
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=r"nowhere-ny\.tsv"):
+        main(arguments)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from optical_rs.experiment import make_recipe
-from optical_rs.experiment.report import rank_distances, write_report
+from optical_rs.experiment.report import _gain_part, _gains, rank_distances, write_report
 from optical_rs.plots import plot_curves, plot_points
 from optical_rs.ranking import EvaluationResult, compare_results
 
@@ -114,3 +114,17 @@ def test_results_can_be_compared_without_runs():
         compare_results({"a": results["a"], "b": other})
     with pytest.raises(InputError, match=r"values: expected shape \(1, 3\), got \(1, 2\)"):
         EvaluationResult.of(["map"], ["q1", "q2", "q3"], [[0, 0]])
+
+
+def test_with_one_group_the_gap_is_that_to_human_translations():
+    systems = {"zero-shot": None, "student": {"loss": "pooled-mse"}, "human": {"method": "oracle"}}
+    recipe = make_recipe({"bitext": "x", "collection": "x", "systems": systems}, "here")
+    language = recipe.every_language[0]
+    rows = {name: {language: {"mean": value}} for name, value in zip(systems, (0.5, 0.6, 0.9), strict=True)}
+    gains = _gains(rows, recipe, "zero-shot")
+    assert gains["aim"] == "human"
+    assert [gains["systems"][name]["gap_closed"] for name in systems] == pytest.approx([0, 0.25, 1])
+    text = "\n".join(_gain_part(gains, "zero-shot"))
+    assert "gap to human closed" in text
+    # There is no translation by machine, and so no column of it.
+    assert "best translation" not in text

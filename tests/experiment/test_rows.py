@@ -157,10 +157,10 @@ def test_a_weight_is_chosen_on_dev_queries(recipe, tmp_path):
     assert maps(run(recipe, tmp_path)[0])["given"] == pytest.approx(fused("in-domain", 0.7))
     del recipe["systems"]["given"]
     # Nothing is made again; a fusion of systems that are made later has a weight of its own.
-    assert "3 cells, 3 of them done" in run(recipe, tmp_path)[1]
+    assert "3 results: 3 exist, 0 are missing" in run(recipe, tmp_path)[1]
     recipe["systems"]["pooled"] = {"method": "pooled"}
     recipe["systems"]["more"] = {**recipe["systems"]["both"], "of": ["pooled", "after"]}
-    assert "5 cells, 3 of them done" in run(recipe, tmp_path)[1]
+    assert "5 results: 3 exist, 2 are missing" in run(recipe, tmp_path)[1]
     later = json.loads((out / "more" / "ny-0" / "optical.json").read_text())
     assert 0 <= later["weight"] <= 1
     recipe["dev_collection"] = ""

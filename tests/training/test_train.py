@@ -121,7 +121,7 @@ def test_train_then_evaluate(recipe, tmp_path, collection_folder, capsys):
         "--output",
         out,
     )
-    assert "9 cells, 8 of them done" in capsys.readouterr().err
+    assert "9 results: 8 exist, 1 are missing" in capsys.readouterr().err
     assert (out / "optical" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -283,7 +283,7 @@ def test_another_machine_may_go_on(recipe, tmp_path, capsys):
     file = recipe({"zero-shot": None, "optical": {"loss": "optical"}})
     cli("train", "--config", file, "--output", tmp_path / "out", "--bf16", "false")
     cli("train", "--config", file, "--output", tmp_path / "out", "--bf16", "true")
-    assert "2 cells, 2 of them done" in capsys.readouterr().err
+    assert "2 results: 2 exist, 0 are missing" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"other settings \(learning_rate\)"):
         cli("train", "--config", file, "--output", tmp_path / "out", "--learning_rate", "0.5")
     cli(
@@ -296,7 +296,7 @@ def test_another_machine_may_go_on(recipe, tmp_path, capsys):
         "0.5",
         "--overwrite_output_dir",
     )
-    assert "2 cells, 1 of them done" in capsys.readouterr().err
+    assert "2 results: 1 exist, 1 are missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["false", "no"])

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     """The command ``optical-rs export``."""
     options = build_parser().parse_args(arguments)
     require("torch", "train")
+    import transformers  # noqa: F401 - what is not loaded yet cannot be silenced
+
     from ..edge.export import export, texts_of
 
     quiet()

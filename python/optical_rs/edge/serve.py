@@ -17,8 +17,9 @@ from .search import Index
 LONGEST_QUERY = 2000
 MOST_HITS = 100
 LONGEST_TEXT = 2000
-#: Characters of the example of a query.
-EXAMPLE = 80
+#: Examples of queries, and characters of each.
+EXAMPLES = 3
+EXAMPLE = 60
 #: Pairs of tokens in an explanation at most: its answer is then some megabyte.
 MOST_PAIRS = 1 << 16
 #: Searches and explanations that are computed at a time; others wait. Each uses all cores.
@@ -45,8 +46,8 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
     "snippet"}]}`` with the first 2,000 characters of each text; ``&lexical=true`` ranks by words, too, and
     ``&filters={"year": {"gte": 1990}}`` has the filters of :meth:`Index.search` as JSON.
     ``/explain?q=…&number=…`` gives the tokens and words of both sides, their similarities, the
-    matches of MaxSim and the transport plan; ``/about`` names the index, its fields and the model, and gives an example
-    of a query. A wrong request is answered with status 400 and ``{"error": …}``. Two
+    matches of MaxSim and the transport plan; ``/about`` names the index, its fields and the model, and gives examples
+    of queries. A wrong request is answered with status 400 and ``{"error": …}``. Two
     of them are computed at a time, so that memory does not grow with their number.
 
     Parameters
@@ -142,15 +143,11 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
                 headers=_HEADERS,
             )
 
-    # A text that is there is a query that finds something.
-    firsts = (shard.contents[i] for shard in index.shards for i in range(min(len(shard), 20)))
-    example = next((text for text in firsts if text.strip()), "")
-
     def about(_: Request) -> Response:
         names = " + ".join(shard.path.name for shard in index.shards)
         known = {"collection": names, "texts": len(index), "model": index.encoder.path.name}
-        known["fields"] = index.fields
-        return JSONResponse({**known, "example": " ".join(example.split()[:8])[:EXAMPLE]}, headers=_HEADERS)
+        known |= {"fields": index.fields, "examples": _examples(index.shards)}
+        return JSONResponse(known, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:
         return Route(
@@ -186,6 +183,16 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
         middleware=[Middleware(ExpectedHost)],
         exception_handlers={InputError: refused},
     )
+
+
+def _examples(shards: Sequence[Any]) -> list[str]:
+    """The first words of some texts of an index: queries that find something."""
+    texts = []
+    for shard in shards:
+        step = max(1, len(shard) // (2 * EXAMPLES))
+        texts += [shard.contents[i] for i in range(0, len(shard), step)]
+    starts = (" ".join(text.split()[:6])[:EXAMPLE].strip(" ,;:-–") for text in texts)
+    return list(dict.fromkeys(start for start in starts if start))[:EXAMPLES]
 
 
 def is_own_host(header: str, names: Sequence[str]) -> bool:

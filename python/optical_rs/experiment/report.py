@@ -168,7 +168,7 @@ def write_report(
                 several = len(families) > 1 or (family and family != title)
                 comparisons[f"{title}, {family}" if several else title] = found
     report["measures"] = per_place
-    report["gains"] = _gains(per_place.get(IN_DOMAIN, {}).get("map", {}), groups, start, recipe.translation)
+    report["gains"] = _gains(per_place.get(IN_DOMAIN, {}).get("map", {}), recipe, start)
     if len(languages) > 1:
         parts += _gain_part(report["gains"], start)
     for title, comparison in comparisons.items():
@@ -320,18 +320,22 @@ def rank_distances(
 
 def _gains(
     rows: Mapping[str, Mapping[str, Any]],
-    groups: Mapping[str, Sequence[str]],
+    recipe: Recipe,
     first: str,
-    translation: Sequence[str],
 ) -> dict[str, Any]:
     """Of each system in the first group: the mean, ratios to the first system and to the best translation, and
-    the share of the gap to the last group that was closed."""
+    the share of the gap that was closed: to the last group, or where there is one group to human translations."""
+    groups, translation = recipe.groups, recipe.translation
     names = list(groups)
     low, high = list(groups[names[0]]), list(groups[names[-1]])
     before = rows.get(first, {})
     start = _mean_of(before, low)
     translated = {name: m for name in translation if (m := _mean_of(rows.get(name, {}), low)) is not None}
     best = max(translated, key=lambda name: translated[name]) if translated else None
+    # With one group of languages the aim is the first system that searches with human translations.
+    human = (name for name, options in recipe.systems.items() if options.get("method") == "oracle")
+    oracle = next(human, None) if len(names) == 1 else None
+    top = _mean_of(rows.get(oracle, {}), low) if oracle else None
     gains = {}
     for system, row in rows.items():
         mean = _mean_of(row, low)
@@ -342,13 +346,16 @@ def _gains(
             values = {name: row[name]["mean"] for name in low} | {name: before[name]["mean"] for name in high}
             was = {name: before[name]["mean"] for name in [*low, *high]}
             closed = language_gap(values, was, low=low, high=high).closed
+        elif top is not None and start is not None and top > start:
+            closed = (mean - start) / (top - start)
         gains[system] = {
             "mean": mean,
             "over_start": mean / start if start else None,
             "over_translation": mean / translated[best] if best else None,
             "gap_closed": closed,
         }
-    return {"systems": gains, "best_translation": best, "low": low, "high": high}
+    aim = names[-1] if len(names) > 1 else oracle
+    return {"systems": gains, "best_translation": best, "low": low, "high": high, "aim": aim}
 
 
 def _gain_part(gains: Mapping[str, Any], start: str) -> list[str]:
@@ -369,7 +376,11 @@ def _gain_part(gains: Mapping[str, Any], start: str) -> list[str]:
         for system, v in gains["systems"].items()
     ]
     best = gains["best_translation"] or "none"
-    head = ["system", "MAP", f"× {start}", f"× best translation ({best})", "gap closed"]
+    aim = gains["aim"]
+    head = ["system", "MAP", f"× {start}", f"× best translation ({best})", f"gap to {aim} closed"]
+    # A column without a number says nothing.
+    shown = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    head, rows = [head[i] for i in shown], [[row[i] for i in shown] for row in rows]
     return [f"## Gains, mean of {', '.join(gains['low'])}", "", markdown(head, rows), ""]
 
 

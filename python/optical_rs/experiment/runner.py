@@ -74,7 +74,7 @@ def run(
     report_only : bool
         Make nothing, and report the results that exist.
     dry_run : bool
-        Say what would be made.
+        Say what would be made. Text and models may be missing; results that exist are not checked then.
     reuse : path, optional
         Another run's folder, of which cells of the same content are taken over.
     cache : path, optional
@@ -101,10 +101,10 @@ def run(
         say = _silent
     bench = Workbench(recipe, folder, cache=cache, say=say)
     plan = Plan(bench, keep)
-    # What is wrong with text or models is found before anything is written.
-    plan.load()
     if dry_run:
         return _dry_run(plan, say)
+    # What is wrong with text or models is found before anything is written.
+    plan.load()
     if report_only and not any(plan.record(cell) for group in plan.groups for cell in group):
         raise InputError(f"report_only: {folder} holds no results of this recipe")
     lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -124,11 +124,16 @@ def run(
 
 
 def _dry_run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
-    """Say what would be made, and make nothing."""
-    known = plan.bench.teacher_state() == "made" and plan.bench.start_state() == "made"
-    done = [known and all(plan.is_done(cell) for cell in group) for group in plan.groups]
-    for group, is_done in zip(plan.groups, done, strict=True):
-        say(f"{'done' if is_done else 'to do':6} {'; '.join(map(str, group))}")
+    """Say what would be made, and make nothing. Text and models that are not here yet are no failure."""
+    try:
+        plan.load()
+        known = plan.bench.teacher_state() == "made" and plan.bench.start_state() == "made"
+        state = ["done" if known and all(map(plan.is_done, group)) else "to do" for group in plan.groups]
+    except InputError as error:
+        say(f"existing results are not checked: {error}")
+        state = ["exists" if all(map(plan.record, group)) else "to do" for group in plan.groups]
+    for group, word in zip(plan.groups, state, strict=True):
+        say(f"{word:6} {'; '.join(map(str, group))}")
     return {}, []
 
 
@@ -163,11 +168,12 @@ def _locked(
             shutil.rmtree(folder / cell.path)
         write_json(folder / CONFIG, resolved)
     if reuse is not None and not report_only and state.is_main_process:
-        say(f"{adopt(plan, reuse)} cells taken from {reuse}")
+        say(f"{adopt(plan, reuse)} results taken from {reuse}")
     state.wait_for_everyone()
     every = [cell for group in plan.groups for cell in group]
     todo = [group for group in plan.groups if not all(plan.is_done(cell) for cell in group)]
-    say(f"{len(every)} cells, {sum(plan.is_done(cell) for cell in every)} of them done")
+    done = sum(map(plan.is_done, every))
+    say(f"{len(every)} results: {done} exist, {len(every) - done} are missing")
     failures: list[str] = []
     if not report_only:
         failures = _make(plan, todo, say)
@@ -189,7 +195,7 @@ def _locked(
 def _make(plan: Plan, todo: Sequence[list[Cell]], say: Callable[[str], None]) -> list[str]:
     """Make groups of cells; a line for each that failed."""
     bench, failures, done = plan.bench, [], 0
-    with progress_bar("cells", "cell") as progress:
+    with progress_bar("computing", "result") as progress:
         for group in todo:
             try:
                 for made in _made(plan, group):

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import InputError
 from .head import regression, whitening
-from .loading import check_path, is_late_interaction, load_model, zero_pooler
+from .loading import check_path, is_late_interaction, load_model, without_pooler_reports, zero_pooler
 from .packaged import NAME as PACKAGED
 from .packaged import packaged_model
 
@@ -110,10 +110,14 @@ def transformer_of(encoder: Any, device: str | None) -> tuple[Transformer, dict[
             raise InputError(f"encoder: found no Transformer module in a {type(encoder).__name__}")
         return module, {k: v for k, v in getattr(encoder, "prompts", {}).items() if v} or None
     if str(encoder) == PACKAGED:
-        return zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
+        with without_pooler_reports():
+            return zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
     path = check_path(str(encoder), "encoder")
     if Path(path, "modules.json").exists():
         if is_late_interaction(path, "encoder"):
             return transformer_of(load_model(path, device=device, argument="encoder"), device)
-        return transformer_of(SentenceTransformer(path, device=device), device)
-    return zero_pooler(Transformer(path)), None
+        with without_pooler_reports():
+            encoder = SentenceTransformer(path, device=device)
+        return transformer_of(encoder, device)
+    with without_pooler_reports():
+        return zero_pooler(Transformer(path)), None

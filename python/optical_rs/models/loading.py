@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,30 @@ def zero_pooler(module: nn.Module) -> Any:
             nn.init.zeros_(parameter)
             parameter.requires_grad_(False)
     return module
+
+
+@contextlib.contextmanager
+def without_pooler_reports() -> Iterator[None]:
+    """Leave out transformers' report of a checkpoint that lacks the pooler alone, which :func:`zero_pooler` takes care of.
+
+    Reports of any other weight are printed.
+    """
+    reports = logging.getLogger("transformers.modeling_utils")
+    reports.addFilter(_is_of_more_than_the_pooler)
+    try:
+        yield
+    finally:
+        reports.removeFilter(_is_of_more_than_the_pooler)
+
+
+def _is_of_more_than_the_pooler(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    rows = [
+        line
+        for line in text.splitlines()
+        if "|" in line and ("MISSING" in line or "UNEXPECTED" in line or "MISMATCH" in line)
+    ]
+    return "LOAD REPORT" not in text or not rows or any("pooler." not in row for row in rows)
 
 
 def check_path(path: str, argument: str) -> str:
@@ -52,7 +78,8 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
     """
     path = check_path(str(path), argument)
     try:
-        return zero_pooler(MultiVectorEncoder(path, device=device))
+        with without_pooler_reports():
+            return zero_pooler(MultiVectorEncoder(path, device=device))
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{argument}: cannot load '{path}': {reason}") from None

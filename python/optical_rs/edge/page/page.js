@@ -2,13 +2,15 @@
 // Text of queries and documents reaches the page through textContent alone.
 const $ = (id) => document.getElementById(id);
 const SHOWN = 300; // characters of a text before it is opened
+const WIDEST = 20; // words of a text in a heat map before all are asked for
 
 async function call(path, parameters = {}) {
   const response = await fetch(`${path}?${new URLSearchParams(parameters)}`).catch(() => {
     throw new Error("The server does not answer. Is optical-rs serve still running?");
   });
   const found = await response.json();
-  if (!response.ok) throw new Error(found.error || response.statusText);
+  // The server names the parameter first; there is only one that a reader has typed.
+  if (!response.ok) throw new Error((found.error || response.statusText).replace(/^q: /, "Your query: "));
   return found;
 }
 
@@ -29,30 +31,48 @@ function byWord(found) {
   const rows = found.query_words, columns = found.document_words;
   const zeros = () => rows.map(() => columns.map(() => 0));
   const similarity = zeros(), plan = zeros(), counted = zeros(), tokens = rows.map(() => 0);
+  const weight = columns.map(() => 0);
   found.query_of.forEach((row, i) => {
-    if (row < 0) return;
-    tokens[row] += 1;
     const best = columns.map(() => 0);
     found.document_of.forEach((column, j) => {
       if (column < 0) return;
+      weight[column] += found.plan[i][j];
+      if (row < 0) return;
       best[column] = Math.max(best[column], found.similarity[i][j]);
       plan[row][column] += found.plan[i][j];
     });
+    if (row < 0) return;
+    tokens[row] += 1;
     best.forEach((value, column) => { similarity[row][column] += value; });
     const column = found.matches.length ? found.document_of[found.matches[i]] : -1;
     if (column >= 0) counted[row][column] += Math.max(0, found.similarity[i][found.matches[i]]);
   });
   similarity.forEach((row, r) => row.forEach((_, c) => { row[c] /= Math.max(1, tokens[r]); }));
-  return { rows, columns, similarity, plan, counted };
+  // Long words have more tokens, and so more weight; their shares can be compared.
+  plan.forEach((row) => row.forEach((_, c) => { row[c] /= weight[c] || 1; }));
+  const strength = columns.map((_, c) => counted.reduce((sum, row) => sum + row[c], 0));
+  return { rows, columns, similarity, plan, counted, strength };
 }
 
-function heatMap(title, words, values, outlined) {
-  const table = make("table");
-  table.createCaption().textContent = title;
+// The words of a text that the query is most similar to, in the order of the text.
+function strongest(words, most) {
+  const highest = (c) => Math.max(0, ...words.similarity.map((row) => row[c])) + words.strength[c];
+  return words.columns.map((_, c) => c).sort((a, b) => highest(b) - highest(a)).slice(0, most).sort((a, b) => a - b);
+}
+
+function heatMap(title, words, shown, values, outlined) {
+  // The title is outside of what scrolls, so that a narrow window shows all of it.
+  const part = make("div"), table = make("table"), place = make("div", "", "scroll");
+  place.tabIndex = 0; // so that the arrow keys can scroll it
+  place.setAttribute("role", "group");
+  place.setAttribute("aria-label", title);
+  table.setAttribute("aria-label", title);
+  place.append(table);
+  part.append(make("p", title), place);
   const head = table.createTHead().insertRow();
   head.insertCell();
-  for (const word of words.columns) {
-    const cell = make("th", word);
+  for (const column of shown) {
+    const cell = make("th", words.columns[column]);
     cell.scope = "col";
     cell.dir = "auto";
     head.append(cell);
@@ -65,15 +85,33 @@ function heatMap(title, words, values, outlined) {
     name.dir = "auto";
     line.append(name);
     const most = outlined ? Math.max(...outlined[i]) : 0;
-    row.forEach((value, j) => {
-      const cell = line.insertCell();
+    for (const j of shown) {
+      const cell = line.insertCell(), value = row[j];
       cell.style.backgroundColor = `rgb(var(--hot) / ${(Math.max(0, value) / highest).toFixed(3)})`;
       cell.title = `${words.rows[i]} – ${words.columns[j]}: ${value.toFixed(2)}`;
       cell.append(make("span", value.toFixed(2), "hidden"));
       if (most > 0 && outlined[i][j] === most) cell.classList.add("match");
-    });
+    }
   });
-  return table;
+  return part;
+}
+
+function maps(words, why, most) {
+  const shown = strongest(words, most), all = words.columns.length;
+  why.replaceChildren(
+    legend(),
+    heatMap("Similarity of words; MaxSim counts the outlined ones", words, shown, words.similarity, words.counted),
+    heatMap("Transport plan: how much of each word of the text goes to which word of the query", words, shown, words.plan),
+  );
+  if (shown.length === all) return;
+  const line = make("p", `The ${shown.length} most similar of ${all} words. `), more = make("button", "All words");
+  more.type = "button";
+  more.addEventListener("click", () => {
+    maps(words, why, all);
+    why.querySelector(".scroll").focus();
+  });
+  line.append(more);
+  why.append(line);
 }
 
 function legend() {
@@ -86,8 +124,7 @@ function legend() {
 
 // The words of a text that query words count, marked.
 function mark(place, text, words) {
-  const strength = words.columns.map((_, j) => words.counted.reduce((sum, row) => sum + row[j], 0));
-  const least = 0.2 * Math.max(...strength, 0);
+  const { strength } = words, least = 0.2 * Math.max(...strength, 0);
   place.replaceChildren();
   let at = 0, shown = 0;
   words.columns.forEach((word, j) => {
@@ -111,11 +148,7 @@ async function explain(query, hit, item) {
     const words = byWord(await call("explain", { q: query, number: hit.number }));
     open(hit, item);
     mark(item.querySelector(".text"), hit.text, words);
-    why.append(
-      legend(),
-      heatMap("Similarity of words; MaxSim counts the outlined ones", words, words.similarity, words.counted),
-      heatMap("Transport plan: where the weight of each query word goes", words, words.plan),
-    );
+    maps(words, why, WIDEST);
   } catch (error) {
     why.textContent = error.message;
   }
@@ -149,7 +182,7 @@ async function search(query) {
     if (own !== newest) return; // a later search was faster
     for (const hit of hits) show(query, hit);
     const time = Math.round(performance.now() - began);
-    say(hits.length ? `${hits.length} results in ${time} ms` : "Nothing was found: the index has no text.");
+    say(hits.length ? `${hits.length === 1 ? "1 result" : `${hits.length} results`} in ${time} ms` : "Nothing was found: the index has no text.");
   } catch (error) {
     if (own === newest) say(error.message, true);
   }
@@ -189,10 +222,17 @@ addEventListener("keydown", (event) => {
 });
 
 call("about").then((about) => {
-  $("about").textContent = `${about.texts.toLocaleString("en")} texts of ${about.collection} · model ${about.model}`;
-  if (about.example) {
-    $("example").hidden = false;
-    $("example").addEventListener("click", () => go(about.example));
+  $("collection").textContent = `Search ${about.collection}`;
+  document.title = `Search ${about.collection} – optical_rs`;
+  const texts = about.texts === 1 ? "1 text" : `${about.texts.toLocaleString("en")} texts`;
+  $("about").textContent = `${texts} · model ${about.model}`;
+  for (const example of about.examples) {
+    const button = make("button", example);
+    button.type = "button";
+    button.dir = "auto";
+    button.addEventListener("click", () => go(example));
+    $("examples").append(button);
   }
+  $("examples").hidden = about.examples.length === 0;
 }).catch((error) => say(error.message, true));
 if (asked()) go(asked(), false);

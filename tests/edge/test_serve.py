@@ -267,8 +267,8 @@ def test_a_long_text_is_explained_by_its_most_similar_words(teacher, tmp_path, b
     export(teacher, tmp_path / "model", precisions=["float32"])
     encoder = Encoder(tmp_path / "model")
     long = " ".join(["the dog runs fast and the fire is hot"] * 3)
-    store = index(encoder, {"long": long}, tmp_path / "store", dtype="float32")
-    with served(application(encoder, store)) as address:
+    index(encoder, {"long": long}, tmp_path / "store", dtype="float32")
+    with served(application(Index(tmp_path / "store", encoder))) as address:
         browser.get(f"{address}?q=the+fire")
         browser.find_element("css selector", ".result").click()
         assert len(browser.find_elements("css selector", "#hits thead th")) == 2 * 20

@@ -26,7 +26,7 @@ class BM25:
     --------
     >>> from optical_rs.baselines import BM25
     >>> BM25(["a river and its banks", "mountains"]).scores("the river").round(2).tolist()
-    [0.36, 0.0]
+    [0.25, 0.0]
     """
 
     def __init__(

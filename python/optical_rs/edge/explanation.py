@@ -92,7 +92,7 @@ def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
     >>> why = Explanation(["2"], words, np.eye(4)[[2]], np.array([2]), np.eye(4)[[2]],
     ...     (["2"], np.array([0])), (words, np.arange(4)))
     >>> snippet(why, "zero one two three", length=10)
-    '… two three'
+    '… one two …'
     """
     text = " ".join(text.split())
     if len(text) <= length:

@@ -257,3 +257,24 @@ def pieces_model(pairs, tmp_path_factory):
     )
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return late_interaction(str(folder), 8, fit_on=[e for _, e in pairs] * 2, device="cpu")
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Calls a function that trains, and interrupts it after the first checkpoint at which a condition holds."""
+    from optical_rs.training import fit
+
+    own = fit.Checksums.on_save
+
+    def run(train, when):
+        def stop(self, args, state, control, **kwargs):
+            own(self, args, state, control, **kwargs)
+            if when(state):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fit.Checksums, "on_save", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train()
+
+    return run

@@ -16,7 +16,7 @@ from optical_rs.losses import LOSSES, PooledMSELoss  # noqa: E402
 from optical_rs.models import student_of  # noqa: E402
 from optical_rs.retrieval import encode  # noqa: E402
 from optical_rs.token_cache import TokenCache  # noqa: E402
-from optical_rs.training import Anchor, Distillation, fit  # noqa: E402
+from optical_rs.training import Anchor, Distillation  # noqa: E402
 from optical_rs.training.anchor import AnchoredLoss, read_anchor  # noqa: E402
 
 FAST = {"use_cpu": True, "bf16": False, "disable_tqdm": True, "per_device_train_batch_size": 4}
@@ -92,7 +92,7 @@ def test_a_student_of_another_start_is_held_at_that(bitext, teacher, tmp_path):
     assert moved(student, start) < 0.2 * moved(student, teacher)
 
 
-def test_an_interrupted_run_draws_the_same_texts(bitext, teacher, tmp_path, monkeypatch):
+def test_an_interrupted_run_draws_the_same_texts(bitext, teacher, tmp_path, interrupted):
     training = {**FAST, "num_train_epochs": 4, "save_strategy": "epoch", "gradient_accumulation_steps": 2}
     engine = Distillation(loss="optical", training=training, anchor=Anchor(ENGLISH, batch_size=2))
 
@@ -100,17 +100,7 @@ def test_an_interrupted_run_draws_the_same_texts(bitext, teacher, tmp_path, monk
         return engine.run(bitext, teacher, english=TokenCache(teacher, tmp_path / "tokens"), folder=folder)
 
     whole = train(tmp_path / "whole").state_dict()
-    own = fit.Checksums.on_save
-
-    def stop(self, args, state, control, **kwargs):
-        own(self, args, state, control, **kwargs)
-        if state.epoch >= 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.Checksums, "on_save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "cut")
+    interrupted(lambda: train(tmp_path / "cut"), lambda state: state.epoch >= 2)
     assert list((tmp_path / "cut").glob("checkpoint-*"))
     resumed = train(tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[k], v) for k, v in resumed.items())

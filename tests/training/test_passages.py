@@ -16,7 +16,7 @@ from optical_rs.models import student_of  # noqa: E402
 from optical_rs.retrieval import encode  # noqa: E402
 from optical_rs.similarity import maxsim  # noqa: E402
 from optical_rs.token_cache import TokenCache  # noqa: E402
-from optical_rs.training import Distillation, fit  # noqa: E402
+from optical_rs.training import Distillation  # noqa: E402
 
 FAST = {"use_cpu": True, "bf16": False, "disable_tqdm": True, "per_device_train_batch_size": 4}
 PASSAGES = [
@@ -113,7 +113,7 @@ def test_students_score_passages_as_the_teacher_does(bitext, teacher, tmp_path):
     assert divergence(student) < 0.5 * divergence(teacher)
 
 
-def test_an_interrupted_run_draws_the_same_passages(bitext, teacher, tmp_path, monkeypatch):
+def test_an_interrupted_run_draws_the_same_passages(bitext, teacher, tmp_path, interrupted, monkeypatch):
     monkeypatch.setattr(scores, "DEPTH", 5)
     training = {**FAST, "num_train_epochs": 4, "save_strategy": "epoch"}
     options = {"candidates": 2}
@@ -125,17 +125,7 @@ def test_an_interrupted_run_draws_the_same_passages(bitext, teacher, tmp_path, m
         return engine.run(bitext, teacher, english=TokenCache(teacher, tmp_path / "tokens"), folder=folder)
 
     whole = train(tmp_path / "whole").state_dict()
-    own = fit.Checksums.on_save
-
-    def stop(self, args, state, control, **kwargs):
-        own(self, args, state, control, **kwargs)
-        if state.epoch >= 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.Checksums, "on_save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "cut")
+    interrupted(lambda: train(tmp_path / "cut"), lambda state: state.epoch >= 2)
     resumed = train(tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[k], v) for k, v in resumed.items())
 

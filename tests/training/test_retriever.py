@@ -15,7 +15,7 @@ from optical_rs.models import load_model  # noqa: E402
 from optical_rs.retrieval import encode  # noqa: E402
 from optical_rs.similarity import maxsim  # noqa: E402
 from optical_rs.token_cache import TokenCache  # noqa: E402
-from optical_rs.training import fit, train_retriever  # noqa: E402
+from optical_rs.training import train_retriever  # noqa: E402
 from optical_rs.training.dev import evaluate_alone  # noqa: E402
 from optical_rs.training.negatives import Negatives, mine_negatives, without_copies  # noqa: E402
 
@@ -184,7 +184,7 @@ def test_weights_between_the_head_and_the_end_of_training(questions, dev, tiny_e
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bits(
-    questions, dev, tiny_encoder, tmp_path, monkeypatch
+    questions, dev, tiny_encoder, tmp_path, interrupted
 ):
     def train(folder):
         training = {**FAST, "num_train_epochs": 4}
@@ -192,17 +192,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
         return train_retriever(tiny_encoder, questions, folder=folder, **options)
 
     whole = train(tmp_path / "whole").state_dict()
-    own = fit.Checksums.on_save
-
-    def stop(self, args, state, control, **kwargs):
-        own(self, args, state, control, **kwargs)
-        if state.global_step >= 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit.Checksums, "on_save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "cut")
+    interrupted(lambda: train(tmp_path / "cut"), lambda state: state.global_step >= 4)
     assert list((tmp_path / "cut" / "checkpoints").glob("checkpoint-4"))
     resumed = train(tmp_path / "cut")
     assert all(torch.equal(whole[k], v) for k, v in resumed.state_dict().items())

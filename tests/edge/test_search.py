@@ -1,6 +1,7 @@
 """``Index``: by meaning, by words and by fields, in one store or in several, against a plain reading of the rules."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from optical_rs.baselines import bm25
 from optical_rs.cli.index import main as index_main
 from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
+from optical_rs.edge.explanation import explained, snippet
 from optical_rs.edge.fields import Fields, select
 from optical_rs.edge.index import index
+from optical_rs.edge.rerank import rerank
 from optical_rs.edge.search import Index
 from optical_rs.ranking import fuse, read_run
 from optical_rs.similarity import TokenStore
@@ -161,6 +164,71 @@ scalars = st.one_of(st.booleans(), st.integers(-2, 2), st.sampled_from([0.5, -1.
 table = st.lists(st.dictionaries(st.sampled_from("xy"), scalars | st.lists(scalars, max_size=3)), min_size=1)
 
 
+def test_fields_are_those_of_the_documents_as_they_were(encoder, tmp_path):
+    folder = tmp_path / "index"
+    index(encoder, [("a", "the draft about dogs", {"status": "draft"}), ("b", "rain", {"old": 1})], folder)
+    opened = Index(folder, encoder)
+    index(encoder, [("a", "the final text about dogs", {"status": "final"})], folder)
+    TokenStore(folder).delete(["b"])
+    (hit,) = opened.search("dogs", filters={"status": "draft"})
+    assert (hit.text, hit.fields) == ("the draft about dogs", {"status": "draft"})
+    # A deleted document has no fields, and none says what kind the others are of.
+    again = Index(folder, encoder)
+    assert again.fields == ["status"]
+    with pytest.raises(InputError, match="no document has a field 'old'"):
+        again.search("dogs", filters={"old": 1})
+    # Nor have the documents of an index that is made in the place of another.
+    shutil.rmtree(folder)
+    index(encoder, {"c": "bread"}, folder)
+    assert Index(folder, encoder).fields == []
+
+
+def test_deleted_texts_are_not_explained(encoder, tmp_path):
+    index(encoder, {"a": "the secret", "b": "rain"}, tmp_path / "index")
+    TokenStore(tmp_path / "index").delete(["a"])
+    opened = Index(tmp_path / "index", encoder)
+    assert opened.live().tolist() == [1]
+    opened.explain("rain", 1)
+    for number in (0, 2, -1):
+        with pytest.raises(InputError, match=f"number: no text {number}, or it is deleted"):
+            opened.explain("rain", number)
+
+
+def test_ties_go_to_the_higher_document_also_with_pieces(encoder, tmp_path):
+    texts = dict.fromkeys(("a", "a 2", "a!", "b"), "the dog runs fast")
+    index(encoder, texts, tmp_path / "whole")
+    index(encoder, texts, tmp_path / "cut", window=16, overlap=4)
+    for k in range(1, 5):
+        whole, cut = (Index(tmp_path / name, encoder).search("the dog", k) for name in ("whole", "cut"))
+        assert [hit.document for hit in cut] == [hit.document for hit in whole]
+        assert [hit.document for hit in whole] == sorted(texts, reverse=True)[:k]
+
+
+def test_words_and_similarity_of_every_hit_are_its_own(encoder, tmp_path, monkeypatch):
+    from optical_rs.edge import search as module
+
+    monkeypatch.setattr(module, "_DEPTH", 2)
+    texts = {f"d{i}": f"the dog and {'the dog ' * i} of the house" for i in range(8)}
+    index(encoder, texts, tmp_path / "whole")
+    index(encoder, texts, tmp_path / "cut", window=12, overlap=2)
+    for folder in ("whole", "cut"):
+        opened = Index(tmp_path / folder, encoder)
+        alone = {hit.document: hit.score for hit in opened.search("dog", 8, exact=True)}
+        hits = opened.search("dog", 3, lexical=True)
+        assert all(hit.words > 0 for hit in hits)
+        for hit in hits:
+            assert hit.similarity == pytest.approx(alone[hit.document], abs=1e-5)
+
+
+def test_a_snippet_of_numbered_tokens_is_the_beginning(encoder, tmp_path):
+    long = " ".join(f"word{i}" for i in range(100))
+    why = explained(
+        encoder, encoder, "the dog", long, (np.eye(2, 4, dtype=np.float32), np.eye(3, 4, dtype=np.float32))
+    )
+    assert why.numbered
+    assert snippet(why, long, 30) == "word0 word1 word2 word3 word4 …"
+
+
 def plainly(row, name, wanted):
     """The rules of filters, one value at a time."""
     values = row.get(name, [])
@@ -225,6 +293,23 @@ def test_the_commands(exported, rows, tmp_path, capsys):
     assert next(iter(runs[0]["q"])) == "d4"
     with pytest.raises(InputError, match="--filters: expected JSON"):
         search_main([*arguments, "--filters", "year=3"])
+
+
+def test_rerank_takes_a_run_alone(exported, whole, encoder, tmp_path):
+    (tmp_path / "q.tsv").write_text("q1\tthe dog\n")
+    (tmp_path / "run").write_text("q1 Q0 d0 1 2.0 x\n")
+    common = ["--index", str(whole), "--model", str(exported[0]), "--queries", str(tmp_path / "q.tsv")]
+    common += ["--output", str(tmp_path / "out"), "--rerank", str(tmp_path / "run")]
+    for more, name in (
+        (["--filters", '{"year": 1990}'], "filters"),
+        (["--lexical"], "lexical"),
+        (["--exact"], "exact"),
+    ):
+        with pytest.raises(InputError, match=f"--{name}: cannot be combined with --rerank"):
+            search_main([*common, *more])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="depth: expected at least 1, got 0"):
+        rerank(Index(whole, encoder), {"q": "the dog"}, {"q": {"d0": 1.0}}, depth=0)
 
 
 def test_bad_input(exported, whole, encoder, documents, tmp_path):

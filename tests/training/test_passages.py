@@ -14,9 +14,10 @@ from optical_rs.data import Bitext  # noqa: E402
 from optical_rs.losses import OpticalLoss, TranslateDistillLoss, scores  # noqa: E402
 from optical_rs.models import student_of  # noqa: E402
 from optical_rs.retrieval import encode  # noqa: E402
-from optical_rs.similarity import maxsim  # noqa: E402
+from optical_rs.similarity import TokenStore, maxsim  # noqa: E402
 from optical_rs.token_cache import TokenCache  # noqa: E402
 from optical_rs.training import Distillation  # noqa: E402
+from optical_rs.training.english import read_english  # noqa: E402
 
 FAST = {"use_cpu": True, "bf16": False, "disable_tqdm": True, "per_device_train_batch_size": 4}
 PASSAGES = [
@@ -128,6 +129,18 @@ def test_an_interrupted_run_draws_the_same_passages(bitext, teacher, tmp_path, i
     interrupted(lambda: train(tmp_path / "cut"), lambda state: state.epoch >= 2)
     resumed = train(tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[k], v) for k, v in resumed.items())
+
+
+def test_passages_without_tokens_and_blank_lines_are_no_candidates(bitext, teacher, tmp_path):
+    (tmp_path / "lines.txt").write_text("one\n\n  \ntwo\n")
+    assert read_english([str(tmp_path / "lines.txt")], "document", "passages") == ["one", "two"]
+    english = TokenCache(teacher, tmp_path).tokens(bitext.english, "query")
+    store = TokenStore.create(tmp_path / "passages", english.dim)
+    store.append(
+        [np.eye(3, english.dim), np.zeros((0, english.dim)), np.eye(2, english.dim)], ids=["a", "b", "c"]
+    )
+    loss = TranslateDistillLoss(student_of(teacher), english, passages=store, candidates=4)
+    assert {i for found in loss.candidates.found for i in found} == {0, 2}
 
 
 def test_the_identity_knows_the_passages(bitext):

@@ -94,6 +94,10 @@ def main(arguments: Sequence[str]) -> None:
         "exact": options.exact,
         "explain": options.explain,
     }
+    if options.rerank and (given := [name for name, value in how.items() if value]):
+        raise InputError(
+            f"--{given[0]}: cannot be combined with --rerank, which scores the documents of a run"
+        )
     index = opened(options)
     if options.queries:
         _search_file(options, index, how)

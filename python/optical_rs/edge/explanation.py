@@ -27,6 +27,8 @@ class Explanation:
         The transport plan between both, with cost 1 − similarity and uniform masses.
     query_words, document_words : (list of str, (tokens,) int array)
         Their words, and the word of each token, or −1 for tokens of a prompt and special ones.
+    numbered : bool
+        Whether the document's tokens have numbers for names, as no tokenizer that is at hand cuts the text into them.
     """
 
     query: list[str]
@@ -36,6 +38,7 @@ class Explanation:
     plan: np.ndarray
     query_words: tuple[list[str], np.ndarray]
     document_words: tuple[list[str], np.ndarray]
+    numbered: bool = False
 
     def lines(self) -> list[str]:
         """A line for each query token: its match, their similarity, and the share that is transported."""
@@ -70,17 +73,20 @@ def explained(
     """
     x, y = tokens
     shown, words = document_encoder.tokens(text, "document"), document_encoder.words(text, "document")
-    if len(shown) != len(y):
+    numbered = len(shown) != len(y)
+    if numbered:
         shown = [str(i) for i in range(len(y))]
         words = shown, np.arange(len(y))
     both = encoder.words(query, "query"), words
     similarity = x @ y.T
     if not similarity.size:  # a text without tokens: there is nothing to match or to transport
         matches = np.zeros(0 if not len(y) else len(x), dtype=int)
-        return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, similarity, *both)
+        return Explanation(
+            encoder.tokens(query, "query"), shown, similarity, matches, similarity, *both, numbered
+        )
     plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
     matches = similarity.argmax(axis=1)
-    return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, plan, *both)
+    return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, plan, *both, numbered)
 
 
 def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
@@ -97,6 +103,8 @@ def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
     text = " ".join(text.split())
     if len(text) <= length:
         return text
+    if why.numbered:  # nobody knows where in the text they are
+        return f"{text[:length].rpartition(' ')[0] or text[:length]} …"
     words, word_of = why.document_words
     weights = np.zeros(len(words) + 1)  # the last is that of no word
     for i, j in enumerate(why.matches):

@@ -14,7 +14,7 @@ from ..files import Texts
 from ..similarity import TokenStore, columns, make_coarse
 from ..similarity.coarse import Method, follows, method_of
 from .encoder import COSTLY, Encoder
-from .fields import Fields
+from .fields import Fields, fields_of
 
 #: Documents that are encoded and committed together.
 BATCH = 512
@@ -80,6 +80,9 @@ def index(
         # Relative: a model and an index that are moved together still find each other.
         place = Path(os.path.relpath(encoder.path, out.parent)).as_posix()
         metadata = {"model": encoder.name, "model_path": place, **encoder.identity, **made_with}
+        # The fields of an index that was removed are of no document here.
+        if columns.holds_store(fields_of(out)):
+            columns.remove(fields_of(out))
         store = TokenStore.create(out, encoder.dim, metadata, dtype=dtype)
     total = len(documents) if isinstance(documents, Sized) else 0
     with store.writing():

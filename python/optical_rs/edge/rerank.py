@@ -32,8 +32,10 @@ def rerank(
     Raises
     ------
     InputError
-        A query without text, or a document that the index does not have.
+        A query without text, a ``depth`` below 1, or a document that the index does not have.
     """
+    if depth < 1:
+        raise InputError(f"depth: expected at least 1, got {depth}")
     pieces = [pieces_of(shard) for shard in index.shards]
     missing = [query for query in run if not queries.get(query, "").strip()]
     if missing:

@@ -135,7 +135,10 @@ class Index:
         self._coarse = [TokenStore(each) if each.exists() else None for each in coarse]
         #: The number of each shard's first text, and of all texts.
         self._starts = np.cumsum([0, *map(len, self.shards)]).tolist()
+        # Opened now, so that they are of the documents as these are; read where they are asked for.
+        self._stored_fields = [Fields(shard.path) for shard in self.shards]
         self._fields: list[dict[str, dict[str, Any]]] | None = None
+        self._pieces: list[dict[str, list[int]] | None] = [None] * len(self.shards)
         self._words: tuple[np.ndarray, BM25] | None = None
 
     def __len__(self) -> int:
@@ -152,8 +155,15 @@ class Index:
 
     def locate(self, number: int) -> tuple[TokenStore, int]:
         """The shard that has a text, and its number there."""
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        shard = self._shard_of(number)
         return self.shards[shard], number - self._starts[shard]
+
+    def live(self) -> np.ndarray:
+        """The numbers of the texts that are not deleted, ascending."""
+        numbers = [
+            start + np.flatnonzero(~s.deleted) for s, start in zip(self.shards, self._starts, strict=False)
+        ]
+        return np.concatenate(numbers)
 
     def text(self, number: int) -> str:
         """What a text says."""
@@ -238,9 +248,11 @@ class Index:
         depth = max(k, _DEPTH) if lexical else k
         found = self._by_meaning(tokens, depth, allowed, exact, candidates, progress)
         if lexical:
+            words = self._worded()[1]
+            scores = [words.scores(query) for query in queries]
             found = [
-                self._fused(hits, self._by_words(query, depth, allowed), x, k)
-                for query, hits, x in zip(queries, found, tokens, strict=True)
+                self._fused(hits, self._by_words(own, depth, allowed), x, own, k)
+                for hits, x, own in zip(found, tokens, scores, strict=True)
             ]
         return [
             [self._shown(hit, query, x, snippets, explain) for hit in hits]
@@ -258,62 +270,102 @@ class Index:
     ) -> list[list[Hit]]:
         """The documents of each query by MaxSim."""
         found: list[list[Hit]] = [[] for _ in tokens]
-        for shard, coarse, start in zip(self.shards, self._coarse, self._starts, strict=False):
+        for place, (shard, coarse) in enumerate(zip(self.shards, self._coarse, strict=True)):
             if not len(shard):
                 continue
+            start = self._starts[place]
             mask = None if allowed is None else allowed[start : start + len(shard)]
             # Of k documents, all pieces may come before the best piece of the next.
-            pieces = min(k * _most_pieces(shard), len(shard))
-            wanted = max(candidates or max(20 * k, 200), pieces)
-            few = mask is not None and np.count_nonzero(mask) <= wanted
-            first = None if exact or few or coarse is None else coarse
-            parts = search(
-                tokens,
-                shard,
-                pieces,
-                allow=mask,
-                coarse=first,
-                candidates=wanted if first else None,
-                progress=progress,
-            )
-            for hits, part in zip(found, parts, strict=True):
+            pieces = min(k * self._most_pieces(place), len(shard))
+            while True:
+                wanted = max(candidates or max(20 * k, 200), pieces)
+                few = mask is not None and np.count_nonzero(mask) <= wanted
+                first = None if exact or few or coarse is None else coarse
+                parts = search(
+                    tokens,
+                    shard,
+                    pieces,
+                    allow=mask,
+                    coarse=first,
+                    candidates=wanted if first else None,
+                    progress=progress,
+                )
                 # Texts without tokens come last, and are left out.
-                for name, score in part:
-                    if score > -np.inf:
-                        number = shard.index(name)
-                        hits.append(self._hit(start + number, score))
+                rows = [
+                    [self._hit(start + shard.index(name), score) for name, score in part if score > -np.inf]
+                    for part in parts
+                ]
+                # Among pieces as good as the last their own ids decided, and not those of their documents.
+                tied = (
+                    len(part) == pieces and len(own) == pieces and _best(own, k)[-1].score == own[-1].score
+                    for part, own in zip(parts, rows, strict=True)
+                )
+                windowed = shard.metadata.get("window") is not None
+                if not windowed or pieces == len(shard) or not any(tied):
+                    break
+                pieces = min(2 * pieces, len(shard))
+            for hits, own in zip(found, rows, strict=True):
+                hits += own
         return [_best(hits, k) for hits in found]
 
-    def _by_words(self, query: str, k: int, allowed: np.ndarray | None) -> list[Hit]:
-        """The documents with words in common by BM25, over the words of all shards."""
-        numbers, words = self._worded()
-        scores = words.scores(query)
+    def _by_words(self, scores: np.ndarray, k: int, allowed: np.ndarray | None) -> list[Hit]:
+        """The documents with words in common, by BM25 over the words of all shards."""
+        numbers = self._worded()[0]
         chosen = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed[numbers])
-        pieces = k * max(map(_most_pieces, self.shards))
+        pieces = k * max(map(self._most_pieces, range(len(self.shards))))
         if len(chosen) > pieces:  # with all that are as good as the last, among which ids decide
             least = np.partition(scores[chosen], len(chosen) - pieces)[len(chosen) - pieces]
             chosen = chosen[scores[chosen] >= least]
         return _best([self._hit(int(numbers[i]), float(scores[i])) for i in chosen], k)
 
-    def _fused(self, meaning: list[Hit], words: list[Hit], tokens: np.ndarray, k: int) -> list[Hit]:
+    def _fused(
+        self, meaning: list[Hit], words: list[Hit], tokens: np.ndarray, scores: np.ndarray, k: int
+    ) -> list[Hit]:
         runs = [{"q": [(hit.document, hit.score) for hit in hits]} for hits in (meaning, words)]
         similar, worded = ({hit.document: hit for hit in hits} for hits in (meaning, words))
         found = []
         for document, score in list(fuse(runs)["q"].items())[:k]:
             hit = similar.get(document) or worded[document]
-            found.append(
-                dataclasses.replace(
-                    hit,
-                    score=score,
-                    similarity=hit.score if document in similar else self._similarity(tokens, hit.number),
-                    words=worded[document].score if document in worded else 0.0,
-                )
-            )
+            own = {"similarity": hit.score} if document in similar else self._similarity(tokens, hit)
+            # A document that is found by meaning alone may still have some of the words.
+            said = worded[document].score if document in worded else self._words_of(hit, scores)
+            found.append(dataclasses.replace(hit, **own, score=score, words=said))
         return found
 
-    def _similarity(self, tokens: np.ndarray, number: int) -> float:
-        shard, own = self.locate(number)
-        return search([tokens], shard, 1, allow=[shard.ids[own]])[0][0][1]
+    def _texts_of(self, hit: Hit) -> tuple[int, list[int]]:
+        """The shard of a hit, and the numbers there of its document's texts."""
+        place = self._shard_of(hit.number)
+        shard = self.shards[place]
+        if shard.metadata.get("window") is None:
+            return place, [hit.number - self._starts[place]]
+        return place, self._pieces_of(place)[hit.document]
+
+    def _similarity(self, tokens: np.ndarray, hit: Hit) -> dict[str, Any]:
+        """MaxSim of a document's best piece, and that piece."""
+        place, texts = self._texts_of(hit)
+        shard = self.shards[place]
+        name, score = search([tokens], shard, 1, allow=[shard.ids[i] for i in texts])[0][0]
+        return {"similarity": score, "number": self._starts[place] + shard.index(name)}
+
+    def _words_of(self, hit: Hit, scores: np.ndarray) -> float:
+        """BM25 of a document, by its best piece."""
+        place, texts = self._texts_of(hit)
+        rows = np.searchsorted(self._worded()[0], self._starts[place] + np.array(texts))
+        return float(scores[rows].max())
+
+    def _shard_of(self, number: int) -> int:
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def _pieces_of(self, place: int) -> dict[str, list[int]]:
+        found = self._pieces[place]
+        if found is None:
+            found = self._pieces[place] = pieces_of(self.shards[place])
+        return found
+
+    def _most_pieces(self, place: int) -> int:
+        if self.shards[place].metadata.get("window") is None:
+            return 1
+        return max(map(len, self._pieces_of(place).values()), default=1)
 
     def _hit(self, number: int, score: float) -> Hit:
         shard, own = self.locate(number)
@@ -333,7 +385,15 @@ class Index:
         )
 
     def explain(self, query: str, number: int) -> Explanation:
-        """How the tokens of a query and of a text, such as ``hit.number``, match."""
+        """How the tokens of a query and of a text, such as ``hit.number``, match.
+
+        Raises
+        ------
+        InputError
+            A text that is deleted, or a number that no text has.
+        """
+        if not 0 <= number < len(self) or (at := self.locate(number))[0].deleted[at[1]]:
+            raise InputError(f"number: no text {number}, or it is deleted")
         return self._explained(query, self.encoder.encode_query([query])[0], number)
 
     def _explained(self, query: str, tokens: np.ndarray, number: int) -> Explanation:
@@ -344,32 +404,32 @@ class Index:
     @property
     def fields(self) -> list[str]:
         """The fields that documents have, for filters."""
-        return sorted({name for shard in self._read_fields() for row in shard.values() for name in row})
+        return sorted({name for row in self._rows() for name in row})
 
     def _read_fields(self) -> list[dict[str, dict[str, Any]]]:
         if self._fields is None:
-            self._fields = [Fields(shard.path).read() for shard in self.shards]
+            self._fields = [fields.read() for fields in self._stored_fields]
         return self._fields
 
     def _fields_of(self, hit: Hit) -> Mapping[str, Any]:
-        shard = int(np.searchsorted(self._starts, hit.number, side="right")) - 1
-        return self._read_fields()[shard].get(hit.document, {})
+        return self._read_fields()[self._shard_of(hit.number)].get(hit.document, {})
 
     def _allowed(self, filters: Mapping[str, Any]) -> np.ndarray:
         """Which texts filters leave."""
+        return select(filters, self._rows())
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        """The fields of each text; none of deleted ones."""
         rows: list[Mapping[str, Any]] = []
         for shard, fields in zip(self.shards, self._read_fields(), strict=True):
-            rows += [fields.get(document_of(shard, i), {}) for i in range(len(shard))]
-        return select(filters, rows)
+            gone = shard.deleted.tolist()
+            rows += [{} if gone[i] else fields.get(document_of(shard, i), {}) for i in range(len(shard))]
+        return rows
 
     def _worded(self) -> tuple[np.ndarray, BM25]:
         """The texts that are not deleted, and their words; indexed on first use."""
         if self._words is None:
-            live = [
-                start + np.flatnonzero(~s.deleted)
-                for s, start in zip(self.shards, self._starts, strict=False)
-            ]
-            numbers = np.concatenate(live)
+            numbers = self.live()
             self._words = numbers, BM25([self.text(i) for i in numbers.tolist()])
         return self._words
 
@@ -411,9 +471,3 @@ def expect_fitting(encoder: Encoder, store: TokenStore) -> None:
             f"store: has dimension {store.dim}, but the model has {encoder.dim}; index with its teacher"
         )
     expect_related(encoder.identity, store.metadata, f"store: {store.path}")
-
-
-def _most_pieces(store: TokenStore) -> int:
-    if store.metadata.get("window") is None:
-        return 1
-    return max(map(len, pieces_of(store).values()), default=1)

@@ -145,8 +145,8 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
 
     def about(_: Request) -> Response:
         names = " + ".join(shard.path.name for shard in index.shards)
-        known = {"collection": names, "texts": len(index), "model": index.encoder.path.name}
-        known |= {"fields": index.fields, "examples": _examples(index.shards)}
+        known = {"collection": names, "texts": len(index.live()), "model": index.encoder.path.name}
+        known |= {"fields": index.fields, "examples": _examples(index)}
         return JSONResponse(known, headers=_HEADERS)
 
     def file(name: str, kind: str) -> Any:
@@ -185,12 +185,10 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
     )
 
 
-def _examples(shards: Sequence[Any]) -> list[str]:
+def _examples(index: Index) -> list[str]:
     """The first words of some texts of an index: queries that find something."""
-    texts = []
-    for shard in shards:
-        step = max(1, len(shard) // (2 * EXAMPLES))
-        texts += [shard.contents[i] for i in range(0, len(shard), step)]
+    live = index.live()
+    texts = map(index.text, live[:: max(1, len(live) // (2 * EXAMPLES))].tolist())
     starts = (" ".join(text.split()[:6])[:EXAMPLE].strip(" ,;:-–") for text in texts)
     return list(dict.fromkeys(start for start in starts if start))[:EXAMPLES]
 

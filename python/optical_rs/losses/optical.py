@@ -173,6 +173,7 @@ class OpticalLoss(BitextLoss):
             "pooled_weight": self.pooled_weight,
             "contrastive_weight": self.contrastive_weight,
             "scores_weight": self.scores_weight,
+            **({} if self.candidates is None else {"candidates": self.candidates.count}),
         }
 
     @property

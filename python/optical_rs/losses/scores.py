@@ -69,7 +69,8 @@ class Candidates:
         self.passages, self.count = passages, count
         texts = [np.asarray(passages[i]) for i in range(len(passages))]
         hits = search([np.asarray(teacher[i]) for i in range(len(teacher))], texts, k=DEPTH)
-        self.found = [[int(name) for name, _ in best] for best in hits]
+        # A passage without tokens scores minus infinity, which no distribution has.
+        self.found = [[int(name) for name, score in best if score > -np.inf] for best in hits]
 
     def draw(self, labels: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (passages, tokens, dim) and mask of the passages of a step, each once, as ``y`` in type and device."""

@@ -57,7 +57,7 @@ def _texts(spec: str, role: str, where: str) -> list[str]:
     name = Path(spec).name.removesuffix(".gz")
     if found is None and name.endswith(".txt"):
         try:
-            return [line for _, line in lines_of(Path(spec))]
+            return [line for _, line in lines_of(Path(spec)) if line.strip()]
         except OSError as error:
             raise InputError(f"{where}: cannot read {spec}: {error.strerror}") from None
     if (found and found[0].pairs) or name.endswith(".jsonl") or Path(spec).is_dir():

@@ -5,6 +5,7 @@ import math
 import pytest
 from optical_rs import InputError
 from optical_rs.baselines import bm25
+from optical_rs.baselines.bm25 import character_ngrams
 
 pytest.importorskip("bm25s")
 
@@ -40,11 +41,33 @@ def test_stemming():
     assert [d for d, _ in bm25({"q": "dog runs"}, documents, language="english")["q"]] == ["a"]
 
 
+def test_names_are_found_within_longer_words():
+    documents = {"a": "Ottawa is the capital of Canada", "b": "Ọyọ is in Nigeria", "c": "the river"}
+    asked = {"zu": "Iyini inhlokodolobha yaseCanada?", "yo": "Níbo ni OYO wa", "none": "ki lo"}
+    assert [d for d, _ in bm25(asked, documents, ngrams=5)["zu"]] == ["a"]
+    assert bm25(asked, documents)["zu"] == []
+    assert [d for d, _ in bm25(asked, documents, ngrams=5)["yo"]] == ["b"]
+    assert bm25(asked, documents, ngrams=5)["none"] == []
+
+
+def test_ngrams_longer_than_every_word_are_the_words():
+    asked = {"q": "moto madzi"}
+    assert bm25(asked, DOCUMENTS, ngrams=50) == bm25(asked, DOCUMENTS)
+
+
+def test_every_run_of_characters_counts_once_for_each_place():
+    assert character_ngrams("banana an", 2) == "ba an na an na an"
+    assert character_ngrams("É1_ -- x", 3) == "e1_ x"
+    assert character_ngrams("...", 3) == ""
+
+
 def test_bad_input():
     for call, message in (
         (lambda: bm25({"q": "x"}, DOCUMENTS, k=0), "k: expected at least 1"),
         (lambda: bm25({"q": "x"}, {}), "documents: expected at least one"),
         (lambda: bm25({"q": "x"}, DOCUMENTS, language="chewa"), "language: no stemmer for 'chewa'"),
+        (lambda: bm25({"q": "x"}, DOCUMENTS, ngrams=0), "ngrams: expected at least 1"),
+        (lambda: bm25({"q": "x"}, DOCUMENTS, language="english", ngrams=5), "and no language, got 5 and 'english'"),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -18,6 +18,8 @@ METHODS = {
     "pooled": ("languages", "encoder"),
     # Human translations of the queries, in the documents' language.
     "oracle": ("languages", "queries", "by", "encoder"),
+    # The foreign queries as they are.
+    "bm25": ("languages", "ngrams", "k1", "b"),
     "psq": ("languages", "seeds", "bitext", "max_pairs", "cumulative", "k1", "b"),
     "bm25-translate": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),
     "nmt": ("languages", "seeds", "bitext", "translator", "codes", "num_beams", "batch_size"),

@@ -53,6 +53,7 @@ OPTIONS = {
     "scale": "factor of the scores in the softmax (inverse temperature)",
     "alpha": "the share of batches within one language; the others are across languages",
     "weights": "how languages are drawn: `uniform`, or by `size`",
+    "ngrams": "compare runs of so many characters within words instead of words (default: words)",
     "cumulative": "translations of a word are kept until their probabilities sum to this",
     "k1": "of BM25",
     "b": "of BM25",

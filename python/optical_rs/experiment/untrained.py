@@ -26,6 +26,7 @@ def ask(bench: Workbench, cell: Cell, place: str) -> Evaluation:
         "zero-shot": _zero_shot,
         "pooled": _pooled,
         "oracle": _oracle,
+        "bm25": _bm25,
         "psq": _psq,
         "bm25-translate": _bm25_translate,
         "nmt": _nmt,
@@ -57,6 +58,11 @@ def _table(bench: Workbench, options: Mapping[str, Any], language: str) -> Trans
     bitext, _ = bench.training_pairs(options, [language])
     table = translation_table(bitext.foreign, bitext.english)
     return table if bench.side == "query" else TranslationTable(table.english, table.foreign)
+
+
+def _bm25(bench, cell, options, place, collection) -> Evaluation:
+    own = {k: options[k] for k in ("ngrams", "k1", "b") if k in options}
+    return evaluate_run(bm25(collection.queries, collection.documents, **own), collection)
 
 
 def _psq(bench, cell, options, place, collection) -> Evaluation:

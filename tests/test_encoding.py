@@ -45,7 +45,7 @@ def test_query_expansion_is_left_out_where_it_is_asked_for(teacher, pairs):
     from optical_rs.models import student_of
 
     model = student_of(teacher)
-    model[0].query_expansion = {"strategy": "fixed", "length": 20, "token_id": 4, "attend": True}
+    model[0].query_expansion = {"strategy": "fixed", "length": 20, "token": "[MASK]", "attend": True}
     texts = [foreign for foreign, _ in pairs]
     theirs = model.encode_query(texts, convert_to_numpy=True, show_progress_bar=False)
     plain = teacher.encode_query(texts, convert_to_numpy=True, show_progress_bar=False)

@@ -80,10 +80,13 @@ def encode(
     Raises
     ------
     InputError
-        An unknown role or precision.
+        An unknown role or precision, or something that is not text.
     """
     if role not in ("query", "document"):
         raise InputError(f"role: expected 'query' or 'document', got {role!r}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts: expected strings, got {type(text).__name__} at {i}")
     exported = is_exported(model)
     runtime: Runtime = model if exported else _Torch(model, precision, expansion)
     found: list[Any] = [None] * len(texts)

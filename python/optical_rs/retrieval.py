@@ -263,11 +263,12 @@ def evaluate_student(
         side = getattr(collection, "side", None) or ("query" if trained == "both" else trained)
     if side not in ("query", "document"):
         raise InputError(f"side: expected 'query' or 'document', got {side!r}")
+    chosen: str = precision
     if precision == "auto":
         encodes = other if side == "query" else own
-        precision = fastest_precision(encodes, texts_of(collection, "document"), "document")
-    english = TokenCache(other, cache, dtype=dtype, precision=precision)
-    foreign = own if side == "query" else TokenCache(own, cache, dtype=dtype, precision=precision)
+        chosen = fastest_precision(encodes, texts_of(collection, "document"), "document")
+    english = TokenCache(other, cache, dtype=dtype, precision=chosen)
+    foreign = own if side == "query" else TokenCache(own, cache, dtype=dtype, precision=chosen)
     return evaluate_pair(
         foreign,
         english,

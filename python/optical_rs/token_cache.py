@@ -139,18 +139,17 @@ class TokenCache:
         with progress_bar(f"encoding {role} texts", "text") as progress:
             for first in range(0, len(order), PART):
                 part = order[first : first + PART]
+
+                def report(done: int, _: int, first: int = first) -> None:
+                    progress(first + done, len(order))
+
                 texts = [missing[name] for name in part]
-                store.append(
-                    encode(
-                        self.model,
-                        texts,
-                        role,
-                        precision=self.precision,
-                        expansion=False,
-                        progress=lambda done, _, first=first: progress(first + done, len(order)),
-                    ),
-                    part,
-                )
+                options: dict[str, Any] = {
+                    "precision": self.precision,
+                    "expansion": False,
+                    "progress": report,
+                }
+                store.append(encode(self.model, texts, role, **options), part)
 
 
 def dim_of(model: Any) -> int:

@@ -193,13 +193,16 @@ class Encoder:
         return TOKENS_PER_BATCH
 
     def prepare(self, texts: Sequence[str], role: str) -> tuple[list[list[int]], list[int]]:
+        """Token ids of texts, and their numbers."""
         ids = [found.ids for found in self._encodings(texts, role, fast=True)]
         return ids, list(map(len, ids))
 
     def features(self, prepared: list[list[int]], role: str) -> np.ndarray:
+        """Token ids of texts of one length, (texts, tokens) int64."""
         return np.array(prepared, dtype=np.int64)
 
     def embed(self, features: np.ndarray, role: str) -> list[np.ndarray]:
+        """(tokens, dim) float32 of each text."""
         if not features.size:
             return list(np.zeros((len(features), 0, self.dim), np.float32))
         inputs = {"input_ids": features}
@@ -248,9 +251,6 @@ class Encoder:
         """What the tokenizer makes of texts; fast: the ids alone."""
         if role not in self._skip:
             raise InputError(f"role: expected 'query' or 'document', got {role!r}")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"texts: expected strings, got {type(text).__name__} at {i}")
         prompt = self.prompts.get(role, "")
         work = self._tokenizer.encode_batch_fast if fast else self._tokenizer.encode_batch
         return work([prompt + text for text in texts])

@@ -182,14 +182,25 @@ def collection_folder(tmp_path):
     return folder
 
 
-@pytest.fixture(scope="session")
-def torture():
-    """The module whose scenarios ``make torture`` runs at length."""
-    file = Path(__file__).parents[1] / "tools" / "torture.py"
-    spec = importlib.util.spec_from_file_location("torture", file)
+def tool(name):
+    """A module of ``tools``."""
+    file = Path(__file__).parents[1] / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def torture():
+    """The module whose scenarios ``make torture`` runs at length."""
+    return tool("torture")
+
+
+@pytest.fixture(scope="session")
+def kill_index():
+    """The module that kills ``optical-rs index``."""
+    return tool("kill_index")
 
 
 @pytest.fixture

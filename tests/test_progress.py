@@ -17,6 +17,20 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
     ]
 
 
+def test_tokens_are_told_and_what_an_earlier_run_did_is_no_pace(capsys, monkeypatch):
+    now = iter([0.0, 1.0, 31.0, 61.0, 71.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.progress_bar("encoding", "document") as report:
+        report(100, 400, 0)
+        report(160, 400, 6200)
+        report(220, 400, 12_200)
+    assert capsys.readouterr().err.splitlines() == [
+        "encoding: 160 of 400 documents (40%), 31 s, 1.94 documents/s, 200 tokens/s, 124 s left",
+        "encoding: 220 of 400 documents (55%), 61 s, 2 documents/s, 200 tokens/s, 90 s left",
+        "encoding: 120 documents of 12200 tokens in 71 s, 1.69 documents/s, 172 tokens/s",
+    ]
+
+
 def test_training_and_saving_make_no_examples_for_a_hub(teacher, pairs, tmp_path, capfd):
     """The trainer takes examples of the training text when it is made, with a bar of its own."""
     pytest.importorskip("sentence_transformers")

@@ -20,9 +20,9 @@ from optical_rs.token_cache import StoredTokens, TokenCache  # noqa: E402
 def counted(monkeypatch):
     """How many texts were encoded."""
     seen = []
-    own = token_cache._without_expansion
+    own = token_cache.encode
     monkeypatch.setattr(
-        token_cache, "_without_expansion", lambda m, texts, *a: seen.append(len(texts)) or own(m, texts, *a)
+        token_cache, "encode", lambda m, texts, *a, **o: seen.append(len(texts)) or own(m, texts, *a, **o)
     )
     return seen
 
@@ -70,25 +70,34 @@ def test_another_model_with_the_same_head_has_a_cache_of_its_own(teacher, pairs,
 
 def test_what_was_encoded_survives_a_kill(teacher, pairs, tmp_path, counted, monkeypatch):
     monkeypatch.setattr(token_cache, "PART", 4)
-    own = token_cache._without_expansion
+    own = token_cache.encode
     calls = []
 
-    def killed(*arguments):
+    def killed(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return own(*arguments)
+        return own(*arguments, **options)
 
     texts = [e for _, e in pairs]
-    monkeypatch.setattr(token_cache, "_without_expansion", killed)
+    monkeypatch.setattr(token_cache, "encode", killed)
     with pytest.raises(KeyboardInterrupt):
         TokenCache(teacher, tmp_path).tokens(texts, "document")
-    monkeypatch.setattr(token_cache, "_without_expansion", own)
+    monkeypatch.setattr(token_cache, "encode", own)
     del counted[:]
     cache = TokenCache(teacher, tmp_path)
     assert len(TokenStore(cache.path)) == 8
     assert len(cache.tokens(texts, "document")) == 12
     assert counted == [4]
+
+
+def test_a_precision_has_a_cache_of_its_own(teacher, pairs, tmp_path, counted):
+    texts = [e for _, e in pairs]
+    caches = [TokenCache(teacher, tmp_path, precision=precision) for precision in ("float32", "bfloat16")]
+    exact, reduced = (np.concatenate(list(cache.tokens(texts, "document"))) for cache in caches)
+    assert counted == [len(texts)] * 2
+    assert not np.array_equal(exact, reduced)
+    assert (exact * reduced).sum(axis=1).min() > 0.99
 
 
 def _fill(folder, cache, texts):

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import fingerprint
 from .data import Collection
+from .encoding import encode, fastest_precision, is_exported
 from .errors import InputError, require
 from .files import write_run
 from .fingerprint import expect_related, identity_of
@@ -23,42 +24,14 @@ from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate
 from .record import record_of, teacher_of
 from .similarity import search
-from .token_cache import StoredTokens, TokenCache, dim_of, is_exported
+from .token_cache import StoredTokens, TokenCache, dim_of
 
 #: What tables show.
 MEASURES = ("map", "ndcg_cut_10", "recall_10", "recip_rank", "recall_100")
 #: Results per query that are kept.
 DEPTH = 1000
-#: Texts that are encoded between two reports of progress.
-PART = 4096
 #: Documents that are searched together.
 SEARCHED = 16_384
-
-
-def encode(
-    model: Any,
-    texts: Sequence[str],
-    role: str,
-    *,
-    batch_size: int = 64,
-    show_progress_bar: bool = False,
-) -> list[np.ndarray]:
-    """Token embeddings of texts in the role ``"query"`` or ``"document"``: (tokens, dim) float32 each.
-
-    ``model`` is a MultiVectorEncoder, or an :class:`~optical_rs.edge.Encoder`, which makes its own batches.
-    """
-    shown = progress_bar(f"encoding {role} texts", "text") if show_progress_bar else nullcontext(None)
-    with shown as progress:
-        if is_exported(model):
-            return model.encode(list(texts), role, progress=progress)
-        encoder = model.encode_query if role == "query" else model.encode_document
-        found: list[np.ndarray] = []
-        for first in range(0, len(texts), PART):
-            part = list(texts[first : first + PART])
-            found += encoder(part, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
-            if progress:
-                progress(len(found), len(texts))
-        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +142,6 @@ def evaluate_pair(
     *,
     measures: Sequence[str] = MEASURES,
     depth: int = DEPTH,
-    batch_size: int = 64,
     show_progress_bar: bool = False,
 ) -> Evaluation:
     """Encode the foreign side of a collection with one model and the English side with another; search and score.
@@ -184,23 +156,34 @@ def evaluate_pair(
     collection : Collection
     side : {"query", "document"}
         Which side of the collection is foreign.
+    measures : sequence of str
+    depth : int
+        Documents kept per query.
+    show_progress_bar : bool
+        Models in torch compute in the precision of ``english``.
 
     Returns
     -------
     Evaluation
     """
     model = foreign.model if isinstance(foreign, TokenCache) else foreign
-    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+
+    def encoded(by: Any, role: str) -> list[np.ndarray]:
+        shown = progress_bar(f"encoding {role} texts", "text") if show_progress_bar else nullcontext(None)
+        with shown as progress:
+            return encode(
+                by, texts_of(collection, role), role, precision=english.precision, progress=progress
+            )
+
     if side == "query":
-        queries = encode(model, texts_of(collection, "query"), "query", **options)
+        queries = encoded(model, "query")
         documents: Any = english.tokens(texts_of(collection, "document"), "document")
     else:
-        queries = encode(english.model, texts_of(collection, "query"), "query", **options)
-        texts = texts_of(collection, "document")
+        queries = encoded(english.model, "query")
         if isinstance(foreign, TokenCache):
-            documents = foreign.tokens(texts, "document")
+            documents = foreign.tokens(texts_of(collection, "document"), "document")
         else:
-            documents = encode(model, texts, "document", **options)
+            documents = encoded(model, "document")
     return evaluate_tokens(queries, documents, collection, measures, depth)
 
 
@@ -213,10 +196,10 @@ def evaluate_student(
     split: str = "test",
     measures: Sequence[str] = MEASURES,
     depth: int = DEPTH,
-    batch_size: int = 64,
     device: str | None = None,
     cache: str | os.PathLike | None = None,
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+    precision: Literal["float32", "bfloat16", "auto"] = "float32",
 ) -> Evaluation:
     """Search a test collection with a student on the foreign side and its teacher on the English one.
 
@@ -236,11 +219,13 @@ def evaluate_student(
     measures : sequence of str
     depth : int
         Documents kept per query.
-    batch_size : int
     device : str, optional
         As in sentence-transformers.
     cache, dtype
         As ``folder`` and ``dtype`` of :class:`TokenCache`.
+    precision : {"float32", "bfloat16", "auto"}
+        What models in torch compute in. ``"auto"`` times both on a few of the documents and takes the faster, which it
+        prints. Measures of float32 are the same on every machine; those of bfloat16 differ from them by little.
 
     Returns
     -------
@@ -264,7 +249,6 @@ def evaluate_student(
     given = teacher if teacher is not None else told.get("teacher")
     # A model that says of no teacher encodes both sides.
     other, theirs = (own, told) if given is None else _loaded(given, device, "teacher")
-    english = TokenCache(other, cache, dtype=dtype, batch_size=batch_size)
     dims = [dim_of(m) for m in (own, other)]
     if dims[0] != dims[1]:
         raise InputError(f"teacher: has dimension {dims[1]}, but the student has {dims[0]}")
@@ -279,7 +263,12 @@ def evaluate_student(
         side = getattr(collection, "side", None) or ("query" if trained == "both" else trained)
     if side not in ("query", "document"):
         raise InputError(f"side: expected 'query' or 'document', got {side!r}")
-    foreign = own if side == "query" else TokenCache(own, cache, dtype=dtype, batch_size=batch_size)
+    chosen: str = precision
+    if precision == "auto":
+        encodes = other if side == "query" else own
+        chosen = fastest_precision(encodes, texts_of(collection, "document"), "document")
+    english = TokenCache(other, cache, dtype=dtype, precision=chosen)
+    foreign = own if side == "query" else TokenCache(own, cache, dtype=dtype, precision=chosen)
     return evaluate_pair(
         foreign,
         english,
@@ -287,7 +276,6 @@ def evaluate_student(
         side,
         measures=measures,
         depth=depth,
-        batch_size=batch_size,
         show_progress_bar=True,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import fingerprint
 from .data.cache import cache_folder
+from .encoding import encode, is_exported
 from .errors import InputError
 from .progress import progress_bar
 from .similarity import TokenStore
@@ -84,8 +85,8 @@ class TokenCache:
         where it may be deleted at any time at no more cost than that of encoding again.
     dtype : {"float32", "float16", "bfloat16", "int8"}
         How tokens are kept.
-    batch_size : int
-        Texts that the model gets at a time.
+    precision : {"float32", "bfloat16"}
+        What a model in torch computes in; see :func:`~optical_rs.encoding.encode`. Each has a store of its own.
     """
 
     def __init__(
@@ -94,12 +95,13 @@ class TokenCache:
         folder: str | os.PathLike | None = None,
         *,
         dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
-        batch_size: int = 64,
+        precision: str = "float32",
     ):
-        self.model, self.dtype, self.batch_size = model, dtype, batch_size
+        self.model, self.dtype, self.precision = model, dtype, precision
         self.fingerprint = fingerprint_of(model)
         root = Path(folder) if folder is not None else cache_folder() / "tokens"
-        self.path = root / f"{self.fingerprint[:32]}-{dtype}"
+        made_in = "" if precision == "float32" else f"-{precision}"
+        self.path = root / f"{self.fingerprint[:32]}-{dtype}{made_in}"
 
     def tokens(self, texts: Sequence[str], role: str) -> StoredTokens:
         """Tokens of texts in the role ``"query"`` or ``"document"``; those that are not in the cache are encoded.
@@ -132,34 +134,22 @@ class TokenCache:
         return TokenStore(self.path)
 
     def _encode(self, store: TokenStore, missing: dict[str, str], role: str) -> None:
-        # Texts of a like length go together: little is padded, and how far it is says how long it takes.
+        # Texts of a like length go together, and the longest first: how far it is says how long it takes.
         order = sorted(missing, key=lambda name: len(missing[name]), reverse=True)
         with progress_bar(f"encoding {role} texts", "text") as progress:
             for first in range(0, len(order), PART):
                 part = order[first : first + PART]
-                store.append(
-                    _without_expansion(self.model, [missing[n] for n in part], role, self.batch_size), part
-                )
-                progress(first + len(part), len(order))
 
+                def report(done: int, _: int, first: int = first) -> None:
+                    progress(first + done, len(order))
 
-def _without_expansion(model: Any, texts: list[str], role: str, batch_size: int) -> list[np.ndarray]:
-    if is_exported(model):
-        return model.encode(texts, role)
-    encoder = model.encode_query if role == "query" else model.encode_document
-    found = []
-    for item in encoder(texts, batch_size=batch_size, output_value=None, show_progress_bar=False):
-        mask = item["attention_mask"].bool()
-        expansion = item.get("query_expansion_positions")
-        if expansion is not None and hasattr(expansion, "bool"):
-            mask = mask & ~expansion.bool()
-        found.append(item["token_embeddings"][mask].float().cpu().numpy())
-    return found
-
-
-def is_exported(model: Any) -> bool:
-    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface."""
-    return not hasattr(model, "get_embedding_dimension")
+                texts = [missing[name] for name in part]
+                options: dict[str, Any] = {
+                    "precision": self.precision,
+                    "expansion": False,
+                    "progress": report,
+                }
+                store.append(encode(self.model, texts, role, **options), part)
 
 
 def dim_of(model: Any) -> int:

@@ -56,7 +56,7 @@ def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch
     encoder = Encoder(exported[0])
     monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
 
-    def stop(done, total):
+    def stop(done, total, tokens):
         if done >= 5:
             raise KeyboardInterrupt
 
@@ -68,6 +68,36 @@ def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch
     assert len(index(encoder, documents, tmp_path / "s")) == len(documents), "nothing is added twice"
 
 
+def test_an_index_survives_kills(exported, documents, tmp_path, kill_index):
+    file = tmp_path / "documents.tsv"
+    texts = list(documents.values())
+    file.write_text("".join(f"d{i}\t{texts[i % 12]} {texts[i % 7]} {i}\n" for i in range(3000)))
+    figures = kill_index.kills(exported[0], file, tmp_path, 4)
+    assert figures["documents"] == 3000
+    assert figures["that left new documents"] >= 1
+
+
+def test_the_precision_of_an_index(exported, documents, tmp_path, capsys):
+    file, out = tmp_path / "documents.tsv", tmp_path / "s"
+    file.write_text("".join(f"{k}\t{v}\n" for k, v in documents.items()))
+    arguments = ["--model", str(exported[0]), "--documents", str(file), "--output", str(out)]
+    index_main(arguments)
+    said = capsys.readouterr().err
+    assert "tokens/s (mean cosine" in said
+    assert f"encoding: {len(documents)} documents of" in said
+    chosen = TokenStore(out).metadata["encoder"]
+    assert chosen in {Encoder(exported[0], precision=p).content for p in ("int8", "float32")}
+    # A store is continued in its own precision, and nothing is timed.
+    for precision in ("int8", "float32"):
+        index_main([*arguments[:-1], str(tmp_path / precision), "--precision", precision])
+        capsys.readouterr()
+        index_main([*arguments[:-1], str(tmp_path / precision)])
+        said = capsys.readouterr().err
+        assert "tokens/s" not in said, "nothing was encoded"
+        wanted = Encoder(exported[0], precision=precision).content
+        assert TokenStore(tmp_path / precision).metadata["encoder"] == wanted
+
+
 def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):
     encoder = Encoder(exported[0])
     monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
@@ -76,7 +106,7 @@ def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):
     store = index(encoder, iter(documents.items()), tmp_path / "b", progress=lambda *at: seen.append(at))
     assert (store.ids, list(store.contents)) == (whole.ids, list(whole.contents))
     assert all(np.array_equal(store[i], whole[i]) for i in range(len(store)))
-    assert seen[-1] == (len(documents), 0)
+    assert seen[-1] == (len(documents), 0, int(store.offsets[-1]))
     twice = [*documents.items(), next(iter(documents.items()))]
     for batch in (5, 100):
         monkeypatch.setattr("optical_rs.edge.index.BATCH", batch)

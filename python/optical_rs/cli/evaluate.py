@@ -35,10 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--runtime", choices=("torch", "edge"), default="torch", help="edge: exported models, without torch"
     )
     parser.add_argument("--device", help="device of torch: cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--precision", choices=("int8", "float32"), help="precision of exported models")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto", "int8"),
+        help="what models compute in: of torch float32 (default), bfloat16, or auto, the faster of them on this machine; "
+        "of exported models int8 or float32",
+    )
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--depth", type=int, default=1000, help="results kept per query")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts that torch encodes together")
     parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
     parser.add_argument(
         "--max_documents", type=int, help="a random sample; relevant documents are always kept"
@@ -62,6 +66,8 @@ def main(arguments: Sequence[str]) -> None:
         from ..models import record_folder
 
         place = record_folder(options.model)
+        if options.precision == "int8":
+            raise InputError("precision: int8 is of exported models (--runtime edge)")
     elif options.device:
         raise InputError("device: only with --runtime torch; exported models run on the CPU")
     teacher = _teacher(options, place)
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
         teacher=partner,
         side=side,
         device=options.device,
-        batch_size=options.batch_size,
+        precision="float32" if options.runtime == "edge" else options.precision or "float32",
         measures=list(dict.fromkeys([*options.measures, *MEASURES])),
         depth=options.depth,
     )

@@ -1,6 +1,7 @@
 """``optical-rs index``: documents as a store of tokens, ready to be searched."""
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FACTOR",
         help="tokens for one token of the first stage pooling (default: 4); implies it",
     )
-    parser.add_argument("--precision", choices=("int8", "float32"), help="precision of the model's weights")
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "float32"),
+        help="precision of the model's weights (default: that of the store; for a new one the faster on this machine)",
+    )
     parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
     return parser
 
@@ -51,13 +56,27 @@ def main(arguments: Sequence[str]) -> None:
     require("onnxruntime", "edge")
     from ..data import stream_documents
     from ..edge import Encoder
-    from ..edge.index import coarse_of, expect_coarse, index, remove_first_stage, update_first_stage
+    from ..edge.encoder import fastest_encoder
+    from ..edge.index import (
+        coarse_of,
+        encoder_of,
+        expect_coarse,
+        index,
+        remove_first_stage,
+        update_first_stage,
+    )
 
     # Before anything is encoded:
     method = _method(options)
     old = expect_coarse(coarse_of(options.output))
-    encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     documents = stream_documents(options.documents)
+    if options.precision:
+        encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
+    else:
+        sample = [text for _, text in itertools.islice(documents, 64)]
+        encoder = fastest_encoder(
+            options.model, sample, threads=options.threads, content=encoder_of(options.output)
+        )
     where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
     say(f"encoding {len(documents)} documents of {options.documents} by {options.model}, {where}")
     with progress_bar("encoding", "document") as progress:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..encoding import encode, fastest
 from ..errors import InputError, closest, require
 from ..fingerprint import IDENTITY, of_files, of_settings
 from ..similarity.words import words_of
@@ -21,8 +22,10 @@ VERSION = 2
 MODELS = {"float32": "model.onnx", "int8": "model.int8.onnx"}
 #: The tokenizer before its vocabulary was trimmed.
 UNTRIMMED = "untrimmed.json.xz"
-#: Tokens that one call of the runtime gets; bounds memory.
-TOKENS_PER_BATCH = 4096
+#: Tokens that one call of the runtime gets: what lies between two layers stays in the second-level cache of a core.
+TOKENS_PER_BATCH = 512
+#: onnxruntime adds and normalises in two passes with vector instructions faster than in its fused one without them.
+_SLOW = ("SkipLayerNormFusion",)
 #: From how many times the tokens of the whole vocabulary on texts are worth a warning.
 COSTLY = 1.1
 
@@ -80,7 +83,9 @@ class Encoder:
         # Threads that wait by spinning would take the cores from the search.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._session = runtime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW
+        )
         self._masked = any(i.name == "attention_mask" for i in self._session.get_inputs())
 
     def _checked(self, name: str) -> Path:
@@ -177,32 +182,35 @@ class Encoder:
         InputError
             An unknown role, or something that is not text.
         """
-        encodings = self._encodings(texts, role)
-        order = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
-        found: list[Any] = [None] * len(encodings)
-        start = 0
-        while start < len(order):
-            length = len(encodings[order[start]].ids)
-            end = start + 1
-            while (
-                end < len(order)
-                and len(encodings[order[end]].ids) == length
-                and (end + 1 - start) * length <= TOKENS_PER_BATCH
-            ):
-                end += 1
-            ids = np.array([encodings[i].ids for i in order[start:end]], dtype=np.int64)
-            inputs = {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if self._masked else {})
-            out = (
-                self._session.run(None, inputs)[0]
-                if length
-                else np.zeros((len(ids), 0, self.dim), np.float32)
-            )
-            for row, i in enumerate(order[start:end]):
-                found[i] = out[row][self._kept(encodings[i], role)]
-            start = end
-            if progress:
-                progress(end, len(order))
-        return found
+        return encode(self, texts, role, progress=progress)
+
+    #: Texts of one length go together: there is no mask, and a text's embedding depends on that text alone.
+    padded = 0.0
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Of a batch; see :class:`~optical_rs.encoding.Runtime`, whose methods follow."""
+        return TOKENS_PER_BATCH
+
+    def prepare(self, texts: Sequence[str], role: str) -> tuple[list[list[int]], list[int]]:
+        """Token ids of texts, and their numbers."""
+        ids = [found.ids for found in self._encodings(texts, role, fast=True)]
+        return ids, list(map(len, ids))
+
+    def features(self, prepared: list[list[int]], role: str) -> np.ndarray:
+        """Token ids of texts of one length, (texts, tokens) int64."""
+        return np.array(prepared, dtype=np.int64)
+
+    def embed(self, features: np.ndarray, role: str) -> list[np.ndarray]:
+        """(tokens, dim) float32 of each text."""
+        if not features.size:
+            return list(np.zeros((len(features), 0, self.dim), np.float32))
+        inputs = {"input_ids": features}
+        if self._masked:
+            inputs["attention_mask"] = np.ones_like(features)
+        out = self._session.run(None, inputs)[0]
+        kept = ~np.isin(features, self._skip[role])
+        return [tokens[of_text] for tokens, of_text in zip(out, kept, strict=True)]
 
     def encode_query(self, texts: Sequence[str]) -> list[np.ndarray]:
         """:meth:`encode` in the role of queries."""
@@ -239,17 +247,47 @@ class Encoder:
             pieces.append(text[part[0][0] : part[-1][1]].strip() if part else text)
         return pieces
 
-    def _encodings(self, texts: Sequence[str], role: str) -> list[Any]:
+    def _encodings(self, texts: Sequence[str], role: str, fast: bool = False) -> list[Any]:
+        """What the tokenizer makes of texts; fast: the ids alone."""
         if role not in self._skip:
             raise InputError(f"role: expected 'query' or 'document', got {role!r}")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"texts: expected strings, got {type(text).__name__} at {i}")
         prompt = self.prompts.get(role, "")
-        return self._tokenizer.encode_batch([prompt + text for text in texts])
+        work = self._tokenizer.encode_batch_fast if fast else self._tokenizer.encode_batch
+        return work([prompt + text for text in texts])
 
     def _kept(self, encoding: Any, role: str) -> np.ndarray:
         return ~np.isin(encoding.ids, self._skip[role])
+
+
+def fastest_encoder(
+    path: str | os.PathLike, texts: Sequence[str], *, threads: int | None = None, content: str | None = None
+) -> Encoder:
+    """An exported model in the precision that goes on with a store, or else in the fastest on this machine.
+
+    Parameters
+    ----------
+    path : path
+        The exported folder.
+    texts : sequence of str
+        Documents, of which a few are encoded in each precision that the folder has, if it has several; see
+        :func:`~optical_rs.encoding.fastest`.
+    threads : int, optional
+        As for :class:`Encoder`.
+    content : str, optional
+        :attr:`Encoder.content` of what made a store. Nothing is timed if one of the precisions is that one.
+
+    Returns
+    -------
+    Encoder
+    """
+    precisions = sorted(_config(Path(path))["precisions"])  # float32 first: the reference
+    if len(precisions) == 1:
+        return Encoder(path, threads=threads)
+    encoders = {name: Encoder(path, precision=name, threads=threads) for name in precisions}
+    for encoder in encoders.values():
+        if encoder.content == content:
+            return encoder
+    return encoders[fastest({name: encoder.encode_document for name, encoder in encoders.items()}, texts)]
 
 
 def _config(path: Path) -> dict[str, Any]:

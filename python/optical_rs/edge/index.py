@@ -17,7 +17,7 @@ from .encoder import COSTLY, Encoder
 from .fields import Fields, fields_of
 
 #: Documents that are encoded and committed together.
-BATCH = 512
+BATCH = 256
 #: Texts whose tokens are counted to see what a trimmed vocabulary costs.
 _SAMPLE = 100
 
@@ -30,19 +30,20 @@ def index(
     dtype: str = "int8",
     window: int | None = None,
     overlap: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> TokenStore:
     """Encode documents into a store, or add those that a store does not have yet and replace those that changed.
 
-    A store is committed every 512 documents: after an interruption the same call goes on where it was, and encodes
-    nothing twice. Documents that are not given stay as they are.
+    A store is committed every 256 documents, and what is committed stays: after an interruption, also after a kill, the
+    same call goes on from there, and the store has the same bytes in the end as without it. Documents that are not given
+    stay as they are.
 
     Parameters
     ----------
     encoder : Encoder
     documents : dict of str to str, or iterable of (str, str) or (str, str, dict)
         Id → text, or id, text and fields that :class:`~optical_rs.edge.search.Index` filters by: texts, numbers, true or
-        false, and lists of them. Of an iterable, such as :func:`~optical_rs.data.stream_documents`, no more than 512
+        false, and lists of them. Of an iterable, such as :func:`~optical_rs.data.stream_documents`, no more than 256
         texts are held at a time.
     out : path
         A new directory, or a store that was made with the same model and windows. Fields are beside it, in
@@ -53,7 +54,8 @@ def index(
         Cut documents into overlapping pieces of so many tokens; a document's score is that of its best
         piece. By default each document is one text, and what is beyond the model's length is left out.
     progress : callable, optional
-        Called with the number of documents done and of all documents (0 if that is not known).
+        Called with the numbers of documents done, of all documents (0 if that is not known), and of tokens that this call
+        has encoded.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def index(
         fields = Fields(out)
         known = pieces_of(store)
         seen: set[str] = set()
-        done, measured = 0, False
+        done, encoded, measured = 0, 0, False
         for batch in _batches(documents):
             if twice := seen & batch.keys():
                 raise InputError(f"documents: id '{min(twice)}' is repeated")
@@ -111,9 +113,10 @@ def index(
                     name if window is None else f"{name}#{i}" for name in new for i in range(len(new[name]))
                 ]
                 store.append(tokens, ids, texts)
+                encoded += sum(map(len, tokens))
             done += len(batch)
             if progress:
-                progress(done, total)
+                progress(done, total, encoded)
     return store
 
 
@@ -139,6 +142,11 @@ def pieces_of(store: TokenStore) -> dict[str, list[int]]:
     for i in np.flatnonzero(~store.deleted).tolist():
         found.setdefault(document_of(store, i), []).append(i)
     return found
+
+
+def encoder_of(path: str | Path) -> str | None:
+    """The :attr:`~optical_rs.edge.Encoder.content` of the model that made an index; None if there is none yet."""
+    return TokenStore(path).metadata.get("encoder") if columns.holds_store(Path(path)) else None
 
 
 def _expect_same(store: TokenStore, made_with: dict[str, object], model: str) -> None:

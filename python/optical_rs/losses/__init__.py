@@ -10,11 +10,13 @@ from .greedy import GreedyAlignmentLoss
 from .optical import OpticalLoss
 from .pooled import PooledMSELoss
 from .scores import BitextContrastiveLoss, TranslateDistillLoss
+from .tokens import TokenMSELoss
 
 #: Names that recipes use.
 LOSSES: dict[str, type[BitextLoss]] = {
     "optical": OpticalLoss,
     "pooled-mse": PooledMSELoss,
+    "token-mse": TokenMSELoss,
     "greedy": GreedyAlignmentLoss,
     "contrastive": BitextContrastiveLoss,
     "translate-distill": TranslateDistillLoss,
@@ -63,6 +65,7 @@ __all__ = [
     "GreedyAlignmentLoss",
     "OpticalLoss",
     "PooledMSELoss",
+    "TokenMSELoss",
     "TranslateDistillLoss",
     "mean_tokens",
     "options_of",

@@ -16,7 +16,6 @@ from .tokens import TokenMSELoss
 LOSSES: dict[str, type[BitextLoss]] = {
     "optical": OpticalLoss,
     "pooled-mse": PooledMSELoss,
-    "token-mse": TokenMSELoss,
     "greedy": GreedyAlignmentLoss,
     "contrastive": BitextContrastiveLoss,
     "translate-distill": TranslateDistillLoss,

@@ -22,6 +22,6 @@ class TokenMSELoss(BitextLoss):
     def compare(self, features, labels, x, x_mask, y, y_mask):
         if not (x_mask.sum(1) == y_mask.sum(1)).all():
             raise InputError(
-                "token-mse: expected the same text and tokenizer on both sides, got texts of different numbers of tokens"
+                "TokenMSELoss: expected the same text and tokenizer on both sides, got texts of different numbers of tokens"
             )
         return token_mse(x, x_mask, y, y_mask)

@@ -12,12 +12,13 @@ from .. import fingerprint
 from ..data import Bitext, Collection
 from ..data.sources.known_item import normal
 from ..errors import InputError
+from ..losses import TokenMSELoss
 from ..models import keep_layers, origin, student_of
 from ..retrieval import content_of
 from ..token_cache import TokenCache
 from . import arguments
 from .dev import evaluate_alone
-from .distillation import Distillation
+from .distillation import Distillation, name_of
 from .retriever import DEV_DOCUMENTS, DEV_QUERIES
 from .teacher import save_teacher, trained_before
 
@@ -61,7 +62,7 @@ def fewer_layers(
 
     Encoding takes time in proportion to the layers. The first and the last layer are kept, with those evenly between
     them, and so are embeddings and head. The rest is distillation on single texts, each as query and as document: each
-    token of the shorter model is compared with the whole model's token (``token-mse``). Both are in one space
+    token of the shorter model is compared with the whole model's token. Both are in one space
     afterwards: queries of either search passages of either.
 
     Parameters
@@ -113,7 +114,7 @@ def fewer_layers(
     if len(used) < 2:
         raise InputError(f"texts: expected two or more, got {len(used)} of {len(texts)} without those of dev")
     engine = Distillation(
-        loss="token-mse",
+        loss=TokenMSELoss,
         side="both",
         freeze_embeddings=freeze_embeddings,
         dropout=dropout,
@@ -145,7 +146,7 @@ def fewer_layers(
     )
     model = trained.student
     timing = {k: v for k, v in trained.record.items() if k != "pairs"}
-    system = {"loss": engine.loss, "layers": layers}
+    system = {"loss": name_of(TokenMSELoss), "layers": layers}
     record = {"system": system, "texts": len(used), **timing, **origin(base, sources)}
     if held is not None:
         record["dev_map"] = float(evaluate_alone(model, held).result.mean["map"])

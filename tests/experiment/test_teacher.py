@@ -90,12 +90,12 @@ def test_a_teacher_with_fewer_layers(recipe, tmp_path, deep_encoder, bitext_file
     whole, out = tmp_path / "whole", tmp_path / "fewer"
     cache = ("--cache", tmp_path / "cache")
     command("teacher", recipe(encoder=deep_encoder), "--output", whole, *cache, "--max_steps", 1)
-    file = recipe(encoder=str(whole), text=str(bitext_file), layers=3)
+    file = recipe(encoder=str(whole), text=[{"text": str(bitext_file), "max_pairs": 10}], layers=3)
     content = {k: v for k, v in yaml.safe_load(file.read_text()).items() if k != "dim"}
     file.write_text(yaml.safe_dump(content))
     capsys.readouterr()
     command("teacher", file, "--dry-run", "--layers", 2, "--output", out)
-    assert "text: 24" in capsys.readouterr().out
+    assert "text: 20" in capsys.readouterr().out
     command("teacher", file, "--layers", 2, "--output", out, *cache, "--max_steps", 2, "--json")
     report = json.loads(capsys.readouterr().out)
     assert report["record"]["system"]["layers"] == report["recipe"]["layers"] == 2
@@ -134,6 +134,7 @@ def many(file):
         ({"encoder": "./none"}, "encoder: no such model folder: ./none"),
         ({"layers": 2}, "dim: takes no part in training layers; leave it out"),
         ({"layers": "x"}, "layers: expected int or null, got 'x'"),
+        ({"text": [{"texts": "qed"}]}, "text: expected a spec or a mapping with 'text'"),
         ({"text": "qed"}, "text: is for layers; questions with passages go to pairs"),
     ],
 )  # fmt: skip

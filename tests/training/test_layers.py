@@ -139,19 +139,16 @@ def test_a_folder_holds_what_was_made(deep_teacher, texts, tmp_path, interrupted
     assert len(layers_of(make("whole", layers=3, overwrite=True))) == 3
 
 
-def test_every_text_of_specs(tmp_path, pairs):
+def test_the_texts_of_both_sides(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"query": "who sings", "passage": "she sings"}\n')
     (tmp_path / "lines.txt").write_text("rain fell\n\nshe sings\n")
     (tmp_path / "pairs.tsv").write_text("moto\tfire\nmadzi\twater\n")
-    specs = [str(tmp_path / name) for name in ("q.jsonl", "lines.txt", "pairs.tsv")]
-    assert read_every(specs, "text") == [
-        "who sings",
-        "she sings",
-        "rain fell",
-        "moto",
-        "madzi",
-        "fire",
-        "water",
-    ]
-    with pytest.raises(InputError, match="none.txt: no such file"):
-        read_every([str(tmp_path / "none.txt")], "text")
+    for name, texts in {
+        "q.jsonl": ["who sings", "she sings"],
+        "lines.txt": ["rain fell", "she sings"],
+        "pairs.tsv": ["moto", "madzi", "fire", "water"],
+    }.items():
+        assert read_every(str(tmp_path / name), "text") == texts
+    assert read_every(str(tmp_path / "pairs.tsv"), "text", 1) == ["moto", "fire"]
+    with pytest.raises(InputError, match=r"none\.txt: no such file"):
+        read_every(str(tmp_path / "none.txt"), "text")

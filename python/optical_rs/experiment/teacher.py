@@ -16,12 +16,13 @@ from ..ranking.significance import adjust
 from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
 from ..token_cache import TokenCache
 from ..training import fewer_layers, train_retriever
-from ..training.english import read_every, specs_of
+from ..training.english import read_every
 from ..training.negatives import Negatives
 from .recipe import find_recipe, key, read_yaml
 
-#: Keys of an entry of ``pairs`` and of ``collections``.
+#: Keys of an entry of ``pairs``, of ``text`` and of ``collections``.
 _PAIRS = ("pairs", "split", "max_pairs")
+_TEXT = ("text", "max_pairs")
 _COLLECTION = ("collection", "split", "queries", "documents")
 
 
@@ -40,7 +41,10 @@ class TeacherRecipe:
         None,
         "keep so many evenly spaced layers of a late-interaction encoder; they learn its tokens of pairs and text",
     )
-    text: list[str] = key([], "more text for layers: sources, bitext (both sides), .txt files")
+    text: list[Any] = key(
+        [],
+        "more text for layers: a list of specs (of bitext both sides are taken), or of specs with max_pairs",
+    )
     negatives: Any = key("bm25", "what finds hard negatives: bm25, model or none; or options of mining")
     dev_collection: Any = key("", "whose dev queries choose the checkpoint (default: the last is taken)")
     collections: dict[str, Any] = key({}, "test collections: a name for each, and its spec or options")
@@ -124,7 +128,9 @@ def make_teacher_recipe(
         for name in _CONTRASTIVE:
             if name in raw or name in changes:
                 raise InputError(f"{where}: {name}: takes no part in training layers; leave it out")
-    recipe.text = specs_of(recipe.text, f"{where}: text") if recipe.text else []
+    recipe.text = [recipe.text] if isinstance(recipe.text, str) else recipe.text
+    for entry in recipe.text:
+        _options(entry, "text", _TEXT, f"{where}: text")
     if recipe.text and recipe.layers is None:
         raise InputError(f"{where}: text: is for layers; questions with passages go to pairs")
     return recipe
@@ -203,7 +209,8 @@ def make_teacher(
         raise InputError(
             f"encoder: expected a late-interaction checkpoint to take layers of, got {recipe.encoder}; train it first"
         )
-    texts = read_every(recipe.text, "text")
+    more = [_options(entry, "text", _TEXT, "text") for entry in recipe.text]
+    texts = [text for o in more for text in read_every(o["text"], "text", o.get("max_pairs"))]
     if recipe.text:
         say(f"text: {len(texts):,}")
     if dry_run:
@@ -231,7 +238,7 @@ def make_teacher(
     else:
         whole = load_model(recipe.encoder, argument="encoder")
         texts = [text for part in pairs for side in (part.questions, part.passages) for text in side] + texts
-        names = [*(part.name for part in pairs), *recipe.text]
+        names = [*(part.name for part in pairs), *(o["text"] for o in more)]
         teacher = fewer_layers(whole, recipe.layers, texts, base=recipe.encoder, sources=names, **common)
     found: dict[str, dict[str, Evaluation]] = {}
     if asked:

@@ -52,8 +52,17 @@ def read_english(specs: Sequence[str], role: str, where: str) -> list[str]:
     return [text for spec in specs for text in _texts(spec, role, where)]
 
 
-def read_every(specs: Sequence[str], where: str) -> list[str]:
-    """All texts of specs: questions and passages, both sides of bitext, the lines of ``.txt`` files; each text once.
+def read_every(spec: str, where: str, count: int | None = None) -> list[str]:
+    """The texts of both sides of a spec, each once.
+
+    Parameters
+    ----------
+    spec : str
+        Of questions with passages; of bitext; or a ``.txt`` file of a text a line.
+    where : str
+        What errors name.
+    count : int, optional
+        Take only the first so many pairs or lines.
 
     Raises
     ------
@@ -62,10 +71,10 @@ def read_every(specs: Sequence[str], where: str) -> list[str]:
 
     Examples
     --------
-    >>> len(read_every(["kolibri:ny"], "text")) > len(read_english(["kolibri:ny"], "query", "text"))
-    True
+    >>> len(read_every("kolibri:ny", "text", 20))
+    40
     """
-    return list(dict.fromkeys(text for spec in specs for side in _sides(spec, where) for text in side))
+    return list(dict.fromkeys(text for side in _sides(spec, where) for text in side[:count]))
 
 
 def _texts(spec: str, role: str, where: str) -> list[str]:

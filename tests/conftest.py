@@ -106,6 +106,20 @@ def tiny_encoder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def deep_encoder(tiny_encoder, tmp_path_factory):
+    """A folder with a BERT of four layers and the tiny encoder's tokenizer."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("deep")
+    transformers.AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(tiny_encoder)
+    config.num_hidden_layers = 4
+    torch.manual_seed(0)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def teacher(tiny_encoder):
     """A late-interaction model of dimension 8 on the tiny encoder."""
     from optical_rs.models import late_interaction

@@ -86,6 +86,33 @@ def test_the_command_makes_a_checkpoint_that_recipes_take(
         assert made.get_embedding_dimension() == 8
 
 
+def test_a_teacher_with_fewer_layers(recipe, tmp_path, deep_encoder, bitext_file, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "fewer"
+    cache = ("--cache", tmp_path / "cache")
+    command("teacher", recipe(encoder=deep_encoder), "--output", whole, *cache, "--max_steps", 1)
+    file = recipe(encoder=str(whole), text=[{"text": str(bitext_file), "max_pairs": 10}], layers=3)
+    content = {k: v for k, v in yaml.safe_load(file.read_text()).items() if k != "dim"}
+    file.write_text(yaml.safe_dump(content))
+    capsys.readouterr()
+    command("teacher", file, "--dry-run", "--layers", 2, "--output", out)
+    assert "text: 20" in capsys.readouterr().out
+    command("teacher", file, "--layers", 2, "--output", out, *cache, "--max_steps", 2, "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["record"]["system"]["layers"] == report["recipe"]["layers"] == 2
+    assert list(report["collections"]["sentences"]) == ["all-layers", "teacher"]
+    mean = {name: e["map"] for name, e in report["collections"]["sentences"].items()}
+    assert report["differences"][0]["map"] == pytest.approx(mean["teacher"] - mean["all-layers"], abs=1e-3)
+    command("teacher", file, "--layers", 2, "--output", out, *cache, "--max_steps", 2)
+    assert "MAP, teacher minus all-layers" in capsys.readouterr().out
+    assert load_model(out)[0].auto_model.config.num_hidden_layers == 2
+    # Its students have its layers; those of the whole teacher have all, and search what it encoded.
+    for student, layers in (("", 2), (str(whole), 4)):
+        made = optical_rs.distil(
+            bitext_file, out, student=student, dev=False, training={"max_steps": 1, "use_cpu": True}
+        )
+        assert made[0].auto_model.config.num_hidden_layers == layers
+
+
 def many(file):
     return [line.split("\t") for line in file.read_text().splitlines()]
 
@@ -105,11 +132,24 @@ def many(file):
         ({"negatives": 5}, "negatives: expected str or dict, got 5"),
         ({"training": {"epochs": 1}}, "training: unknown key 'epochs'"),
         ({"encoder": "./none"}, "encoder: no such model folder: ./none"),
+        ({"layers": 2}, "dim: takes no part in training layers; leave it out"),
+        ({"layers": "x"}, "layers: expected int or null, got 'x'"),
+        ({"text": [{"texts": "qed"}]}, "text: expected a spec or a mapping with 'text'"),
+        ({"text": "qed"}, "text: is for layers; questions with passages go to pairs"),
     ],
 )  # fmt: skip
 def test_bad_recipes_leave_nothing(recipe, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         command("teacher", recipe(**changes), "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_are_those_of_a_late_interaction_checkpoint(tmp_path, tiny_encoder):
+    (tmp_path / "one.jsonl").write_text('{"query": "who", "passage": "she"}')
+    content = {"encoder": tiny_encoder, "pairs": str(tmp_path / "one.jsonl"), "layers": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="encoder: expected a late-interaction checkpoint to take layers of"):
+        command("teacher", tmp_path / "recipe.yaml", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -125,4 +165,6 @@ def test_the_recipe_that_comes_along():
     assert recipe.training["max_steps"] == 1
     assert recipe.training["per_device_train_batch_size"] == 24
     assert len(recipe.pairs) == 4
+    shorter = read_teacher("fewer_layers", {"layers": 4})
+    assert (shorter.layers, shorter.encoder) == (4, "runs/english_teacher")
     assert Path(optical_rs.__file__).parent.joinpath("recipes", "english_teacher.yaml").exists()

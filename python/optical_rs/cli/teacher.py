@@ -19,6 +19,7 @@ DESCRIPTION = (
 KEYS = {
     "encoder": "any encoder, or a late-interaction checkpoint to train on",
     "dim": "token dimension of the head",
+    "layers": "keep so many evenly spaced layers of the encoder, which learn its tokens",
     "negatives": "what finds hard negatives: bm25, model or none",
     "dev_collection": "whose dev queries choose the checkpoint",
     "scale": "factor of the scores in the softmax, the reciprocal of the temperature",

@@ -10,17 +10,19 @@ from typing import Any
 from ..data import Collection, QuestionPassages, load_collection, load_pairs
 from ..errors import InputError, closest
 from ..files import write_json
-from ..models import PACKAGED, check_path, pooled_encoder
+from ..models import PACKAGED, check_path, is_late_interaction, load_model, pooled_encoder
 from ..ranking import compare_results
 from ..ranking.significance import adjust
 from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
 from ..token_cache import TokenCache
-from ..training import train_retriever
+from ..training import fewer_layers, train_retriever
+from ..training.english import read_every
 from ..training.negatives import Negatives
 from .recipe import find_recipe, key, read_yaml
 
-#: Keys of an entry of ``pairs`` and of ``collections``.
+#: Keys of an entry of ``pairs``, of ``text`` and of ``collections``.
 _PAIRS = ("pairs", "split", "max_pairs")
+_TEXT = ("text", "max_pairs")
 _COLLECTION = ("collection", "split", "queries", "documents")
 
 
@@ -35,6 +37,14 @@ class TeacherRecipe:
         "packaged:multilingual-e5-small", "any encoder, or a late-interaction checkpoint to train on"
     )
     dim: int = key(128, "token dimension of the head")
+    layers: int | None = key(
+        None,
+        "keep so many evenly spaced layers of a late-interaction encoder; they learn its tokens of pairs and text",
+    )
+    text: list[Any] = key(
+        [],
+        "more text for layers: a list of specs (of bitext both sides are taken), or of specs with max_pairs",
+    )
     negatives: Any = key("bm25", "what finds hard negatives: bm25, model or none; or options of mining")
     dev_collection: Any = key("", "whose dev queries choose the checkpoint (default: the last is taken)")
     collections: dict[str, Any] = key({}, "test collections: a name for each, and its spec or options")
@@ -46,6 +56,8 @@ class TeacherRecipe:
     question: str = key("", "the question that the recipe answers")
 
 
+#: Keys of contrastive training, which a teacher with fewer layers has none of.
+_CONTRASTIVE = ("dim", "negatives", "scale", "interpolate")
 #: Types that YAML may give for a key.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("encoder", "question"), (str,)),
@@ -54,6 +66,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dev_collection": (str, dict),
     "pairs": (list, str),
     "dim": (int,),
+    "layers": (int, type(None)),
+    "text": (list, str),
     "scale": (int, float),
     "interpolate": (int, float),
     "freeze_embeddings": (bool,),
@@ -110,6 +124,15 @@ def make_teacher_recipe(
     if recipe.dev_collection:
         _options(recipe.dev_collection, "collection", _COLLECTION, f"{where}: dev_collection")
     Negatives.of(recipe.negatives)
+    if recipe.layers is not None:
+        for name in _CONTRASTIVE:
+            if name in raw or name in changes:
+                raise InputError(f"{where}: {name}: takes no part in training layers; leave it out")
+    recipe.text = [recipe.text] if isinstance(recipe.text, str) else recipe.text
+    for entry in recipe.text:
+        _options(entry, "text", _TEXT, f"{where}: text")
+    if recipe.text and recipe.layers is None:
+        raise InputError(f"{where}: text: is for layers; questions with passages go to pairs")
     return recipe
 
 
@@ -146,7 +169,8 @@ def make_teacher(
 ) -> dict[str, Any]:
     """Train a teacher, ask it, and write both: a checkpoint that recipes take as ``teacher``, with ``report.json``.
 
-    The plain encoder is also evaluated on the collections, with one vector for each text (``pooled``).
+    What it is compared with on the collections is the plain encoder, with one vector for each text (``pooled``), and for
+    a teacher with fewer layers the one with all of them (``all-layers``).
 
     Parameters
     ----------
@@ -169,7 +193,8 @@ def make_teacher(
     Raises
     ------
     InputError
-        As :func:`~optical_rs.training.train_retriever`, and for collections that cannot be loaded.
+        As :func:`~optical_rs.training.train_retriever` or :func:`~optical_rs.training.fewer_layers`, and for
+        collections that cannot be loaded.
     """
     pairs = [_pairs(entry) for entry in recipe.pairs]
     for part in pairs:
@@ -180,28 +205,47 @@ def make_teacher(
         say(f"{name}: {collection}")
     if recipe.encoder != PACKAGED:
         check_path(recipe.encoder, "encoder")
+    if recipe.layers is not None and not is_late_interaction(recipe.encoder, "encoder"):
+        raise InputError(
+            f"encoder: expected a late-interaction checkpoint to take layers of, got {recipe.encoder}; train it first"
+        )
+    more = [_options(entry, "text", _TEXT, "text") for entry in recipe.text]
+    texts = [text for o in more for text in read_every(o["text"], "text", o.get("max_pairs"))]
+    if recipe.text:
+        say(f"text: {len(texts):,}")
     if dry_run:
         return {}
-    teacher = train_retriever(
-        recipe.encoder,
-        pairs,
-        dim=recipe.dim,
-        negatives=recipe.negatives,
-        dev=dev,
-        scale=recipe.scale,
-        freeze_embeddings=recipe.freeze_embeddings,
-        dropout=recipe.dropout,
-        interpolate=recipe.interpolate,
-        training={"logging_strategy": "no", **recipe.training},
-        seed=int(recipe.training.get("seed") or 0),
-        folder=folder,
-        overwrite=overwrite,
-        cache=cache,
-    )
+    common: dict[str, Any] = {
+        "dev": dev,
+        "freeze_embeddings": recipe.freeze_embeddings,
+        "dropout": recipe.dropout,
+        "training": {"logging_strategy": "no", **recipe.training},
+        "seed": int(recipe.training.get("seed") or 0),
+        "folder": folder,
+        "overwrite": overwrite,
+        "cache": cache,
+    }
+    if recipe.layers is None:
+        teacher = train_retriever(
+            recipe.encoder,
+            pairs,
+            dim=recipe.dim,
+            negatives=recipe.negatives,
+            scale=recipe.scale,
+            interpolate=recipe.interpolate,
+            **common,
+        )
+    else:
+        whole = load_model(recipe.encoder, argument="encoder")
+        texts = [text for part in pairs for side in (part.questions, part.passages) for text in side] + texts
+        names = [*(part.name for part in pairs), *(o["text"] for o in more)]
+        teacher = fewer_layers(whole, recipe.layers, texts, base=recipe.encoder, sources=names, **common)
     found: dict[str, dict[str, Evaluation]] = {}
     if asked:
-        plain = pooled_encoder(recipe.encoder)
-        for system, model in (("pooled", plain), ("teacher", teacher)):
+        before = (
+            ("pooled", pooled_encoder(recipe.encoder)) if recipe.layers is None else ("all-layers", whole)
+        )
+        for system, model in (before, ("teacher", teacher)):
             tokens = TokenCache(model, cache)
             for name, collection in asked.items():
                 say(f"{name}: evaluating {system}")
@@ -223,12 +267,13 @@ def make_teacher(
 
 
 def _differences(found: Mapping[str, Mapping[str, Evaluation]]) -> list[dict[str, Any]]:
-    """The teacher's MAP minus the plain encoder's on each collection, with intervals and corrected tests."""
+    """The teacher's MAP minus that of what it is compared with, with intervals and corrected tests."""
     rows = []
     for name, systems in found.items():
-        results = {system: systems[system].result for system in ("teacher", "pooled")}
+        baseline = next(iter(systems))
+        results = {system: systems[system].result for system in ("teacher", baseline)}
         if len(next(iter(results.values())).topics) > 1:
-            compared = compare_results(results, baseline="pooled", test="randomisation").rows
+            compared = compare_results(results, baseline=baseline, test="randomisation").rows
             rows.append((name, next(row for row in compared if row.measure == "map")))
     corrected = adjust([row.p for _, row in rows])
     return [
@@ -252,8 +297,7 @@ def show_teacher(report: Mapping[str, Any]) -> str:
             f"{row['collection']}: {row['map']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {row['p_adjusted']:.4f}"
             for row in report["differences"]
         ]
-        head = (
-            "MAP, teacher minus pooled, 95 % interval, randomisation test, Holm correction over collections"
-        )
+        baseline = next(iter(next(iter(report["collections"].values()))))
+        head = f"MAP, teacher minus {baseline}, 95 % interval, randomisation test, Holm correction over collections"
         tables.append("\n".join([head, *lines]))
     return "\n\n".join(tables)

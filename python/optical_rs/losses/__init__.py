@@ -10,6 +10,7 @@ from .greedy import GreedyAlignmentLoss
 from .optical import OpticalLoss
 from .pooled import PooledMSELoss
 from .scores import BitextContrastiveLoss, TranslateDistillLoss
+from .tokens import TokenMSELoss
 
 #: Names that recipes use.
 LOSSES: dict[str, type[BitextLoss]] = {
@@ -63,6 +64,7 @@ __all__ = [
     "GreedyAlignmentLoss",
     "OpticalLoss",
     "PooledMSELoss",
+    "TokenMSELoss",
     "TranslateDistillLoss",
     "mean_tokens",
     "options_of",

@@ -25,6 +25,7 @@ _LOSSES = {
         ): "optimal transport between the tokens of a sentence and the teacher's of its "
         "translation (OPTICAL)",
         ("pooled-mse", "PooledMSELoss"): "mean squared error between mean token vectors",
+        ("TokenMSELoss",): "mean squared error between the tokens of the same text",
         ("greedy", "GreedyAlignmentLoss"): "each token's distance to its nearest token of the translation",
         ("contrastive", "BitextContrastiveLoss"): "contrastive MaxSim over the batch",
         (

@@ -104,6 +104,50 @@ def freeze_layers(model: MultiVectorEncoder, count: int) -> None:
         raise InputError(f"freeze_layers: expected 0..{len(numbers)}, got {count}")
 
 
+def keep_layers(model: MultiVectorEncoder, count: int) -> None:
+    """Leave ``count`` evenly spaced layers of the encoder, the first and the last among them, in place.
+
+    Embeddings and head stay as they are. What remains has to be trained: see
+    :func:`~optical_rs.training.layers.shorten`.
+
+    Parameters
+    ----------
+    model : MultiVectorEncoder
+    count : int
+        From 2 to the number of layers that the encoder has.
+
+    Raises
+    ------
+    InputError
+        Another count, or an encoder whose layers are not found.
+    """
+    encoder: Any = model[0].auto_model
+    config = encoder.config
+    have = getattr(config, "num_hidden_layers", 0)
+    # Some encoders keep other lists of as many modules inside a layer; the outermost is the layers'.
+    found = next(
+        (
+            (name, part)
+            for name, part in encoder.named_modules()
+            if isinstance(part, nn.ModuleList) and len(part) == have
+        ),
+        None,
+    )
+    if found is None:
+        raise InputError(f"layers: found none in the encoder, a {type(encoder).__name__}")
+    if have < 2:
+        raise InputError("layers: the encoder has one layer alone")
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= have:
+        raise InputError(f"layers: expected a number in 2..{have}, got {count!r}")
+    places = [round(i * (have - 1) / (count - 1)) for i in range(count)]
+    name, layers = found
+    parent, _, own = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), own, nn.ModuleList(layers[i] for i in places))
+    config.num_hidden_layers = count
+    if kinds := getattr(config, "layer_types", None):
+        config.layer_types = [kinds[i] for i in places]
+
+
 def add_adapters(model: MultiVectorEncoder, rank: int) -> None:
     """Train low-rank additions (LoRA) to the encoder's matrices instead of the matrices, and the head as
     before; :func:`merge_adapters` makes a plain model of it again.

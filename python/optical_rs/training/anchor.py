@@ -12,6 +12,7 @@ from transformers.trainer_callback import TrainerCallback
 from .. import fingerprint
 from ..errors import InputError, closest
 from ..losses.base import pad, without_expansion
+from ..losses.tokens import token_mse
 from .english import read_english, specs_of
 
 
@@ -167,8 +168,7 @@ class AnchoredLoss(nn.Module):
         x, mask = without_expansion(student(features, task=role))
         tokens = [self.before[role][i] for i in places]
         y, y_mask = pad(tokens, tokens[0].shape[1])
-        # Both are the tokens of one text in order; padding may be on either side.
-        return (x[mask].float() - y[y_mask].to(x.device)).square().sum(1).mean()
+        return token_mse(x.float(), mask, y.to(x.device), y_mask.to(x.device))
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of the loss."""

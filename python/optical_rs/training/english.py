@@ -1,4 +1,4 @@
-"""English text besides the bitext, which an anchor or a loss over passages takes."""
+"""Text besides the bitext: English for an anchor or a loss over passages, every text for a model with fewer layers."""
 
 import os
 from collections.abc import Sequence
@@ -52,15 +52,58 @@ def read_english(specs: Sequence[str], role: str, where: str) -> list[str]:
     return [text for spec in specs for text in _texts(spec, role, where)]
 
 
+def read_every(spec: str, where: str, count: int | None = None) -> list[str]:
+    """The texts of both sides of a spec, each once.
+
+    Parameters
+    ----------
+    spec : str
+        Of questions with passages; of bitext; or a ``.txt`` file of a text a line.
+    where : str
+        What errors name.
+    count : int, optional
+        Take only the first so many pairs or lines.
+
+    Raises
+    ------
+    InputError
+        Text that cannot be loaded.
+
+    Examples
+    --------
+    >>> len(read_every("kolibri:ny", "text", 20))
+    40
+    """
+    return list(dict.fromkeys(text for side in _sides(spec, where) for text in side[:count]))
+
+
 def _texts(spec: str, role: str, where: str) -> list[str]:
-    found = find(spec)
-    name = Path(spec).name.removesuffix(".gz")
-    if found is None and name.endswith(".txt"):
+    first, second = _sides(spec, where)
+    return first if role == "query" and _has_pairs(spec) else second
+
+
+def _sides(spec: str, where: str) -> tuple[list[str], list[str]]:
+    """Questions and passages, or a bitext's foreign and English side; a text file has the same lines on both."""
+    if _has_pairs(spec):
+        pairs = load_pairs(spec)
+        return pairs.questions, pairs.passages
+    if find(spec) is None and _name(spec).endswith(".txt"):
         try:
-            return [line for _, line in lines_of(Path(spec)) if line.strip()]
+            lines = [line for _, line in lines_of(Path(spec)) if line.strip()]
         except OSError as error:
             raise InputError(f"{where}: cannot read {spec}: {error.strerror}") from None
-    if (found and found[0].pairs) or name.endswith(".jsonl") or Path(spec).is_dir():
-        pairs = load_pairs(spec)
-        return pairs.questions if role == "query" else pairs.passages
-    return load_bitext(spec).english
+        return lines, lines
+    bitext = load_bitext(spec)
+    return bitext.foreign, bitext.english
+
+
+def _name(spec: str) -> str:
+    return Path(spec).name.removesuffix(".gz")
+
+
+def _has_pairs(spec: str) -> bool:
+    """Whether a spec is of questions with passages."""
+    found = find(spec)
+    if found is None and _name(spec).endswith(".txt"):
+        return False
+    return bool(found and found[0].pairs) or _name(spec).endswith(".jsonl") or Path(spec).is_dir()

@@ -1,9 +1,7 @@
 """A trained teacher: contrastive MaxSim training on English questions with passages that answer them."""
 
 import dataclasses
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +19,6 @@ from .. import fingerprint
 from ..data import Collection, QuestionPassages, load_pairs
 from ..data.sources.known_item import normal
 from ..errors import InputError, require
-from ..files import write_json
 from ..models import (
     PACKAGED,
     RECORD,
@@ -32,7 +29,6 @@ from ..models import (
     set_dropout,
     student_of,
     weights,
-    write_card,
 )
 from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
@@ -41,7 +37,7 @@ from . import arguments
 from .dev import RetrievalEvaluator
 from .fit import claim, fit
 from .negatives import Negatives, mine_negatives, without_copies
-from .teacher import prepare_teacher, teacher_identity
+from .teacher import prepare_teacher, save_teacher, teacher_identity, trained_before
 
 #: Raise when the way teachers are trained changes.
 _REVISION = 1
@@ -186,7 +182,7 @@ def train_retriever(
     )
     target = None if folder is None else Path(folder)
     if target is not None:
-        done = _done(target, identity, overwrite)
+        done = trained_before(target, identity, overwrite)
         if done is not None:
             return done
     state = PartialState(cpu=bool(options.get("use_cpu")))
@@ -242,12 +238,7 @@ def train_retriever(
     record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
     record |= origin(encoder if isinstance(encoder, str) else "", [part.name for part in loaded])
     if target is not None and state.is_main_process:
-        model.save_pretrained(str(target))
-        for name in ("checkpoints", "start"):
-            shutil.rmtree(target / name, ignore_errors=True)
-        content = {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
-        write_card(target, content)
-        write_json(target / RECORD, content)
+        save_teacher(model, target, identity, record)
     state.wait_for_everyone()
     model.optical_record = record
     return model
@@ -295,29 +286,3 @@ def _start(encoder: Any, dim: int, pairs: QuestionPassages, folder: Path | None)
     if isinstance(encoder, MultiVectorEncoder):
         return student_of(encoder)
     return prepare_teacher(str(encoder), dim, _head_texts(pairs), folder)[0]
-
-
-def _done(folder: Path, identity: str, overwrite: bool) -> MultiVectorEncoder | None:
-    """The model that a folder holds, if it was made of this; what was made of something else is in the way."""
-    if folder.is_file():
-        raise InputError(f"output: {folder} is a file")
-    record = folder / RECORD
-    if record.exists():
-        try:
-            content = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            content = {}
-        if content.get("made_of") == identity:
-            model = load_model(folder)
-            model.optical_record = {k: v for k, v in content.items() if k not in ("made_of", "fingerprint")}
-            return model
-        if not overwrite:
-            raise InputError(
-                f"output: {folder} holds a model of other settings; choose another folder, or overwrite it"
-            )
-    # A model whose record was not written yet is our own; anything else stays.
-    ours = ("start", "start.tmp")
-    unknown = folder.is_dir() and not (folder / "checkpoints").is_dir() and not record.exists()
-    if unknown and any(file.name not in ours for file in folder.iterdir()):
-        raise InputError(f"output: {folder} is not of a teacher; choose another folder")
-    return None

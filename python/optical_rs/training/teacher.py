@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..errors import InputError
+from ..files import write_json
 from ..models import (
     PACKAGED,
     RECORD,
@@ -138,3 +140,45 @@ def _kept(
         os.replace(unfinished, folder)
     # Loaded even when just made: a fresh and a continued run then start from the same bits.
     return load_model(folder, argument=argument)
+
+
+def trained_before(folder: Path, identity: str, overwrite: bool) -> MultiVectorEncoder | None:
+    """The trained teacher that a folder holds, with its record, if it was made of this; None if nothing is in the way.
+
+    Raises
+    ------
+    InputError
+        A folder that holds something else, unless that is a teacher and may be overwritten.
+    """
+    if folder.is_file():
+        raise InputError(f"output: {folder} is a file")
+    record = folder / RECORD
+    if record.exists():
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            content = {}
+        if content.get("made_of") == identity:
+            model = load_model(folder)
+            model.optical_record = {k: v for k, v in content.items() if k not in ("made_of", "fingerprint")}
+            return model
+        if not overwrite:
+            raise InputError(
+                f"output: {folder} holds a model of other settings; choose another folder, or overwrite it"
+            )
+    # A model whose record was not written yet is our own; anything else stays.
+    ours = ("start", "start.tmp")
+    unknown = folder.is_dir() and not (folder / "checkpoints").is_dir() and not record.exists()
+    if unknown and any(file.name not in ours for file in folder.iterdir()):
+        raise InputError(f"output: {folder} is not of a teacher; choose another folder")
+    return None
+
+
+def save_teacher(model: MultiVectorEncoder, folder: Path, identity: str, record: Mapping[str, Any]) -> None:
+    """Write a trained teacher, its card and, last, the record of what made it; checkpoints of the training go."""
+    model.save_pretrained(str(folder))
+    for name in ("checkpoints", "start"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    content = {"made_of": identity, "fingerprint": fingerprint.of_model(model), **record}
+    write_card(folder, content)
+    write_json(folder / RECORD, content)

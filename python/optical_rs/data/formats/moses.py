@@ -39,12 +39,14 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     Raises
     ------
     InputError
-        If it is missing or is none.
+        If it is missing, cannot be read, or is none.
     """
     try:
         return zipfile.ZipFile(path)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except zipfile.BadZipFile:
         raise InputError(f"{path}: not a zip archive") from None
 

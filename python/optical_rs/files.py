@@ -23,8 +23,8 @@ def _open(path: Path) -> BinaryIO:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, expected a file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:  # such as a name with a zero byte
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 @contextlib.contextmanager
@@ -133,6 +133,15 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     yield from decoded_lines(str(path), byte_lines(path))
 
 
+def _halves(value: Any) -> bool:
+    """Whether a text in a JSON value has a surrogate that is alone."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, object) of a file of JSON objects, one a line (``.gz`` too); blank lines are passed over.
 
@@ -150,6 +159,9 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise InputError(f"{path}:{number}: not valid JSON ({getattr(error, 'msg', error)})") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: expected a JSON object")
+        # Escapes can write half of a character, which is no text for tokenizers and stores.
+        if "\\ud" in line.lower() and _halves(row):
+            raise InputError(f"{path}:{number}: not valid Unicode: an escape of half a character")
         yield f"{path}:{number}", row
 
 

@@ -59,6 +59,23 @@ def test_parquet_and_columns(tmp_path):
         load_bitext(str(tmp_path / "bad.parquet"))
 
 
+def test_damaged_parquet_is_one_line(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "x.parquet"
+    parquet.write_table(arrow.table({"translation": [["moto"], ["madzi"]]}), file)
+    with pytest.raises(
+        InputError, match=r"row 1: translation: expected an object of languages, got \['moto'\]"
+    ):
+        load_bitext(file)
+    table = arrow.table({"foreign": [f"moto {i}" for i in range(500)], "english": ["fire"] * 500})
+    parquet.write_table(table, file, compression="gzip", use_dictionary=False)
+    good = file.read_bytes()
+    file.write_bytes(good[:100] + b"\xff" * 60 + good[160:])
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):
+        load_bitext(file)
+
+
 def test_hub_datasets_through_a_local_one(tmp_path):
     pytest.importorskip("datasets")
     folder = tmp_path / "set"
@@ -114,6 +131,7 @@ def test_missing_files_and_unknown_sets(tmp_path):
         ("bible:sw", "bible: no language 'sw'; expected one of: ny"),
         ("kolibr:ny", "did you mean 'kolibri:ny'"),
         ("a,b,c", "expected two files"),
+        ("a\0b.tsv", "cannot be read"),
     ):
         with pytest.raises(InputError, match=message):
             load_bitext(spec)
@@ -193,6 +211,11 @@ def test_documents_are_read_as_they_are_asked_for(collection_folder, pairs, tmp_
         ('{"_id": %s, "text": "fire"}' % ("1" * 5000), ":1: not valid JSON"),
         ('{"_id": null, "text": "fire"}', ":1: _id: expected a text or an integer, got None"),
         ('{"_id": true, "text": "fire"}', ":1: _id: expected a text or an integer, got True"),
+        (
+            r'{"_id": "a", "text": "\ud83d\ude00"}' + "\n" + r'{"_id": "b", "text": "\ud800"}',
+            ":2: not valid Unicode",
+        ),
+        (r'{"_id": "a\uDC00", "text": "fire"}', ":1: not valid Unicode"),
         ('{"_id": "a", "text": null}', ":1: text: expected a text, got None"),
         ('{"_id": "a", "text": "fire", "title": ["x"]}', r":1: title: expected a text, got \['x'\]"),
         ('{"_id": "a", "text": "fire", "metadata": 3}', ":1: metadata: expected an object, got 3"),
@@ -200,7 +223,10 @@ def test_documents_are_read_as_they_are_asked_for(collection_folder, pairs, tmp_
 )
 def test_bad_documents_are_named(tmp_path, lines, message):
     write(tmp_path / "x.jsonl", lines)
-    for read in (lambda: len(stream_documents(tmp_path / "x.jsonl")), lambda: read_texts(tmp_path / "x.jsonl")):
+    for read in (
+        lambda: len(stream_documents(tmp_path / "x.jsonl")),
+        lambda: read_texts(tmp_path / "x.jsonl"),
+    ):
         with pytest.raises(InputError, match=message) as caught:
             read()
         assert len(str(caught.value)) < 500

@@ -220,7 +220,11 @@ def test_a_folder_that_is_read_only_can_be_read(tmp_path, texts, unprivileged):
                 change()
         for place in (open_folder, open_files):
             store = TokenStore(place)
-            for change in (lambda s=store: s.append(texts[:1], ["e"]), lambda s=store: s.delete(["a"]), store.compact):
+            for change in (
+                lambda s=store: s.append(texts[:1], ["e"]),
+                lambda s=store: s.delete(["a"]),
+                store.compact,
+            ):
                 with pytest.raises(InputError, match=r"cannot be written to|could not be written") as caught:
                     change()
                 assert "\n" not in str(caught.value)

@@ -167,6 +167,13 @@ def test_trec_folder(collection_folder, pairs):
     assert (len(small.queries), len(small.documents)) == (3, 5)
     assert all(d in small.documents for judged in small.qrels.values() for d in judged)
     assert small == collection.sample(queries=3, documents=5, seed=1)
+    for wrong, message in (
+        ({"queries": 0}, "queries: expected at least 1, got 0"),
+        ({"queries": -5}, "queries: expected at least 1, got -5"),
+        ({"documents": -1}, "documents: expected at least 0, got -1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            collection.sample(**wrong)
     (collection_folder / "documents.tsv").write_text("d0 no tab\n")
     with pytest.raises(InputError, match=r"documents\.tsv:1: expected 'id<TAB>text'"):
         load_collection(str(collection_folder))

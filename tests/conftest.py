@@ -226,6 +226,34 @@ def shared_memory():
 
 
 @pytest.fixture
+def unprivileged(torture):
+    """Runs a function in a child whom the system refuses what permissions refuse: root is another user there."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork and users")
+
+    def run(folder, work):
+        def child():
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            work()
+
+        places = [folder, *folder.parents]
+        modes = [place.stat().st_mode for place in places]
+        try:
+            if os.geteuid() == 0:  # another user may come as far as the folder
+                for place in places[1:-1]:
+                    place.chmod(place.stat().st_mode | 0o055)
+            folder.chmod(0o555)
+            assert os.waitpid(torture.forked(child), 0)[1] == 0
+        finally:
+            for place, mode in zip(places, modes, strict=True):
+                if place.stat().st_mode != mode:
+                    place.chmod(mode)
+
+    return run
+
+
+@pytest.fixture
 def texts():
     """Tokens of four texts, one of them without any."""
     np = pytest.importorskip("numpy")

@@ -9,8 +9,9 @@ from optical_rs.similarity import TokenStore, search
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
-from optical_rs import retrieval, token_cache  # noqa: E402
+from optical_rs import InputError, retrieval, token_cache  # noqa: E402
 from optical_rs.data import Collection  # noqa: E402
+from optical_rs.files import read_texts  # noqa: E402
 from optical_rs.models import load_model, student_of  # noqa: E402
 from optical_rs.retrieval import encode, evaluate_pair, search_tokens  # noqa: E402
 from optical_rs.token_cache import StoredTokens, TokenCache  # noqa: E402
@@ -103,6 +104,33 @@ def test_a_precision_has_a_cache_of_its_own(teacher, pairs, tmp_path, counted):
 def _fill(folder, cache, texts):
     found = TokenCache(load_model(folder, device="cpu"), cache).tokens(texts, "document")
     assert len(found) == len(texts)
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_at_once(
+    teacher, pairs, tmp_path, unprivileged, monkeypatch
+):
+    texts = [e for _, e in pairs]
+    wanted = TokenCache(teacher, tmp_path / "full").tokens(texts, "document")
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "secret.tsv").write_text("d0\ttext\n")
+    (tmp_path / "secret.tsv").chmod(0)
+
+    def waits(seconds):
+        raise AssertionError("it waits for what does not come")
+
+    def work():
+        found = TokenCache(teacher, tmp_path / "full").tokens(texts, "document")
+        assert all(np.array_equal(x, y) for x, y in zip(found, wanted, strict=True))
+        for folder, asked in (("full", "another text"), ("new", "fire"), ("file", "fire")):
+            with pytest.raises(InputError, match="cannot be written to"):
+                TokenCache(teacher, tmp_path / folder).tokens([asked], "document")
+        with pytest.raises(InputError, match=r"secret\.tsv: cannot be read \(Permission denied\)"):
+            read_texts(tmp_path / "secret.tsv")
+
+    monkeypatch.setattr(token_cache.time, "sleep", waits)
+    for place in (tmp_path / "full").iterdir():
+        place.chmod(0o555)
+    unprivileged(tmp_path, work)
 
 
 @pytest.mark.slow

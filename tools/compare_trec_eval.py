@@ -2,8 +2,8 @@
 
     TREC_EVAL=path/to/trec_eval python tools/compare_trec_eval.py
 
-The binary is that of the variable ``TREC_EVAL``, or ``trec_eval`` on the path; version 9.0.8 is the one to
-compare with. Its own test files are taken from the folder ``test`` beside it, if there is one; other files are
+The binary is that of the variable ``TREC_EVAL``, or ``trec_eval`` on the path. The one to compare with is built from
+the tag v9.0.8 of 2020, which calls itself 9.0.7; that of the tag trec_eval-9.0.8 breaks ties of scores in double precision. Its own test files are taken from the folder ``test`` beside it, if there is one; other files are
 generated, the same ones each time. Ends with 1 if any call differs.
 """
 

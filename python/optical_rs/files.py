@@ -16,14 +16,21 @@ from . import _core
 from .errors import InputError
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _open(path: Path) -> BinaryIO:
     try:
-        yield
+        return open(path, "rb")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, expected a file") from None
+    except (OSError, ValueError) as error:  # such as a name with a zero byte
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: broken gzip file ({error})") from None
 
@@ -75,11 +82,11 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        A missing or broken file, or one that unpacks to far too much.
+        A missing, unreadable or broken file, or one that unpacks to far too much.
     """
     path = Path(path)
     with _reading(path), contextlib.ExitStack() as stack:
-        file: Any = stack.enter_context(open(path, "rb"))
+        file: Any = stack.enter_context(_open(path))
         if path.suffix == ".gz":
             size = os.fstat(file.fileno()).st_size
             packed = stack.enter_context(gzip.GzipFile(fileobj=file))
@@ -100,6 +107,16 @@ def byte_lines(path: str | os.PathLike) -> Iterator[bytes]:
             yield line.removesuffix(b"\n")
 
 
+def _no_utf8(where: str, number: int, error: UnicodeDecodeError) -> InputError:
+    """What is wrong with a line that is no UTF-8, and how the file is converted."""
+    if number == 1 and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return InputError(f"{where}: expected UTF-8, got UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
+    return InputError(
+        f"{where}: not valid UTF-8: byte {error.start + 1} of the line is 0x{error.object[error.start]:02x}; "
+        "convert the file, for example from Windows-1252: iconv -f CP1252 -t UTF-8"
+    )
+
+
 def decoded_lines(name: str, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """Numbered lines of UTF-8 without line ends and byte-order mark; ``name`` is the file's, for messages."""
     for number, raw in enumerate(lines, 1):
@@ -108,12 +125,21 @@ def decoded_lines(name: str, lines: Iterable[bytes]) -> Iterator[tuple[int, str]
         try:
             yield number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
-            raise InputError(f"{name}:{number}: not valid UTF-8 ({error.reason})") from None
+            raise _no_utf8(f"{name}:{number}", number, error) from None
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file (``.gz`` too), without line ends and byte-order mark, one at a time."""
     yield from decoded_lines(str(path), byte_lines(path))
+
+
+def _halves(value: Any) -> bool:
+    """Whether a text in a JSON value has a surrogate that is alone."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,26 +155,31 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: not valid JSON ({getattr(error, 'msg', error)})") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: expected a JSON object")
+        # Escapes can write half of a character, which is no text for tokenizers and stores.
+        if "\\ud" in line.lower() and _halves(row):
+            raise InputError(f"{path}:{number}: not valid Unicode: an escape of half a character")
         yield f"{path}:{number}", row
 
 
-def _json_texts(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for number, line in lines_of(path):
-        try:
-            row = json.loads(line)
-            key, text = str(row["_id"]), row["text"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f'{path}:{number}: expected {{"_id": …, "text": …}} ({error})') from None
+def _json_texts(path: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    for where, row in json_lines(path):
+        if not {"_id", "text"} <= row.keys():
+            got = ", ".join(row)[:100] or "none"
+            raise InputError(f'{where}: expected {{"_id": …, "text": …}}, got the keys: {got}')
+        key, text, title, fields = (row.get(name) for name in ("_id", "text", "title", "metadata"))
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise InputError(f"{where}: _id: expected a text or an integer, got {key!r}")
         if not isinstance(text, str):
-            raise InputError(f"{path}:{number}: text: expected a text, got {text!r}")
-        fields = row.get("metadata") or {}
-        if not isinstance(fields, dict):
-            raise InputError(f"{path}:{number}: metadata: expected an object, got {fields!r}")
-        yield key, f"{row.get('title') or ''} {text}".strip(), fields
+            raise InputError(f"{where}: text: expected a text, got {text!r}")
+        if not isinstance(title, str | None):
+            raise InputError(f"{where}: title: expected a text, got {title!r}")
+        if not isinstance(fields or {}, dict):
+            raise InputError(f"{where}: metadata: expected an object, got {fields!r}")
+        yield where, str(key), f"{title or ''} {text}".strip(), fields or {}
 
 
 def check_id(where: str, key: str) -> str:
@@ -166,12 +197,12 @@ def check_id(where: str, key: str) -> str:
     return key
 
 
-def _tab_texts(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _tab_texts(path: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     for number, line in lines_of(path):
         key, tab, text = line.partition("\t")
         if not tab or not key:
             raise InputError(f"{path}:{number}: expected 'id<TAB>text'")
-        yield key, text, {}
+        yield f"{path}:{number}", key, text, {}
 
 
 def iter_documents(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -185,10 +216,10 @@ def iter_documents(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """
     known = set()
     lines = _json_texts if path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz") else _tab_texts
-    for number, (key, text, fields) in enumerate(lines(path), 1):
+    for where, key, text, fields in lines(path):
         if key in known:
-            raise InputError(f"{path}:{number}: id '{key}' is repeated")
-        known.add(check_id(f"{path}:{number}", key))
+            raise InputError(f"{where}: id '{key}' is repeated")
+        known.add(check_id(where, key))
         yield key, text, fields
     if not known:
         raise InputError(f"{path}: expected lines of 'id<TAB>text' or of JSON, got an empty file")
@@ -245,8 +276,8 @@ def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int,
     for number, line in enumerate(read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         try:
             parts = line.decode("utf-8").split()
-        except UnicodeDecodeError:
-            raise InputError(f"{path}:{number}: not valid UTF-8") from None
+        except UnicodeDecodeError as error:
+            raise _no_utf8(f"{path}:{number}", number, error) from None
         if parts and len(parts) != fields:
             raise InputError(f"{path}:{number}: expected {fields} fields ({what}), got {len(parts)}")
         if parts:

@@ -126,8 +126,9 @@ class TokenCache:
                     self.path, dim_of(self.model), {"model": self.fingerprint}, dtype=self.dtype
                 )
             except InputError:
-                # Another process may be making it: there is a store in a moment, or something else is wrong.
-                if waited > MAKING:
+                # Another process may be making it: there is a store in a moment, or something else is wrong. What
+                # cannot be written to is wrong at once.
+                if waited > MAKING or not os.access(self.path, os.W_OK):
                     raise
                 time.sleep(0.05)
                 waited += 0.05

@@ -1,6 +1,8 @@
 """The dispatcher, the spelling of options, and what ``--help`` needs."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -203,3 +205,20 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(specs, names):
 def test_one_file_twice_needs_names():
     with pytest.raises(InputError, match="two runs are called 'run'"):
         named(["a/run.trec", "a/run.trec"])
+
+
+def test_what_the_system_refuses_is_one_line(bitext_file):
+    place = bitext_file / "held"  # below a file
+    command = [sys.executable, "-m", "optical_rs.cli", "split", str(bitext_file), "--output", str(place)]
+    done = subprocess.run([*command, "--dev", "2", "--test", "2"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*pairs\.tsv.*: (Not a directory|File exists)\n", done.stderr)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "optical_rs.cli", "info"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from optical_rs import InputError
 from optical_rs.data import load_bitext, load_collection, stream_documents
+from optical_rs.files import read_texts
 
 HAS_KOLIBRI = pytest.importorskip("importlib.util").find_spec("kolibri") is not None
 needs_demo = pytest.mark.skipif(not HAS_KOLIBRI, reason="extra 'demo' is not installed")
@@ -58,6 +59,23 @@ def test_parquet_and_columns(tmp_path):
         load_bitext(str(tmp_path / "bad.parquet"))
 
 
+def test_damaged_parquet_is_one_line(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "x.parquet"
+    parquet.write_table(arrow.table({"translation": [["moto"], ["madzi"]]}), file)
+    with pytest.raises(
+        InputError, match=r"row 1: translation: expected an object of languages, got \['moto'\]"
+    ):
+        load_bitext(file)
+    table = arrow.table({"foreign": [f"moto {i}" for i in range(500)], "english": ["fire"] * 500})
+    parquet.write_table(table, file, compression="gzip", use_dictionary=False)
+    good = file.read_bytes()
+    file.write_bytes(good[:100] + b"\xff" * 60 + good[160:])
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):
+        load_bitext(file)
+
+
 def test_hub_datasets_through_a_local_one(tmp_path):
     pytest.importorskip("datasets")
     folder = tmp_path / "set"
@@ -71,6 +89,14 @@ def test_hub_datasets_through_a_local_one(tmp_path):
     [
         ("a.tsv", b"moto\tfire\nmadzi\n", r"a\.tsv:2: expected 2 columns"),
         ("a.tsv", b"moto\tfire\n\xff\xfe\twater\n", r"a\.tsv:2: not valid UTF-8"),
+        (
+            "a.tsv",
+            "moto\tfire\nmadzi\ta caf\xe9\n".encode("cp1252"),
+            r"a\.tsv:2: not valid UTF-8: byte 12 of the line is 0xe9; convert the file, .*iconv -f CP1252 -t UTF-8",
+        ),
+        ("a.csv", "foreign,english\nmoto,na\xefve\n".encode("cp1252"), r"a\.csv:2: .*byte 8 .* is 0xef"),
+        ("a.jsonl", '{"foreign": "\xe9", "english": "y"}\n'.encode("cp1252"), r"a\.jsonl:1: .*byte 14 "),
+        ("a.tsv", "moto\tfire\n".encode("utf-16"), r"a\.tsv:1: expected UTF-8, got UTF-16"),
         ("a.tsv", b"", "no sentence pairs"),
         ("a.csv", b"id,english\n1,fire\n", r"a\.csv:1: no column 'foreign'"),
         (
@@ -105,6 +131,7 @@ def test_missing_files_and_unknown_sets(tmp_path):
         ("bible:sw", "bible: no language 'sw'; expected one of: ny"),
         ("kolibr:ny", "did you mean 'kolibri:ny'"),
         ("a,b,c", "expected two files"),
+        ("a\0b.tsv", "cannot be read"),
     ):
         with pytest.raises(InputError, match=message):
             load_bitext(spec)
@@ -140,6 +167,13 @@ def test_trec_folder(collection_folder, pairs):
     assert (len(small.queries), len(small.documents)) == (3, 5)
     assert all(d in small.documents for judged in small.qrels.values() for d in judged)
     assert small == collection.sample(queries=3, documents=5, seed=1)
+    for wrong, message in (
+        ({"queries": 0}, "queries: expected at least 1, got 0"),
+        ({"queries": -5}, "queries: expected at least 1, got -5"),
+        ({"documents": -1}, "documents: expected at least 0, got -1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            collection.sample(**wrong)
     (collection_folder / "documents.tsv").write_text("d0 no tab\n")
     with pytest.raises(InputError, match=r"documents\.tsv:1: expected 'id<TAB>text'"):
         load_collection(str(collection_folder))
@@ -167,6 +201,44 @@ def test_documents_are_read_as_they_are_asked_for(collection_folder, pairs, tmp_
         len(stream_documents(str(packed)))
     with pytest.raises(InputError, match="no folder"):
         stream_documents(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            '{"id": "a", "text": "fire"}',
+            r'x\.jsonl:1: expected \{"_id": …, "text": …\}, got the keys: id, text$',
+        ),
+        ('{"_id": "a", "text": "fire"}\n\n{"docid": "b", "text": "rain"}', ":3: expected .*: docid, text$"),
+        ('{"_id": "a", "text": "fire"}\n\n{"_id": "a", "text": "rain"}', ":3: id 'a' is repeated"),
+        ("{}", "got the keys: none"),
+        ('["a", "fire"]', ":1: expected a JSON object"),
+        ("[" * 100_000, ":1: not valid JSON"),
+        ('{"_id": %s, "text": "fire"}' % ("1" * 5000), ":1: not valid JSON"),
+        ('{"_id": null, "text": "fire"}', ":1: _id: expected a text or an integer, got None"),
+        ('{"_id": true, "text": "fire"}', ":1: _id: expected a text or an integer, got True"),
+        (
+            r'{"_id": "a", "text": "\ud83d\ude00"}' + "\n" + r'{"_id": "b", "text": "\ud800"}',
+            ":2: not valid Unicode",
+        ),
+        (r'{"_id": "a\uDC00", "text": "fire"}', ":1: not valid Unicode"),
+        ('{"_id": "a", "text": null}', ":1: text: expected a text, got None"),
+        ('{"_id": "a", "text": "fire", "title": ["x"]}', r":1: title: expected a text, got \['x'\]"),
+        ('{"_id": "a", "text": "fire", "metadata": 3}', ":1: metadata: expected an object, got 3"),
+    ],
+)
+def test_bad_documents_are_named(tmp_path, lines, message):
+    write(tmp_path / "x.jsonl", lines)
+    for read in (
+        lambda: len(stream_documents(tmp_path / "x.jsonl")),
+        lambda: read_texts(tmp_path / "x.jsonl"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            read()
+        assert len(str(caught.value)) < 500
+    write(tmp_path / "x.jsonl", '{"_id": 7, "text": "fire", "title": null}\n\n')
+    assert read_texts(tmp_path / "x.jsonl") == {"7": "fire"}
 
 
 def test_unknown_collections(tmp_path):

@@ -332,6 +332,7 @@ def test_pairs_in_the_format_of_squad(tmp_path):
     path.write_text('{"data": [{}]}')
     with pytest.raises(InputError, match="expected the format of SQuAD"):
         load_pairs(f"squad:{path}")
-    path.write_text("{")
-    with pytest.raises(InputError, match=r"squad\.json: not valid JSON"):
-        load_pairs(f"squad:{path}")
+    for text in ("{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"squad\.json: not valid JSON"):
+            load_pairs(f"squad:{path}")

@@ -123,6 +123,30 @@ def test_archives_of_opus(tmp_path):
         load_bitext(str(file))
 
 
+@pytest.mark.filterwarnings("ignore:.*skipped")
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+@pytest.mark.parametrize("name", ["x.zip", "x.tmx.zip"])
+def test_damaged_archives_are_one_line(tmp_path, name, method):
+    file = tmp_path / name
+    with zipfile.ZipFile(file, "w", method) as archive:
+        if name == "x.zip":
+            archive.writestr("a.en-sw.en", "Good day\nWater\n")
+            archive.writestr("a.en-sw.sw", "Habari\nMaji\n")
+        else:
+            archive.writestr("a.tmx", TMX)
+    good, messages = file.read_bytes(), []
+    for at in range(len(good)):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
+        try:
+            load_bitext(file)  # a date or a comment may be anything
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > len(good) // 4
+    assert not any("\n" in message for message in messages)
+
+
 def test_missing_files(tmp_path):
     for name in ("x.tmx", "x.po", "x.zip"):
         with pytest.raises(InputError, match="no such file"):

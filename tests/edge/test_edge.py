@@ -227,6 +227,9 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[0] == "1"
     assert any("dog" in line for line in out)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    with pytest.raises(InputError, match="standard input: not valid UTF-8"):
+        search_main(arguments)
     index_main(["--model", folder, "--documents", str(file), "--out", store, "--pool", "2"])
     assert "{'method': 'pooling', 'factor': 2}" in capsys.readouterr().out
     for extra in ([], ["--exact"]):
@@ -293,6 +296,8 @@ def test_bad_input(exported, documents, tmp_path):
             lambda: Index(store.path, encoder).search_batch(["a", " "]),
             "queries: expected text, got nothing at 1",
         ),
+        (lambda: index(encoder, documents, tmp_path / "x", window=0), "size: expected 1 to"),
+        (lambda: index(encoder, documents, tmp_path / "x", window=2, overlap=2), "overlap: expected 0 to 1"),
         (lambda: Index(other.path, encoder), "store: has dimension 5, but the model has 8"),
         (lambda: Index(store.path, encoder).search_batch(["a"], 0), "k: expected at least 1"),
         (lambda: export(folder, folder), "output: .* is not empty"),
@@ -301,6 +306,7 @@ def test_bad_input(exported, documents, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             call()
+    assert not (tmp_path / "x").exists()
     # Nothing but unknown symbols is text like any other.
     assert len(Index(store.path, encoder).search_batch(["☃☃☃"], 2)[0]) == 2
     assert Index(store.path, encoder).search_batch([]) == []

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optical_rs import InputError
+from optical_rs.cli.serve import main as serve_main
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
 from optical_rs.edge.index import index
 from optical_rs.edge.search import Index
-from optical_rs.edge.serve import LONGEST_QUERY, application, listen
+from optical_rs.edge.serve import LONGEST_QUERY, application, bound, listen
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("httpx")
@@ -214,6 +216,24 @@ def test_heads_and_idle_connections_have_limits(app, monkeypatch):
         with socket.create_connection(place, timeout=20) as good:
             good.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b" 200 " in good.recv(1000)
+
+
+def test_an_address_that_cannot_be_had_is_one_line(teacher, tmp_path, capsys):
+    export(teacher, tmp_path / "model", precisions=["float32"])
+    index(Encoder(tmp_path / "model"), {"d": "the fire"}, tmp_path / "store")
+    arguments = [str(tmp_path / "store"), "--model", str(tmp_path / "model")]
+    with bound("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        for given, message in (
+            (["--port", port], rf"cannot listen at 127\.0\.0\.1:{port} \("),
+            (["--port", "99999"], "cannot listen at 127.0.0.1:99999 "),
+            (["--port", "-1"], "cannot listen at 127.0.0.1:-1 "),
+            (["--host", "300.1.1.1"], "cannot listen at 300.1.1.1:8080 "),
+        ):
+            with pytest.raises(InputError, match=message) as caught:
+                serve_main([*arguments, *given])
+            assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().out, "no address is announced that is not listened at"
 
 
 @contextlib.contextmanager

@@ -168,3 +168,15 @@ def test_the_recipe_that_comes_along():
     shorter = read_teacher("fewer_layers", {"layers": 4})
     assert (shorter.layers, shorter.encoder) == (4, "runs/english_teacher")
     assert Path(optical_rs.__file__).parent.joinpath("recipes", "english_teacher.yaml").exists()
+
+
+def test_a_place_that_cannot_be_is_refused_before_the_work(tiny_encoder, tmp_path, monkeypatch):
+    from optical_rs.training import teacher as module
+
+    def works(*_, **__):
+        raise AssertionError("it works before it knows that it cannot write")
+
+    monkeypatch.setattr(module, "late_interaction", works)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"file/start"):
+        module.prepare_teacher(tiny_encoder, 8, ["fire"], tmp_path / "file" / "start")

@@ -263,7 +263,9 @@ def test_wrong_options_exit_with_1(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         run_command(main, arguments)
     assert stop.value.code == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
 
 
 #: What version 9 and 10 print differently, by hand: a tie in single precision that b wins; the topic without

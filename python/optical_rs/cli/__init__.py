@@ -5,6 +5,7 @@ import the library; nothing in the library imports them.
 """
 
 import contextlib
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,12 @@ COMMANDS = {
     "info": "show how the native core was built",
 }
 
+#: What a system refuses whatever the program does: permissions, a full disk, a path that cannot be.
+REFUSED = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
 
 def respell(arguments: Sequence[str]) -> list[str]:
     """Long options as the parsers have them, with underscores; values and what follows ``--`` stay as they are.
@@ -46,7 +53,7 @@ def respell(arguments: Sequence[str]) -> list[str]:
 
 
 def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0, the error's status with one line for a bad input, 130 when interrupted."""
+    """Run a command and exit: 0, the error's status with one line for a bad input or what the system refuses, 130 when interrupted."""
     warnings.showwarning = _note
     try:
         command(respell(sys.argv[1:] if arguments is None else arguments))
@@ -58,10 +65,22 @@ def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[st
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
+        _discard_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        _discard_output()
+        sys.exit(InputError.status)
     sys.exit(0)
+
+
+def _discard_output() -> None:
+    """Close standard output: what is left of it cannot be written, and would be tried again at the end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
 
 
 def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

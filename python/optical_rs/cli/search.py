@@ -152,6 +152,8 @@ def _ask(prompt: bool) -> str:
         return input("? " if prompt else "").strip()
     except EOFError:
         return ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: not valid UTF-8 ({error.reason})") from None
 
 
 def _as_json(name: str, text: str, hits: Sequence[Hit]) -> str:

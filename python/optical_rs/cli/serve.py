@@ -31,11 +31,13 @@ def main(arguments: Sequence[str]) -> None:
     require("uvicorn", "serve")
     say(f"opening {' '.join(options.index)}")
     index = opened(options)
-    from ..edge.serve import application, listen, own_names
+    from ..edge.serve import application, bound, listen, own_names
 
     if len(index):
         index.search(index.text(0) or "test", 1)  # what does not fit is reported before anybody waits
     page = application(index, hosts=own_names(options.host))
-    server = listen(page, options.host, options.port)
-    print(f"http://{options.host}:{options.port}/  ({len(index)} texts; Ctrl-C ends)", flush=True)
-    server.run()
+    with bound(options.host, options.port) as listening:
+        port = listening.getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{host}:{port}/  ({len(index)} texts; Ctrl-C ends)", flush=True)
+        listen(page, options.host, port).run(sockets=[listening])

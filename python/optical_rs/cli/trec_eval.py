@@ -18,7 +18,7 @@ from ..ranking.trec_eval import FORMATS, UsageError, expand, measure, parse, rep
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} ({self.format_usage().strip()})")
+        raise UsageError(f"{message} ({' '.join(self.format_usage().split())})")
 
 
 class _Version(argparse.Action):

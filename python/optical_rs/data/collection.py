@@ -57,7 +57,16 @@ class Collection:
     def sample(
         self, *, queries: int | None = None, documents: int | None = None, seed: int = 0
     ) -> "Collection":
-        """A smaller collection: random queries, and random documents besides all relevant ones."""
+        """A smaller collection: random queries, and random documents besides all relevant ones.
+
+        Raises
+        ------
+        InputError
+            Fewer queries than 1, or fewer documents than 0.
+        """
+        for name, count, least in (("queries", queries, 1), ("documents", documents, 0)):
+            if count is not None and count < least:
+                raise InputError(f"{name}: expected at least {least}, got {count}")
         pick = random.Random(seed)
         chosen = list(self.queries)
         if queries is not None and queries < len(chosen):

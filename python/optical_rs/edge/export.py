@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data import load_collection
 from ..errors import InputError, closest, require
+from ..files import lines_of
 from ..fingerprint import identity_of, of_files, of_model
 from .encoder import COSTLY, FORMAT, MODELS, UNTRIMMED, VERSION, Encoder, sealed
 
@@ -269,6 +270,6 @@ def _agreement(model: Any, encoder: Encoder, texts: Sequence[str]) -> dict[str, 
 def texts_of(spec: str) -> list[str]:
     """Lines of a file, or the queries and documents of a collection."""
     if Path(spec).is_file():
-        return [line for line in Path(spec).read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for _, line in lines_of(Path(spec)) if line.strip()]
     collection = load_collection(spec, split="all")
     return [*collection.queries.values(), *collection.documents.values()]

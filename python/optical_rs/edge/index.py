@@ -74,6 +74,8 @@ def index(
         store of an older version does not say which model made it.
     """
     out = Path(out)
+    if window is not None:
+        encoder.windows("", window, overlap)  # a size that cannot be is refused before anything is made
     made_with = {"encoder": encoder.content, "window": window, "overlap": overlap}
     if columns.holds_store(out):
         store = TokenStore(out)

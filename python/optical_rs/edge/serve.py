@@ -243,6 +243,22 @@ def listen(app: Any, host: str, port: int) -> Any:
     return uvicorn.Server(config)
 
 
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; with port 0 the system chooses one.
+
+    Raises
+    ------
+    InputError
+        An address or a port that this machine has not, or that is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"host, port: cannot listen at {host}:{port} ({reason})") from None
+
+
 def own_names(host: str) -> list[str]:
     """Names of this machine, for a page that listens at ``host``."""
     own = socket.gethostname()

@@ -130,6 +130,7 @@ def _kept(
             raise InputError(f"output: {folder} holds files that are not of a run; choose another folder")
         unfinished = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)  # where that cannot be is seen before minutes of work
         model = make()
         model.save_pretrained(str(unfinished))
         content = {"made_of": made_of, **origin(base, ()), "fingerprint": fingerprint.of_model(model)}

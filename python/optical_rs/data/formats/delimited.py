@@ -48,6 +48,8 @@ def choose_columns(where: str, names: Sequence[str], wanted: tuple[str, str]) ->
 
 def _pair(where: str, row: Mapping[str, Any], wanted: tuple[str, str]) -> tuple[str, Any, Any]:
     """The two sides of a row with names, nested or not."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: {NESTED}: expected an object of languages, got {row!r}")
     if isinstance(row.get(NESTED), Mapping) and not set(wanted) <= set(row):
         row = row[NESTED]
     foreign, english = wanted if set(wanted) <= row.keys() else choose_columns(where, list(row), wanted)
@@ -124,11 +126,18 @@ def read_parquet(path: Path, columns: tuple[str, str] = COLUMNS) -> Iterator[tup
     nested = NESTED in names and not set(columns) <= set(names)
     read = [NESTED] if nested else list(choose_columns(str(path), names, columns))
     number = 0
-    for batch in file.iter_batches(columns=read):
+    for batch in _batches(path, file, read):
         for values in zip(*(batch.column(c).to_pylist() for c in read), strict=True):
             number += 1
             where = f"{path}, row {number}"
             yield _pair(where, values[0] or {}, columns) if nested else (where, *values)
+
+
+def _batches(path: Path, file: Any, columns: list[str]) -> Iterator[Any]:
+    try:
+        yield from file.iter_batches(columns=columns)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def read_rows(where: str, rows: Any, columns: tuple[str, str]) -> Iterator[tuple]:

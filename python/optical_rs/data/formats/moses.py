@@ -1,7 +1,10 @@
 """Moses: two files, line by line, and OPUS's zip archives of them."""
 
+import contextlib
 import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -33,20 +36,45 @@ def read_moses(foreign: Path, english: Path) -> Iterator[tuple]:
     yield from _aligned(str(foreign), str(english), lines_of(foreign), lines_of(english))
 
 
+#: What the library raises for archives that are damaged or of kinds that it cannot unpack.
+_BROKEN = (
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+
+
+@contextlib.contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """Tell what is wrong with an archive that is read in the block."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise InputError(f"{path}: broken archive ({error or type(error).__name__})") from None
+
+
 def open_archive(path: Path) -> zipfile.ZipFile:
     """A zip archive.
 
     Raises
     ------
     InputError
-        If it is missing or is none.
+        If it is missing, cannot be read, or is none.
     """
     try:
         return zipfile.ZipFile(path)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except zipfile.BadZipFile:
         raise InputError(f"{path}: not a zip archive") from None
+    except NotImplementedError as error:
+        raise InputError(f"{path}: broken archive ({error})") from None
 
 
 def member(archive: zipfile.ZipFile, name: str) -> io.BufferedIOBase:
@@ -60,7 +88,7 @@ def member(archive: zipfile.ZipFile, name: str) -> io.BufferedIOBase:
 
 def read_archive(path: Path, columns: tuple[str, str] = ("foreign", "english")) -> Iterator[tuple]:
     """A Moses archive, as OPUS gives them out: two line-aligned files, one of which ends in ``.en``."""
-    with open_archive(path) as archive:
+    with open_archive(path) as archive, unpacking(path):
         names = [n for n in archive.namelist() if "." in n and "-" in n.rpartition(".")[0]]
         english = [n for n in names if n.endswith(".en")]
         stem = english[0].removesuffix(".en") if english else ""
@@ -71,9 +99,6 @@ def read_archive(path: Path, columns: tuple[str, str] = ("foreign", "english")) 
             raise InputError(
                 f"{path}: expected two files NAME.en and NAME.xx, got {', '.join(archive.namelist())}"
             )
-        try:
-            with member(archive, foreign[0]) as one, member(archive, english[0]) as other:
-                left, right = f"{path}, {foreign[0]}", f"{path}, {english[0]}"
-                yield from _aligned(left, right, decoded_lines(left, one), decoded_lines(right, other))
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{path}: broken archive ({error})") from None
+        with member(archive, foreign[0]) as one, member(archive, english[0]) as other:
+            left, right = f"{path}, {foreign[0]}", f"{path}, {english[0]}"
+            yield from _aligned(left, right, decoded_lines(left, one), decoded_lines(right, other))

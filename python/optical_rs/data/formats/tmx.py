@@ -1,7 +1,6 @@
 """Translation memories (TMX), plain, gzipped or in a zip archive; read a unit at a time."""
 
 import contextlib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from xml.etree import ElementTree
 
 from ...errors import InputError
 from ...files import opened
-from .moses import member, open_archive
+from .moses import member, open_archive, unpacking
 
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -20,7 +19,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with opened(path) as file:
             yield file
         return
-    with open_archive(path) as archive:
+    with open_archive(path) as archive, unpacking(path):
         names = [name for name in archive.namelist() if name.lower().endswith(".tmx")]
         if len(names) != 1:
             raise InputError(f"{path}: expected one file NAME.tmx, got {', '.join(archive.namelist())}")
@@ -62,8 +61,6 @@ def units(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     body.clear()
     except ElementTree.ParseError as error:
         raise InputError(f"{path}: not valid XML ({error})") from None
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: broken archive ({error})") from None
 
 
 def read_tmx(path: Path, columns: tuple[str, str] = ("foreign", "english")) -> Iterator[tuple]:

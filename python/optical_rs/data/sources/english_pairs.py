@@ -23,7 +23,7 @@ _ENDS = re.compile(r"(?<=[.!?])\s+|\n+")
 def _json(path: Path) -> Any:
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 

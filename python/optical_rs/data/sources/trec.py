@@ -98,9 +98,10 @@ def read_sgml_documents(path: Path) -> Iterator[tuple[str, str]]:
     ------
     InputError
         A document without ``<DOCNO>`` or with a blank in it, or one that is not closed, with the file and its number;
-        UTF-16.
+        a file without documents; UTF-16.
     """
     names = frozenset({*TEXT_TAGS, "DOCNO", "DOCID"})
+    number = 0
     for number, block in enumerate(_blocks(path, "DOC"), 1):
         fields, rest = _fields(block, names)
         key = next((text.strip() for name, text in fields if name == "DOCNO"), "")
@@ -110,6 +111,8 @@ def read_sgml_documents(path: Path) -> Iterator[tuple[str, str]]:
             raise InputError(f"{path}: document {number} has no </DOCNO>")
         texts = [text for name, text in fields if name not in ("DOCNO", "DOCID")]
         yield check_id(f"{path}: document {number}", key), _plain(" ".join(texts) if texts else rest)
+    if not number:
+        raise InputError(f"{path}: no <DOC>")
 
 
 def read_sgml_topics(path: Path, fields: tuple[str, ...] = ("title",)) -> dict[str, str]:
@@ -151,9 +154,15 @@ def read_sgml_topics(path: Path, fields: tuple[str, ...] = ("title",)) -> dict[s
 
 
 def _sgml_folder(folder: Path) -> Iterator[tuple[str, str]]:
-    """The documents of all files, a file at a time."""
+    """The documents of all files but hidden ones, a file at a time.
+
+    A file without documents is an error, as it may be one that is packed in another way.
+    """
     known = set()
-    for file in sorted(f for f in (folder / "documents").rglob("*") if f.is_file()):
+    files = sorted(f for f in (folder / "documents").rglob("*") if f.is_file() and f.name[0] != ".")
+    if not files:
+        raise InputError(f"trec: expected {folder / 'documents'} to have SGML files, got none")
+    for file in files:
         for key, text in read_sgml_documents(file):
             if key in known:
                 raise InputError(f"{file}: document '{key}' is repeated")

@@ -67,7 +67,10 @@ def test_bad_input():
         (lambda: bm25({"q": "x"}, {}), "documents: expected at least one"),
         (lambda: bm25({"q": "x"}, DOCUMENTS, language="chewa"), "language: no stemmer for 'chewa'"),
         (lambda: bm25({"q": "x"}, DOCUMENTS, ngrams=0), "ngrams: expected at least 1"),
-        (lambda: bm25({"q": "x"}, DOCUMENTS, language="english", ngrams=5), "and no language, got 5 and 'english'"),
+        (
+            lambda: bm25({"q": "x"}, DOCUMENTS, language="english", ngrams=5),
+            "and no language, got 5 and 'english'",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -69,7 +69,9 @@ class BM25:
         return self._count
 
     def _terms(self, texts: Sequence[str]) -> list[str]:
-        return list(texts) if self._ngrams is None else [character_ngrams(text, self._ngrams) for text in texts]
+        return (
+            list(texts) if self._ngrams is None else [character_ngrams(text, self._ngrams) for text in texts]
+        )
 
     def scores(self, query: str) -> np.ndarray:
         """The score of every text, float32: 0 for those without a word in common."""
@@ -170,7 +172,14 @@ def bm25(
     if not documents:
         raise InputError("documents: expected at least one")
     ids = list(documents)
-    index = BM25(list(documents.values()), language=language, ngrams=ngrams, k1=k1, b=b, show_progress_bar=show_progress_bar)
+    index = BM25(
+        list(documents.values()),
+        language=language,
+        ngrams=ngrams,
+        k1=k1,
+        b=b,
+        show_progress_bar=show_progress_bar,
+    )
     hits = index.best(list(queries.values()), k)
     return {
         query: [(ids[i], score) for i, score in found] for query, found in zip(queries, hits, strict=True)

@@ -136,7 +136,12 @@ def test_filters_leave_what_ours_leave(kind, filters, store, queries, tmp_path):
     left = select(filters, [{} if gone else own_fields(i) for i, gone in enumerate(store.deleted)])
     options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
     got = engine.search(target, queries[:1], 100, filters=filters, **options)[0]
-    assert {hit.id for hit in got} == {store.ids[i] for i in np.flatnonzero(left)}
+    found, want = {hit.id for hit in got}, {store.ids[i] for i in np.flatnonzero(left)}
+    if engine is fast_plaid:  # which need not find all
+        assert found <= want
+        assert bool(found) == bool(want)
+    else:
+        assert found == want
 
 
 def test_bad_filters_and_queries(engine, store, queries):
@@ -384,7 +389,8 @@ def test_servers_that_do_not_answer(store, queries):
     ids=lambda value: getattr(value, "__name__", str(value)).rpartition(".")[2],
 )
 def test_an_engine_that_is_not_installed(engine, package, target, brings, store, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     target = target if "://" in target else tmp_path / target
     with pytest.raises(InputError, match=re.escape(f"is not installed: pip install {brings}")):
         engine.write(store, target)

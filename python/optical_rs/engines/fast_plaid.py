@@ -31,8 +31,7 @@ def write(
 ) -> None:
     """Write a store's texts into a new index.
 
-    fast-plaid learns its cells from the tokens, and takes all of them at once: a store of float32 is read where it lies,
-    tokens of other kinds are held in memory, in float32.
+    fast-plaid learns its cells from the tokens and takes all of them at once: they are held in memory, in float32.
 
     Parameters
     ----------
@@ -62,7 +61,7 @@ def write(
         fields = Fields(beside.path)
         for part in batches(store):
             part = [row for row in part if len(row[1])]
-            tokens += [torch.from_numpy(np.require(own, requirements=["W"])) for _, own, _, _ in part]
+            tokens += [torch.from_numpy(np.array(own)) for _, own, _, _ in part]
             fields.write((about.document(name), own) for name, _, _, own in part)
             beside.append([_NONE] * len(part), [row[0] for row in part], [row[2] for row in part])
         if not tokens:
@@ -129,7 +128,7 @@ def search(
     def found(query: np.ndarray) -> list[Found]:
         def fetch(pieces: int) -> list[tuple[str, float, str, Mapping[str, Any]]]:
             hits = engine.search(
-                torch.from_numpy(query)[None],  # one at a time: padding of a batch would be asked for
+                torch.from_numpy(query.copy())[None],  # one at a time: padding of a batch would be asked for
                 top_k=min(pieces, len(texts)),
                 n_ivf_probe=n_ivf_probe,
                 n_full_scores=max(n_full_scores, pieces),

@@ -187,12 +187,16 @@ def read(target: Any, path: str | Path, *, dtype: str = "float32") -> TokenStore
         about = _about(table, target)
 
         def texts() -> Iterator[Text]:
-            for batch in table.search().select(["id", "text", "fields", "tokens"]).to_batches(BATCH):
-                values = batch["tokens"].flatten().flatten().to_numpy().astype(np.float32)
-                lengths = batch["tokens"].value_lengths().fill_null(0).to_numpy()
-                tokens = np.split(values.reshape(-1, about.dim), np.cumsum(lengths)[:-1])
+            columns = ["id", "text", "fields", "tokens"]
+            # A page at a time: a stream of LanceDB reads far ahead.
+            for first in range(0, table.count_rows(), BATCH):
+                batch = table.search().select(columns).offset(first).limit(BATCH).to_arrow()
+                tokens = batch["tokens"].combine_chunks()
+                values = tokens.flatten().flatten().to_numpy().astype(np.float32)
+                lengths = tokens.value_lengths().fill_null(0).to_numpy()
+                parts = np.split(values.reshape(-1, about.dim), np.cumsum(lengths)[:-1])
                 ids, said, fields = (batch[column].to_pylist() for column in ("id", "text", "fields"))
-                yield from zip(ids, tokens, said, map(json.loads, fields), strict=True)
+                yield from zip(ids, parts, said, map(json.loads, fields), strict=True)
 
         return read_into(path, about, texts(), dtype, metadata=about.metadata)
 

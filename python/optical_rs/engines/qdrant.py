@@ -292,9 +292,9 @@ class _Edge:
 class _Client:
     """A collection of a server, or of qdrant-client's local mode."""
 
-    def __init__(self, library: Any, client: Any, name: str):
+    def __init__(self, client: Any, name: str):
         self._client, self._name = client, name
-        self.models = library.models
+        self.models = require("qdrant_client.models", "qdrant")
 
     def upsert(self, points: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]]) -> None:
         made = [
@@ -370,11 +370,11 @@ def _reading(target: Any) -> Iterator[tuple[Any, About]]:
             engine = _Edge(require("qdrant_edge", "qdrant"), target)
             yield engine, About.read(engine.about(), "the shard")
         else:
-            library, client, name, close = _client(target)
+            client, name, close = _client(target)
             try:
                 if not client.collection_exists(name):
                     raise InputError(f"target: there is no collection '{name}'")
-                engine = _Client(library, client, name)
+                engine = _Client(client, name)
                 yield engine, About.read(engine.about(), f"collection '{name}'")
             finally:
                 close()
@@ -392,14 +392,14 @@ def _writing(target: Any, about: About) -> Iterator[tuple[Any, About | None]]:
             yield engine, None
     else:
         with _errors(target):
-            library, client, name, close = _client(target)
+            client, name, close = _client(target)
             try:
                 if client.collection_exists(name):
                     with _reading((client, name)) as (engine, old):
                         old.expect_same(about, f"collection '{name}'")
                         yield engine, old
                 else:
-                    yield from _new_collection(library, client, name, about)
+                    yield from _new_collection(client, name, about)
             finally:
                 close()
 
@@ -442,8 +442,8 @@ def _new_shard(library: Any, path: Path, about: About) -> Iterator[_Edge]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _new_collection(library: Any, client: Any, name: str, about: About) -> Iterator[tuple[_Client, None]]:
-    models = library.models
+def _new_collection(client: Any, name: str, about: About) -> Iterator[tuple[_Client, None]]:
+    models = require("qdrant_client.models", "qdrant")
     late = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
 
     def vectors(dim: int, dtype: str, indexed: bool) -> Any:
@@ -457,7 +457,7 @@ def _new_collection(library: Any, client: Any, name: str, about: About) -> Itera
 
     client.create_collection(name, vectors_config=_vectors(about, vectors))
     try:
-        yield _Client(library, client, name), None
+        yield _Client(client, name), None
     except BaseException:
         client.delete_collection(name)
         raise
@@ -472,18 +472,18 @@ def _vectors(about: About, vectors: Any) -> dict[str, Any]:
     return found
 
 
-def _client(target: Any) -> tuple[Any, Any, str, Any]:
-    """qdrant-client, a client, the collection's name, and what closes the client if it was opened here."""
+def _client(target: Any) -> tuple[Any, str, Any]:
+    """A client, the collection's name, and what closes the client if it was opened here."""
     library = require("qdrant_client", "qdrant")
     if isinstance(target, tuple) and len(target) == 2 and isinstance(target[1], str):
-        return library, *target, lambda: None
+        return *target, lambda: None
     base, _, name = str(target).rstrip("/").rpartition("/")
     if not isinstance(target, str) or not base.partition("://")[2]:
         raise InputError(
             f"target: expected a folder, http://host:6333/collection, an EdgeShard or (QdrantClient, name), got {target!r}"
         )
     client = library.QdrantClient(url=base, check_compatibility=False)
-    return library, client, name, client.close
+    return client, name, client.close
 
 
 @contextlib.contextmanager

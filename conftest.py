@@ -8,5 +8,7 @@ collect_ignore = [
     for name, package in _INTEGRATIONS.items()
     if not find_spec(package)
 ]
+if not (find_spec("qdrant_edge") and find_spec("lancedb")):
+    collect_ignore.append("docs/how-to/engines.md")
 if not find_spec("ir_measures"):
     collect_ignore.append("python/optical_rs/ranking/ir_measures.py")

@@ -1,12 +1,18 @@
-"""Exact search against approximate engines, on the same tokens: time, recall, memory, disk.
+"""Search in this package and in existing engines, on the same tokens: recall, time and bytes.
 
-Each engine runs in a process of its own, and in an environment of its own where its pins ask for that:
-``--python fast-plaid=/path/to/bin/python``. Engines without an interpreter are left out. Recall is the share of
-the exact search's ten best documents (float32) that are among an engine's ten.
+Recall is the share of the exact search's ten best documents (float32) that are among an engine's ten; time is the median
+of a query after a warm-up, one query at a time; bytes are those on disk for a passage, texts included. Each engine is
+searched with several settings, and the last table has the fastest of each that reaches a recall.
+
+Engines run in processes of their own, and in environments of their own where their pins ask for that:
+``--python fast-plaid=/path/to/bin/python``. Those whose package is missing are left out. Make the store once::
+
+    optical-rs index --model teacher --documents afriqa:hau+ibo+swa+twi+yor+zul --dtype float32 --output passages
+    python bench/engines.py --store passages --model student
 """
 
 import argparse
-import itertools
+import contextlib
 import json
 import os
 import resource
@@ -15,200 +21,238 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from optical_rs.similarity import Muvera, Pooling, TokenStore, make_coarse, search
 
 TOP = 10
+LEVELS = (0.9, 0.95, 0.99, 1.0)
+#: What finds a query's ten best, by the settings of a search.
+Finders = dict[str, Callable[[np.ndarray], list[str]]]
 
 
-def load(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(queries, documents) as (tokens, dim) arrays."""
-    found = []
-    for side in ("queries", "documents"):
-        values = np.load(folder / f"{side}.npy", mmap_mode="r")
-        offsets = np.load(folder / f"{side}_offsets.npy")
-        found.append([values[a:b] for a, b in itertools.pairwise(offsets)])
-    return found[0], found[1]
+def ours(store: TokenStore, folder: Path, how: str) -> Finders:
+    """Exhaustive search, and two stages: what ``Index.search`` does after it has encoded a query."""
+    kept = store if how == "float32" else store.convert(folder / "store", "int8")
+    if how in ("float32", "int8"):
+        return {"all": lambda q: [name for name, _ in search([q], kept, TOP)[0]]}
+    coarse = make_coarse(kept, folder / "coarse", Pooling(int(how)))
+
+    def two(candidates: int) -> Callable[[np.ndarray], list[str]]:
+        return lambda q: [name for name, _ in search([q], kept, TOP, coarse=coarse, candidates=candidates)[0]]
+
+    return {f"{n} candidates": two(n) for n in (50, 200, 1000)}
 
 
-def fast_plaid(folder: Path, documents: list[np.ndarray], threads: int) -> Callable:
-    import torch
-    from fast_plaid import search
+def qdrant_edge(store: TokenStore, folder: Path, how: str) -> Finders:
+    from optical_rs.engines import qdrant
+    from qdrant_edge import EdgeShard
 
-    torch.set_num_threads(threads)
-    engine = search.FastPlaid(index=str(folder / "index"), device="cpu")
-    engine.create([torch.from_numpy(np.array(d)) for d in documents])
-    return lambda q: [int(i) for i, _ in engine.search(torch.from_numpy(np.array(q))[None], top_k=TOP)[0]]
+    methods = {"muvera": Muvera(4, 16, 20), "pooling": Pooling(8)}
+    dtype, _, staged = how.partition(", ")
+    qdrant.write(store, folder / "shard", dtype=dtype, first_stage=methods.get(staged))
+    shard = EdgeShard.load(str(folder / "shard"))
 
+    def find(candidates: int | None) -> Callable[[np.ndarray], list[str]]:
+        return lambda q: [hit.id for hit in qdrant.search(shard, [q], TOP, candidates=candidates)[0]]
 
-def lancedb(folder: Path, documents: list[np.ndarray], threads: int) -> Callable:
-    import lancedb
-    import pyarrow as pa
-
-    vector = pa.list_(pa.list_(pa.float32(), documents[0].shape[1]))
-    schema = pa.schema([("id", pa.int64()), ("vector", vector)])
-    rows = ({"id": i, "vector": d.tolist()} for i, d in enumerate(documents))
-    table = lancedb.connect(str(folder / "index")).create_table("t", schema=schema)
-    while batch := [row for _, row in zip(range(5000), rows, strict=False)]:
-        table.add(pa.Table.from_pylist(batch, schema=schema))
-    table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_PQ")
-    return lambda q: table.search(np.array(q)).limit(TOP).select(["id"]).to_arrow()["id"].to_pylist()
+    return {f"{n} candidates": find(n) for n in (50, 200, 1000)} if staged else {"all": find(None)}
 
 
-def qdrant(folder: Path, documents: list[np.ndarray], threads: int) -> Callable:
-    from qdrant_client import QdrantClient, models
+def lance(store: TokenStore, folder: Path, how: str) -> Finders:
+    import lancedb as library
+    from optical_rs.engines import lancedb
 
-    client = QdrantClient(path=str(folder / "index"))
-    late = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    params = models.VectorParams(
-        size=documents[0].shape[1], distance=models.Distance.COSINE, multivector_config=late
-    )
-    client.create_collection("t", vectors_config=params)
-    for first in range(0, len(documents), 1000):
-        points = [
-            models.PointStruct(id=i, vector=documents[i].tolist())
-            for i in range(first, min(first + 1000, len(documents)))
+    dtype, _, index = how.partition(", ")
+    lancedb.write(store, folder / "texts", dtype=dtype, index={"index_type": index} if index else None)
+    table = library.connect(str(folder)).open_table("texts")
+
+    def find(**options: int) -> Callable[[np.ndarray], list[str]]:
+        return lambda q: [hit.id for hit in lancedb.search(table, [q], TOP, **options)[0]]
+
+    if not index:
+        return {"all": find()}
+    return {f"nprobes {n}, refine {r}": find(nprobes=n, refine=r) for n in (8, 32, 128) for r in (1, 10, 50)}
+
+
+def plaid(store: TokenStore, folder: Path, how: str) -> Finders:
+    from optical_rs.engines import fast_plaid
+
+    fast_plaid.write(store, folder / "plaid", nbits=int(how.split()[0]))
+
+    def find(probes: int) -> Callable[[np.ndarray], list[str]]:
+        return lambda q: [
+            hit.id for hit in fast_plaid.search(folder / "plaid", [q], TOP, n_ivf_probe=probes)[0]
         ]
-        client.upsert("t", points)
-    return lambda q: [p.id for p in client.query_points("t", query=np.array(q).tolist(), limit=TOP).points]
+
+    return {f"{n} probes": find(n) for n in (4, 8, 16, 32, 64)}
 
 
-ENGINES = {"fast-plaid": fast_plaid, "lancedb": lancedb, "qdrant (local)": qdrant}
+#: What builds an engine's finders, its package, and how it keeps the tokens.
+ENGINES: dict[str, tuple[Callable[[TokenStore, Path, str], Finders], str, tuple[str, ...]]] = {
+    "optical_rs": (ours, "optical_rs", ("float32", "int8", "8", "32")),
+    "qdrant-edge": (
+        qdrant_edge,
+        "qdrant-edge-py",
+        ("float32", "float16", "float32, muvera", "float32, pooling"),
+    ),
+    "lancedb": (lance, "lancedb", ("float32", "float16", "float32, IVF_PQ", "float32, IVF_FLAT")),
+    "fast-plaid": (plaid, "fast-plaid", ("4 bits", "2 bits")),
+}
 
 
-def child(name: str, folder: Path, threads: int) -> None:
-    """Index and search in this process; prints one line of JSON."""
-    queries, documents = load(folder)
+def child(name: str, how: str, folder: Path, threads: int) -> None:
+    """Write and search in this process; prints a line of JSON for each setting."""
+    import optical_rs
+
+    optical_rs.set_num_threads(threads)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(threads)
+    queries = TokenStore(folder / "queries")
+    store = TokenStore(folder / "documents")
+    asked = [np.array(queries[i]) for i in range(len(queries))]
     with tempfile.TemporaryDirectory() as own:
         began = time.perf_counter()
-        search = ENGINES[name](Path(own), documents, threads)
+        finders = ENGINES[name][0](store, Path(own), how)
         built = time.perf_counter() - began
-        search(queries[0])
-        found, times = [], []
-        for query in queries:
-            began = time.perf_counter()
-            found.append(search(query))
-            times.append(time.perf_counter() - began)
         size = sum(f.stat().st_size for f in Path(own).rglob("*") if f.is_file())
-    print(
-        json.dumps(
-            {
-                "index_seconds": built,
+        for settings, find in finders.items():
+            find(asked[0])
+            found, times = [], []
+            for query in asked:
+                began = time.perf_counter()
+                found.append(find(query))
+                times.append(time.perf_counter() - began)
+            row = {
+                "kept": how,
+                "settings": settings,
+                "write_seconds": built,
                 "median_seconds": statistics.median(times),
-                "disk_mb": size / 1e6,
+                # What is searched where it lies takes no further room.
+                "bytes_per_passage": (size or store.inspect()["bytes"]) / len(store),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                 "found": found,
             }
-        )
-    )
+            print(json.dumps(row), flush=True)
+
+
+def measured(name: str, python: str, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
+    """The rows of an engine."""
+    package = ENGINES[name][1]
+    ask = [python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
+    version = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+    if not version and name != "optical_rs":
+        print(f"{name}: {package} is not installed in {python}")
+        return
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), str(threads))
+    for how in ENGINES[name][2]:
+        command = [python, __file__, "--child", name, how, str(folder), str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
+        for line in done.stdout.splitlines():
+            yield {"engine": name, "version": version, **json.loads(line)}
+        if done.returncode:
+            print(f"{name}, {how}: failed: {done.stderr.strip().splitlines()[-1:]}")
+            yield {
+                "engine": name,
+                "version": version,
+                "kept": how,
+                "failed": done.stderr.strip().splitlines()[-1:],
+            }
 
 
 def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
-        child(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        child(sys.argv[2], sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]))
         return
     import optical_rs
     from common import arguments, machine, write
-    from optical_rs.data import load_collection
-    from optical_rs.edge import Encoder
-    from optical_rs.similarity import TokenStore, pool, search
 
     parser = arguments(__doc__)
     parser.add_argument("--store", type=Path, required=True, help="documents in float32, of optical-rs index")
     parser.add_argument("--model", type=Path, required=True, help="exported model of the queries' side")
-    parser.add_argument("--collection", default="bible:ny")
+    parser.add_argument("--collection", default="afriqa:hau+ibo+swa+twi+yor+zul", help="of the queries")
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--documents", type=int, help="no more than so many")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=INTERPRETER")
     options = parser.parse_args()
     pythons = dict(entry.split("=", 1) for entry in options.python)
     if unknown := pythons.keys() - ENGINES.keys():
         raise argparse.ArgumentTypeError(f"unknown engine {unknown}; have {', '.join(ENGINES)}")
     optical_rs.set_num_threads(options.threads)
-    store = TokenStore(options.store)
-    texts = load_collection(options.collection, split="test").sample(queries=options.queries).queries
-    queries = Encoder(options.model).encode_query(list(texts.values()))
-    names = {name: i for i, name in enumerate(store.ids)}
-    exact = [{names[n] for n, _ in hits} for hits in search(queries, store, TOP)]
-    rows = []
-
-    def add(name: str, row: dict) -> None:
-        shared = [len(want & set(got[:TOP])) / TOP for want, got in zip(exact, row.pop("found"), strict=True)]
-        rows.append({"engine": name, "recall_of_exact_10": float(np.mean(shared)), **row})
-        print(
-            f"{name:34} {np.mean(shared):6.1%} of the exact ten {row['median_seconds'] * 1e3:8.1f} ms a query"
-            + f" {row['index_seconds']:7.1f} s to index {row['disk_mb']:7.0f} MB",
-            flush=True,
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store, queries = copied(options, folder)
+        exact = [{n for n, _ in hits} for hits in search(queries, store, TOP)]
+        rows = []
+        for engine in options.engines:
+            for row in measured(engine, pythons.get(engine, sys.executable), folder, options.threads):
+                if "found" in row:
+                    shares = [
+                        len(want & set(got)) / len(want)
+                        for want, got in zip(exact, row.pop("found"), strict=True)
+                    ]
+                    row["recall_of_exact_10"] = float(np.mean(shares))
+                    print(
+                        f"{engine:12} {row['kept']:20} {row['settings']:22} {np.mean(shares):7.1%} "
+                        f"{row['median_seconds'] * 1e3:8.2f} ms {row['bytes_per_passage']:8,.0f} B a passage "
+                        f"{row['write_seconds']:7.1f} s to write",
+                        flush=True,
+                    )
+                rows.append(row)
+        fastest(rows)
+        write(
+            options.json,
+            {
+                "what": __doc__,
+                "machine": machine(["numpy"], options.threads),
+                "documents": len(store),
+                "tokens": int(store.offsets[-1]),
+                "queries": len(queries),
+                "rows": rows,
+            },
         )
 
-    def ours(name: str, build: Callable[[Path], Callable]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            find = build(Path(folder))
-            built = time.perf_counter() - began
-            find(queries[0])
-            found, times = [], []
-            for query in queries:
-                began = time.perf_counter()
-                hits = find(query)
-                times.append(time.perf_counter() - began)
-                found.append([names[n] for n, _ in hits])
-            size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
-            seconds = statistics.median(times)
-            add(
-                name,
-                {"index_seconds": built, "median_seconds": seconds, "disk_mb": size / 1e6, "found": found},
-            )
 
-    def exact_int8(folder: Path) -> Callable:
-        kept = store.convert(folder / "int8", "int8")
-        return lambda q: search([q], kept, TOP)[0]
+def copied(options: argparse.Namespace, folder: Path) -> tuple[TokenStore, list[np.ndarray]]:
+    """The documents in float32, and the tokens of the queries, where every engine's process reads them."""
+    from optical_rs.data import load_collection
+    from optical_rs.edge import Encoder
 
-    def two_stages(folder: Path) -> Callable:
-        kept = store.convert(folder / "int8", "int8")
-        coarse = pool(kept, folder / "coarse", 4)
-        return lambda q: search([q], kept, TOP, coarse=coarse, candidates=200)[0]
-
-    ours("optical_rs, exact, float32", lambda _: lambda q: search([q], store, TOP)[0])
-    ours("optical_rs, exhaustive, int8", exact_int8)
-    ours("optical_rs, pooled by 4, then int8", two_stages)
-    with tempfile.TemporaryDirectory() as folder:
-        for side, values in (
-            ("queries", queries),
-            ("documents", [np.asarray(store[i]) for i in range(len(store))]),
-        ):
-            np.save(Path(folder) / f"{side}.npy", np.concatenate(values).astype(np.float32))
-            np.save(Path(folder) / f"{side}_offsets.npy", np.cumsum([0, *map(len, values)]))
-        for name, python in pythons.items():
-            limit = {
-                **os.environ,
-                **dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(options.threads)),
-            }
-            command = [python, __file__, "--child", name, folder, str(options.threads)]
-            done = subprocess.run(command, capture_output=True, text=True, env=limit)
-            if done.returncode:
-                print(f"{name}: failed: {done.stderr.strip().splitlines()[-1:]}")
-                rows.append({"engine": name, "failed": done.stderr.strip().splitlines()[-1:]})
-                continue
-            version = [python, "-c", f"import importlib.metadata as m; print(m.version('{PACKAGES[name]}'))"]
-            row = json.loads(done.stdout.strip().splitlines()[-1])
-            row["version"] = subprocess.run(version, capture_output=True, text=True).stdout.strip()
-            add(name, row)
-    write(
-        options.json,
-        {
-            "what": __doc__,
-            "machine": machine(["numpy", "onnxruntime"], options.threads),
-            "documents": len(store),
-            "tokens": int(store.offsets[-1]),
-            "queries": len(queries),
-            "rows": rows,
-        },
-    )
+    whole = TokenStore(options.store)
+    store = TokenStore.create(folder / "documents", whole.dim, whole.metadata)
+    numbers = np.flatnonzero(~whole.deleted).tolist()[: options.documents]
+    for first in range(0, len(numbers), 1000):
+        part = numbers[first : first + 1000]
+        store.append(
+            [whole[i] for i in part], [whole.ids[i] for i in part], [whole.contents[i] for i in part]
+        )
+    texts = load_collection(options.collection, split="test").sample(queries=options.queries).queries
+    queries = Encoder(options.model).encode_query(list(texts.values()))
+    TokenStore.create(folder / "queries", whole.dim).append(queries, list(texts))
+    return store, queries
 
 
-PACKAGES = {"fast-plaid": "fast-plaid", "lancedb": "lancedb", "qdrant (local)": "qdrant-client"}
+def fastest(rows: list[dict[str, Any]]) -> None:
+    """Print the fastest settings of each engine that reach a recall."""
+    print("\nfastest at a recall of at least")
+    for level in LEVELS:
+        for engine in dict.fromkeys(row["engine"] for row in rows):
+            good = [r for r in rows if r["engine"] == engine and r.get("recall_of_exact_10", -1) >= level]
+            if good:
+                best = min(good, key=lambda row: row["median_seconds"])
+                print(
+                    f"{level:5.0%} {engine:12} {best['median_seconds'] * 1e3:8.2f} ms "
+                    f"{best['bytes_per_passage']:8,.0f} B a passage   {best['kept']}, {best['settings']}"
+                )
+            else:
+                print(f"{level:5.0%} {engine:12} not reached")
+
 
 if __name__ == "__main__":
     main()

@@ -170,20 +170,6 @@ def test_any_engine_can_come_first(store):
         search(queries, store, 2, coarse=lambda queries, candidates: [])
 
 
-def test_fast_plaid_comes_first(store, tmp_path):
-    pytest.importorskip("fast_plaid")
-    from optical_rs.engines import fast_plaid
-
-    queries = [store[i] for i in range(10, 15)]
-    for _ in range(2):  # made, then found again
-        engine = fast_plaid(store, tmp_path / "plaid")
-        found = search(queries, store, 1, coarse=engine, candidates=20)
-        assert [hits[0][0] for hits in found] == [store.ids[i] for i in range(10, 15)]
-    store.append([store[0]], ["new"])
-    with pytest.raises(InputError, match="lacks texts of the store, such as 'new'"):
-        fast_plaid(store, tmp_path / "plaid")
-
-
 def test_bad_input(store, tmp_path):
     coarse = pool(store, tmp_path / "coarse")
     for call, message in (

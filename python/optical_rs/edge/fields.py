@@ -1,7 +1,7 @@
 """Fields of documents, such as their language or year, beside an index, and filters by them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class Fields:
         self.path = fields_of(index)
         self._store = TokenStore(self.path) if columns.holds_store(self.path) else None
 
+    @property
+    def exists(self) -> bool:
+        """Whether any document has fields."""
+        return self._store is not None
+
     def write(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Add or replace the fields of documents; those without any have no entry.
 
@@ -72,6 +77,14 @@ class Fields:
         texts = zip(self._store.ids, self._store.contents, gone, strict=True)
         return {name: json.loads(line) for name, line, deleted in texts if not deleted}
 
+    def of(self, document: str) -> dict[str, Any]:
+        """Those of one document; none if it has no entry."""
+        store = self._store
+        if store is None or document not in store:
+            return {}
+        found: dict[str, Any] = json.loads(store.contents[store.index(document)])
+        return found
+
 
 def _said(document: str, fields: Mapping[str, Any]) -> str:
     """Fields as JSON, without those that are null; nothing for none."""
@@ -89,7 +102,8 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | bool) or is_number(value)
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """What a value is, in words."""
     return "true or false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
 
 
@@ -120,52 +134,81 @@ def select(filters: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> np.
     >>> select({"tag": "b", "year": {"lt": 2000}}, rows).tolist()
     [True, False, False]
     """
-    if not isinstance(filters, Mapping):
-        raise InputError(f"filters: expected a dict of field to value, list or range, got {filters!r}")
+    _expect_filters(filters)
+    kinds = {name: {kind(v) for row in rows for v in values_of(row.get(name))} for name in filters}
+    if not all(kinds.values()):
+        kinds |= {name: set() for row in rows for name in row if name not in kinds}
     kept = np.ones(len(rows), dtype=bool)
-    for name, wanted in filters.items():
-        values = [_values(row.get(name)) for row in rows]
-        kinds = {_kind(value) for row in values for value in row}
-        if not kinds:
-            raise InputError(
-                f"filters: no document has a field '{name}'{closest(name, {key for row in rows for key in row})}"
-            )
-        if isinstance(wanted, Mapping):
-            kept &= _within(name, wanted, values, kinds)
+    for name, wanted in conditions(filters, kinds).items():
+        if isinstance(wanted, dict):
+            kept &= [any(_inside(value, wanted) for value in values_of(row.get(name))) for row in rows]
         else:
-            kept &= _among(name, wanted, values, kinds)
+            # 1 and true are one key in Python, and two values here.
+            keys = {(kind(value), value) for value in wanted}
+            kept &= [any((kind(v), v) in keys for v in values_of(row.get(name))) for row in rows]
     return kept
 
 
-def _values(value: Any) -> Sequence[Any]:
+def conditions(
+    filters: Mapping[str, Any], kinds: Mapping[str, Collection[str]]
+) -> dict[str, list[Any] | dict[str, Any]]:
+    """Filters after checks: of each field the values of which it has one, or its bounds.
+
+    Parameters
+    ----------
+    filters : dict
+        As for :func:`select`.
+    kinds : dict of str to set of str
+        Of each field that documents have: ``"text"``, ``"numbers"``, ``"true or false"``.
+
+    Raises
+    ------
+    InputError
+        As for :func:`select`.
+
+    Examples
+    --------
+    >>> conditions({"tag": "b", "year": {"lt": 2000}}, {"tag": {"text"}, "year": {"numbers"}})
+    {'tag': ['b'], 'year': {'lt': 2000}}
+    """
+    _expect_filters(filters)
+    found: dict[str, list[Any] | dict[str, Any]] = {}
+    for name, wanted in filters.items():
+        own = set(kinds.get(name, ()))
+        if not own:
+            others = kinds.keys() - {n for n in filters if not kinds.get(n)}
+            raise InputError(f"filters: no document has a field '{name}'{closest(name, others)}")
+        if isinstance(wanted, Mapping):
+            if not wanted:
+                raise InputError(
+                    f"filters: '{name}': expected a range with {', '.join(_BOUNDS)}, got an empty one"
+                )
+            for bound, limit in wanted.items():
+                if bound not in _BOUNDS:
+                    raise InputError(f"filters: '{name}': unknown bound '{bound}'{closest(bound, _BOUNDS)}")
+                _expect_kind(name, limit, own - {"true or false"})
+            found[name] = dict(wanted)
+        else:
+            found[name] = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+            for value in found[name]:
+                _expect_kind(name, value, own)
+    return found
+
+
+def _expect_filters(filters: Any) -> None:
+    if not isinstance(filters, Mapping):
+        raise InputError(f"filters: expected a dict of field to value, list or range, got {filters!r}")
+
+
+def values_of(value: Any) -> Sequence[Any]:
+    """The values of a field: none, one, or those of a list."""
     return () if value is None else value if isinstance(value, list) else (value,)
 
 
 def _expect_kind(name: str, value: Any, kinds: set[str]) -> None:
-    if not _is_plain(value) or _kind(value) not in kinds:
+    if not _is_plain(value) or kind(value) not in kinds:
         raise InputError(f"filters: '{name}': expected {' or '.join(sorted(kinds))}, got {value!r}")
 
 
-def _within(name: str, bounds: Mapping[str, Any], values: list[Sequence[Any]], kinds: set[str]) -> np.ndarray:
-    if not bounds:
-        raise InputError(f"filters: '{name}': expected a range with {', '.join(_BOUNDS)}, got an empty one")
-    for bound, limit in bounds.items():
-        if bound not in _BOUNDS:
-            raise InputError(f"filters: '{name}': unknown bound '{bound}'{closest(bound, _BOUNDS)}")
-        _expect_kind(name, limit, kinds - {"true or false"})
-
-    def inside(value: Any) -> bool:
-        return all(
-            _kind(value) == _kind(limit) and _BOUNDS[bound](value, limit) for bound, limit in bounds.items()
-        )
-
-    return np.array([any(map(inside, row)) for row in values], dtype=bool)
-
-
-def _among(name: str, wanted: Any, values: list[Sequence[Any]], kinds: set[str]) -> np.ndarray:
-    allowed = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-    for value in allowed:
-        _expect_kind(name, value, kinds)
-    # 1 and true are one key in Python, and two values here.
-    keys = {(_kind(value), value) for value in allowed}
-    return np.array([any((_kind(value), value) in keys for value in row) for row in values], dtype=bool)
+def _inside(value: Any, bounds: Mapping[str, Any]) -> bool:
+    return all(kind(value) == kind(limit) and _BOUNDS[bound](value, limit) for bound, limit in bounds.items())

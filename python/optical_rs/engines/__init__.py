@@ -1,5 +1,11 @@
-"""First stages of search from existing engines, a file each."""
+"""Vectors in existing engines: each module writes a store's texts into one, and searches there.
 
-from .fast_plaid import fast_plaid
+:mod:`~optical_rs.engines.qdrant`, :mod:`~optical_rs.engines.lancedb` and :mod:`~optical_rs.engines.fast_plaid` have the
+same functions, ``write(store, target)`` and ``search(target, queries, k)``; the first two also ``read(target, path)``.
+:mod:`~optical_rs.engines.recipes` has schemas of Vespa and of Postgres with VectorChord.
+"""
 
-__all__ = ["fast_plaid"]
+from . import fast_plaid, lancedb, qdrant, recipes
+from .common import Engine, Found, first_stage
+
+__all__ = ["Engine", "Found", "fast_plaid", "first_stage", "lancedb", "qdrant", "recipes"]

@@ -1,90 +1,146 @@
-"""Engines for collections that exhaustive search is too slow for."""
+"""fast-plaid: PLAID [1]_ in Rust and torch, in a folder.
 
-import json
+Its wheels ask for one version of torch, so that it may need an environment of its own (``pip install optical_rs
+fast-plaid``). It keeps tokens compressed, from which no store can be read back; its scores are approximate. As a first
+stage (:func:`~optical_rs.engines.first_stage`), its candidates are scored exactly.
+
+References
+----------
+.. [1] K. Santhanam et al. PLAID: an efficient engine for late interaction retrieval. CIKM 2022.
+"""
+
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..edge.encoder import Encoder
+from ..edge.fields import Fields, select
 from ..errors import InputError, require
-from ..similarity.maxsim import FirstStage
-from ..similarity.store import TokenStore
+from ..similarity import TokenStore, columns
+from .common import About, Found, batches, best_documents
+
+_NONE = np.zeros((0, 1), np.float32)
 
 
-def fast_plaid(
-    store: TokenStore,
-    path: str | os.PathLike,
-    *,
-    nbits: int = 4,
-    n_ivf_probe: int = 8,
-    n_full_scores: int = 4096,
-    seed: int = 42,
-    device: str = "cpu",
-) -> FirstStage:
-    """An index of fast-plaid (PLAID [1]_ in Rust and torch) over a store, as a first stage of search.
+def write(
+    store: TokenStore, target: str | os.PathLike[str], *, nbits: int = 4, seed: int = 42, device: str = "cpu"
+) -> None:
+    """Write a store's texts into a new index.
 
-    The index is made on the first call and found again by later ones; ``search(queries, store, k,
-    coarse=fast_plaid(store, path))`` then scores its candidates exactly. fast-plaid's wheels ask for one
-    version of torch, so it may need an environment of its own (``pip install optical_rs fast-plaid``).
-    docs/how-to/edge.md says what was measured, and from what size it might pay.
+    fast-plaid learns its cells from the tokens and takes all of them at once: they are held in memory, in float32.
 
     Parameters
     ----------
     store : TokenStore
-    path : path
-        Where the index is, or is made.
-    nbits, n_ivf_probe, n_full_scores, seed
-        Of fast-plaid: bits of residuals, cells that are looked into for each query token, candidates that
-        it scores, and the seed of its clustering.
+    target : path
+        A new folder.
+    nbits, seed
+        Of fast-plaid: bits of a number's residual, and the seed of its clustering.
+    device : str
+        ``"cpu"`` or ``"cuda:0"``.
+
+    Raises
+    ------
+    InputError
+        fast-plaid is not installed, the folder exists, or the store has no tokens. Nothing is left of the index.
+    """
+    library, torch = _libraries()
+    target = Path(target)
+    if os.path.lexists(target):
+        raise InputError(f"target: {target} exists already; fast-plaid's index is made in a new folder")
+    about = About.of(store)
+    try:
+        target.mkdir(parents=True)
+        tokens = []
+        # Texts and fields are kept beside the index, whose texts are numbered.
+        beside = TokenStore.create(target / "texts", 1, {"optical_rs": about.text()})
+        fields = Fields(beside.path)
+        for part in batches(store):
+            part = [row for row in part if len(row[1])]
+            tokens += [torch.from_numpy(np.array(own)) for _, own, _, _ in part]
+            fields.write((about.document(name), own) for name, _, _, own in part)
+            beside.append([_NONE] * len(part), [row[0] for row in part], [row[2] for row in part])
+        if not tokens:
+            raise InputError(f"store: {store.path} has no tokens")
+        library.FastPlaid(index=str(target / "index"), device=device).create(tokens, nbits=nbits, seed=seed)
+    except BaseException as error:
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"target: {target} cannot be written to ({error.strerror or error})") from None
+        raise
+
+
+def search(
+    target: str | os.PathLike[str],
+    queries: Sequence[Any],
+    k: int = 10,
+    *,
+    filters: Mapping[str, Any] | None = None,
+    encoder: Encoder | None = None,
+    n_ivf_probe: int = 8,
+    n_full_scores: int = 4096,
+    device: str = "cpu",
+) -> list[list[Found]]:
+    """The ``k`` best documents of each query.
+
+    Parameters
+    ----------
+    target : path
+        What :func:`write` made.
+    queries : sequence of (tokens, dim) arrays, or of str with an encoder
+    k : int
+    filters : dict, optional
+        As for :meth:`optical_rs.Index.search <optical_rs.edge.search.Index.search>`.
+    encoder : Encoder, optional
+        The exported model that encodes queries.
+    n_ivf_probe, n_full_scores : int
+        Of fast-plaid: cells that are looked into for each token of a query, and candidates that it scores.
     device : str
         ``"cpu"`` or ``"cuda:0"``.
 
     Returns
     -------
-    callable
-        For ``coarse``.
+    list of lists of Found
+        Best first; none for a query without tokens.
 
     Raises
     ------
     InputError
-        fast-plaid is not installed, or the index lacks texts of the store.
-
-    References
-    ----------
-    .. [1] K. Santhanam et al. PLAID: an efficient engine for late interaction retrieval. CIKM 2022.
+        fast-plaid is not installed, no such index, filters by unknown fields or of another kind, queries of another
+        dimension, or an encoder with another teacher.
     """
-    library: Any = require("fast_plaid.search")
-    torch = require("torch", "train")
-    path = Path(path)
-    numbers = np.flatnonzero(~store.deleted).tolist()
-    listed = path / "ids.json"
-    engine = library.FastPlaid(index=str(path / "index"), device=device)
-    live = {store.ids[i] for i in numbers}
-    if listed.exists():
-        names = json.loads(listed.read_text(encoding="utf-8"))
-        if missing := live - set(names):
-            raise InputError(
-                f"path: {path} lacks texts of the store, such as '{min(missing)}'; make it again"
-            )
-    else:
-        names = [store.ids[i] for i in numbers]
-        path.mkdir(parents=True, exist_ok=True)
-        engine.create([torch.from_numpy(np.array(store[i])) for i in numbers], nbits=nbits, seed=seed)
-        listed.write_text(json.dumps(names), encoding="utf-8")
+    library, torch = _libraries()
+    target = Path(target)
+    if not columns.holds_store(target / "texts") or not (target / "index").is_dir():
+        raise InputError(f"target: no index of fast-plaid at {target}")
+    texts = TokenStore(target / "texts")
+    about = About.read(texts.metadata.get("optical_rs"), target)
+    tokens = about.queries(queries, k, encoder)
+    fields = Fields(texts.path)
+    rows = None if filters is None else [fields.of(about.document(name)) for name in texts.ids]
+    subset = None if rows is None or filters is None else np.flatnonzero(select(filters, rows)).tolist()
+    engine = library.FastPlaid(index=str(target / "index"), device=device)
 
-    def first_stage(queries: Sequence[np.ndarray], candidates: int) -> list[list[tuple[str, float]]]:
-        found = []
-        for query in queries:
-            # One at a time: its batches are padded, and padding would be asked for.
+    def found(query: np.ndarray) -> list[Found]:
+        def fetch(pieces: int) -> list[tuple[str, float, str, Mapping[str, Any]]]:
             hits = engine.search(
-                torch.from_numpy(np.array(query, dtype=np.float32))[None],
-                top_k=min(candidates, len(names)),
+                torch.from_numpy(query.copy())[None],  # one at a time: padding of a batch would be asked for
+                top_k=min(pieces, len(texts)),
                 n_ivf_probe=n_ivf_probe,
-                n_full_scores=max(n_full_scores, candidates),
+                n_full_scores=max(n_full_scores, pieces),
+                subset=subset,
             )[0]
-            found.append([(names[i], float(score)) for i, score in hits])
-        return found
+            names = [(texts.ids[i], float(score), texts.contents[i]) for i, score in hits]
+            return [(*row, fields.of(about.document(row[0]))) for row in names]
 
-    return first_stage
+        return best_documents(fetch, k, about)
+
+    return [found(query) if len(query) and subset != [] else [] for query in tokens]
+
+
+def _libraries() -> tuple[Any, Any]:
+    return require("fast_plaid.search"), require("torch", "train")

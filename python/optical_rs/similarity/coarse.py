@@ -41,7 +41,8 @@ class Method(Protocol):
 METHODS: dict[str, Callable[..., Method]] = {"pooling": Pooling, "muvera": Muvera}
 
 
-def _settings(method: Method) -> dict[str, Any]:
+def settings_of(method: Method) -> dict[str, Any]:
+    """A method's name and fields, of which :data:`METHODS` makes it again."""
     name = next(name for name, kind in METHODS.items() if type(method) is kind)
     return {"method": name, **vars(method)}
 
@@ -107,7 +108,7 @@ def make_coarse(
     ([2, 1], [[('a', 2.0)]])
     """
     store, path = store.snapshot(), Path(path)
-    settings = _settings(method)
+    settings = settings_of(method)
     if columns.holds_store(path):
         coarse = TokenStore(path)
         if coarse.metadata.get("coarse") != settings or coarse.dtype != dtype:

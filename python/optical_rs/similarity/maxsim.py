@@ -234,8 +234,8 @@ def search(
         Search only documents with these ids, or those where the array is true; the time is theirs, not that of all
         documents.
     coarse : TokenStore or callable, optional
-        Of :func:`~optical_rs.similarity.make_coarse`, made of ``documents``, a store; or any engine, such as
-        :func:`~optical_rs.engines.fast_plaid`: called with the queries and ``candidates``, it
+        Of :func:`~optical_rs.similarity.make_coarse`, made of ``documents``, a store; or any engine, by
+        :func:`~optical_rs.engines.first_stage`: called with the queries and ``candidates``, it
         returns each query's (id, score). It is searched first, and only the best ``candidates`` are then
         scored exactly: faster, and documents that look worse in it than they are can be missed. See
         docs/how-to/edge.md for what was measured.

@@ -1,0 +1,474 @@
+"""Stores in Qdrant (embedded, and qdrant-client's local mode), LanceDB and fast-plaid."""
+
+import contextlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optical_rs import InputError
+from optical_rs.edge.fields import Fields, select
+from optical_rs.engines import common, fast_plaid, first_stage, lancedb, qdrant
+from optical_rs.similarity import Muvera, Pooling, TokenStore, maxsim, search
+
+from conftest import needs
+
+DIM = 16
+IDENTITY = {"model": "toy", "encoder": "e1", "fingerprint": "f1", "teacher_fingerprint": None}
+
+
+def unit(rng, tokens):
+    x = rng.normal(size=(tokens, DIM)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def own_fields(i):
+    fields = {
+        "year": 1990 + i % 20,
+        "day": f"2024-05-{1 + i % 28:02d}",
+        "ok": i % 3 == 0,
+        "a b": f"it's {i % 2}",
+    }
+    fields["tag"] = ["a", "b"] if i % 2 else ["b"]
+    fields["weight"] = i / 4
+    return {} if i % 7 == 0 else fields
+
+
+def make(path, texts=60, seed=0, metadata=IDENTITY, fields=own_fields, dtype="float32", prefix="d"):
+    """A store with texts, fields and a deleted text."""
+    rng = np.random.default_rng(seed)
+    store = TokenStore.create(path, DIM, metadata, dtype=dtype)
+    names = [f"{prefix}{i}" for i in range(texts)]
+    tokens = [unit(rng, int(n)) for n in rng.integers(2, 9, size=texts)]
+    store.append(tokens, [*names], [f"text {name} ŵ" for name in names])
+    if fields:
+        Fields(path).write((name, fields(i)) for i, name in enumerate(names))
+    store.delete([f"{prefix}5"])
+    return store
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "BATCH", 16)  # several batches
+    return make(tmp_path / "store")
+
+
+@pytest.fixture
+def queries():
+    rng = np.random.default_rng(9)
+    return [unit(rng, n) for n in (4, 1, 7)]
+
+
+def edge(tmp_path):
+    needs("qdrant_edge")
+    return qdrant, tmp_path / "shard"
+
+
+def client(tmp_path):
+    needs("qdrant_client")
+    from qdrant_client import QdrantClient
+
+    return qdrant, (QdrantClient(":memory:"), "texts")
+
+
+def lance(tmp_path):
+    needs("lancedb")
+    return lancedb, tmp_path / "lance" / "texts"
+
+
+def plaid(tmp_path):
+    needs("fast_plaid")
+    return fast_plaid, tmp_path / "plaid"
+
+
+EXACT = [edge, client, lance]
+ENGINES = [*EXACT, plaid]
+
+
+@pytest.fixture(params=EXACT, ids=lambda make: make.__name__)
+def engine(request, tmp_path):
+    """An engine that compares exactly, and a target that does not exist."""
+    return request.param(tmp_path)
+
+
+def exists(engine, target):
+    if isinstance(target, tuple):
+        return target[0].collection_exists(target[1])
+    place = Path(f"{target}.lance") if engine is lancedb else Path(target)
+    return place.exists() or place.with_name(place.name + ".new").exists()
+
+
+def test_hits_are_those_of_exact_search(engine, store, queries):
+    engine, target = engine
+    engine.write(store, target)
+    want = search(queries, store, 10)
+    for got, hits in zip(engine.search(target, queries, 10), want, strict=True):
+        assert [(hit.id, pytest.approx(hit.score, abs=1e-4)) for hit in got] == hits
+        for hit in got:
+            assert hit.document == hit.id
+            assert hit.text == f"text {hit.id} ŵ"
+            assert hit.fields == own_fields(int(hit.id[1:]))
+    assert "d5" not in {hit.id for hit in engine.search(target, queries[:1], 100)[0]}
+    assert engine.search(target, [np.zeros((0, DIM))], 3) == [[]]
+
+
+FILTERS = [
+    {"year": {"gte": 1995, "lt": 1997}},
+    {"year": [1995, 1996.0]},
+    {"weight": {"gt": 3.5}},
+    {"weight": 2.5},
+    {"tag": "a"},
+    {"tag": ["a", "z"], "year": {"lte": 2000}},
+    {"ok": True},
+    {"ok": [True, False]},
+    {"day": {"gte": "2024-05-20"}},
+    {"a b": "it's 1"},
+    {"a b": []},
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+@pytest.mark.parametrize("kind", ENGINES, ids=lambda make: make.__name__)
+def test_filters_leave_what_ours_leave(kind, filters, store, queries, tmp_path):
+    engine, target = kind(tmp_path)
+    engine.write(store, target)
+    left = select(filters, [{} if gone else own_fields(i) for i, gone in enumerate(store.deleted)])
+    options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
+    got = engine.search(target, queries[:1], 100, filters=filters, **options)[0]
+    found, want = {hit.id for hit in got}, {store.ids[i] for i in np.flatnonzero(left)}
+    if engine is fast_plaid:  # which need not find all
+        assert found <= want
+        assert bool(found) == bool(want)
+    else:
+        assert found == want
+
+
+def test_bad_filters_and_queries(engine, store, queries):
+    engine, target = engine
+    engine.write(store, target)
+    for options, message in (
+        ({"filters": {"yaer": 1990}}, "filters: no document has a field 'yaer'; did you mean 'year'?"),
+        ({"filters": {"year": "1990"}}, "filters: 'year': expected numbers, got '1990'"),
+        ({"filters": {"year": {"above": 3}}}, "filters: 'year': unknown bound 'above'"),
+        ({"k": 0}, "k: expected at least 1, got 0"),
+        ({"queries": ["moto"]}, "encoder: expected the exported model"),
+        ({"queries": [np.ones((2, 3))]}, r"queries: expected shape \(tokens, 16\) at 0, got \(2, 3\)"),
+        ({"queries": [np.full((2, DIM), np.nan)]}, "queries: query 0 has NaN or infinity"),
+    ):
+        asked = options.pop("queries", queries)
+        with pytest.raises(InputError, match=message):
+            engine.search(target, asked, **options)
+
+
+def test_what_an_engine_cannot_filter(store, queries, tmp_path):
+    for kind, filters, message in (
+        (edge, {"a b": {"gte": "it"}}, "Qdrant has ranges of numbers, or of dates"),
+        (lance, {"tag": {"gte": "a"}}, "LanceDB has no ranges of a field that is a list"),
+    ):
+        with contextlib.suppress(pytest.skip.Exception):
+            engine, target = kind(tmp_path)
+            engine.write(store, target)
+            with pytest.raises(InputError, match=message):
+                engine.search(target, queries, filters=filters)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_reading_back_gives_the_store(engine, store, tmp_path, dtype, monkeypatch):
+    engine, target = engine
+    monkeypatch.setattr(qdrant, "BATCH", 16)
+    monkeypatch.setattr(lancedb, "BATCH", 16)
+    engine.write(store, target, dtype=dtype)
+    back = engine.read(target, tmp_path / "back")
+    kept = [i for i in range(len(store)) if not store.deleted[i]]
+    assert sorted(back.ids) == sorted(store.ids[i] for i in kept)
+    assert back.metadata == store.metadata
+    for i in kept:
+        number = back.index(store.ids[i])
+        exact = dtype == "float32"
+        np.testing.assert_allclose(back[number], store[i], rtol=0, atol=0 if exact else 5e-4)
+        assert back.contents[number] == store.contents[i]
+    want = {n: f for n, f in Fields(store.path).read().items() if n != "d5"}
+    assert Fields(back.path).read() == want
+    with pytest.raises(InputError, match="holds"):
+        engine.read(target, tmp_path / "back")
+    assert Fields(back.path).read() == want
+
+
+def test_writing_again_replaces_adds_and_removes(engine, store, queries, tmp_path):
+    engine, target = engine
+    engine.write(store, target)
+    rng = np.random.default_rng(3)
+    store.delete(["d1", "d2"])
+    store.append([unit(rng, 3), unit(rng, 2)], ["d1", "new"], ["changed", "added"])
+    Fields(store.path).write([("d1", {"year": 2050}), ("new", {"tag": ["c"]})])
+    for _ in range(2):
+        engine.write(store, target)
+        got = {hit.id: hit for hit in engine.search(target, queries[:1], 100)[0]}
+        assert got.keys() == {name for name in store.ids if name in store}
+        assert (got["d1"].text, got["d1"].fields) == ("changed", {"year": 2050})
+        best = search(queries[:1], store, 5)[0]
+        assert [hit.id for hit in engine.search(target, queries[:1], 5)[0]] == [name for name, _ in best]
+        assert [h.id for h in engine.search(target, queries[:1], filters={"tag": "c"})[0]] == ["new"]
+    other = make(tmp_path / "other", seed=1, prefix="o", texts=10)
+    engine.write(other, target)
+    got = {hit.id for hit in engine.search(target, queries[:1], 100)[0]}
+    assert {"o1", "d1"} <= got, "several stores are one target"
+
+
+def test_a_store_that_does_not_belong(engine, store, queries, tmp_path):
+    engine, target = engine
+    engine.write(store, target)
+    before = engine.search(target, queries, 60)
+    wide = TokenStore.create(tmp_path / "wide", 3, IDENTITY)
+    for other, message in (
+        (
+            make(tmp_path / "model", metadata={**IDENTITY, "fingerprint": "f2", "model": "two"}),
+            "another model .two.",
+        ),
+        (make(tmp_path / "cut", metadata={**IDENTITY, "window": 100}), "written with window None, got 100"),
+        (wide, "store: has dimension 3, but .* has 16"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engine.write(other, target)
+    assert engine.search(target, queries, 60) == before
+
+
+def test_an_encoder_of_another_teacher_is_refused(engine, store):
+    engine, target = engine
+    engine.write(store, target)
+
+    class Other:
+        identity = {"fingerprint": "x", "teacher_fingerprint": "y"}  # noqa: RUF012
+
+    with pytest.raises(InputError, match="encoder: the model is of another teacher"):
+        engine.search(target, ["moto"], encoder=Other())
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_interruption_leaves_what_was(engine, before, store, queries, tmp_path, monkeypatch):
+    engine, target = engine
+    if before:
+        engine.write(make(tmp_path / "before", texts=10), target)
+    whole = common.batches
+
+    def stopped(store):
+        parts = whole(store)
+        yield next(parts)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "batches", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            engine.write(store, target)
+    if not before:
+        assert not exists(engine, target)
+    else:
+        got = {hit.id for hit in engine.search(target, queries[:1], 100)[0]}
+        # Qdrant has no way to take texts back that were sent; each of them is whole.
+        added = 0 if engine is lancedb else 6
+        assert got == {f"d{i}" for i in range(10 + added + (added > 0)) if i != 5}
+    engine.write(store, target)
+    assert len(engine.search(target, queries[:1], 100)[0]) == 59
+
+
+def test_no_target(engine, queries, tmp_path):
+    engine, target = engine
+    with pytest.raises(InputError, match=r"target: (no Edge shard|there is no (table|collection))"):
+        engine.search(target, queries)
+    with pytest.raises(InputError, match=r"target: (no Edge shard|there is no (table|collection))"):
+        engine.read(target, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ENGINES, ids=lambda make: make.__name__)
+def test_pieces_count_for_their_documents(kind, tmp_path, queries):
+    engine, target = kind(tmp_path)
+    rng = np.random.default_rng(0)
+    store = TokenStore.create(tmp_path / "s", DIM, {**IDENTITY, "window": 8, "overlap": 0})
+    store.append([unit(rng, 4) for _ in range(60)], [f"d#{i // 12}#{i % 12}" for i in range(60)], ["t"] * 60)
+    Fields(store.path).write((f"d#{i}", {"number": i}) for i in range(5))
+    engine.write(store, target)
+    options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
+    got = engine.search(target, queries[:1], 3, **options)[0]
+    scores = maxsim(queries[:1], store)[0].reshape(5, 12).max(1)
+    if engine is not fast_plaid:
+        best = np.argsort(-scores)[:3]
+        assert [(h.document, h.score) for h in got] == [
+            (f"d#{i}", pytest.approx(scores[i], abs=1e-4)) for i in best
+        ]
+    assert len({hit.document for hit in got}) == 3
+    assert all(hit.fields == {"number": int(hit.document[2:])} for hit in got)
+
+
+@pytest.mark.parametrize("kind", [edge, client], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("method", [Muvera(4, 8, 16), Pooling(2)], ids=lambda m: type(m).__name__)
+def test_qdrant_scores_candidates_exactly(kind, method, store, queries, tmp_path):
+    if isinstance(method, Pooling):
+        needs("scipy")
+    _, target = kind(tmp_path)
+    qdrant.write(store, target, first_stage=method)
+    want = search(queries, store, 10)
+    got = qdrant.search(target, queries, 10, candidates=59)
+    assert [[hit.id for hit in hits] for hits in got] == [[name for name, _ in hits] for hits in want]
+    few = qdrant.search(target, queries, 10, candidates=10, filters={"ok": True})
+    exact = {name: score for hits in search(queries[:1], store, 60) for name, score in hits}
+    assert all(hit.fields["ok"] and hit.score == pytest.approx(exact[hit.id], abs=1e-4) for hit in few[0])
+
+
+def test_opened_targets_stay_open(store, queries, tmp_path):
+    needs("qdrant_edge", "lancedb")
+    import lancedb as library
+    from qdrant_edge import EdgeShard
+
+    qdrant.write(store, tmp_path / "shard")
+    shard = EdgeShard.load(str(tmp_path / "shard"))
+    for _ in range(2):
+        assert qdrant.search(shard, queries, 1)[0][0].id == search(queries, store, 1)[0][0][0]
+    with pytest.raises(InputError, match="is open elsewhere"):
+        qdrant.search(tmp_path / "shard", queries)
+    shard.close()
+    connection = library.connect("memory://")
+    lancedb.write(store, (connection, "texts"))
+    table = connection.open_table("texts")
+    assert lancedb.search(table, queries, 1)[0][0].id == search(queries, store, 1)[0][0][0]
+    assert len(lancedb.read(table, tmp_path / "back")) == 59
+
+
+def test_what_is_there_is_left_alone(store, tmp_path):
+    needs("qdrant_edge", "qdrant_client", "lancedb")
+    import lancedb as library
+    import pyarrow as pa
+    from qdrant_client import QdrantClient, models
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(InputError, match="something else than an Edge shard"):
+        qdrant.write(store, tmp_path / "full")
+    assert (tmp_path / "full" / "file").read_text() == "mine"
+    (tmp_path / "x.new").mkdir()
+    (tmp_path / "x.new" / "file").write_text("mine")
+    with pytest.raises(InputError, match="something else than an Edge shard"):
+        qdrant.write(store, tmp_path / "x")
+    assert (tmp_path / "x.new" / "file").read_text() == "mine"
+    theirs = QdrantClient(":memory:")
+    theirs.create_collection("t", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
+    table = library.connect(str(tmp_path / "db")).create_table("t", data=pa.table({"id": ["a"]}))
+    for engine, target in ((qdrant, (theirs, "t")), (lancedb, tmp_path / "db" / "t")):
+        for call in (engine.write, lambda s, t, e=engine: e.search(t, [np.ones((1, DIM))])):
+            with pytest.raises(InputError, match="does not hold texts of optical_rs"):
+                call(store, target)
+    assert table.count_rows() == 1
+    assert theirs.count("t").count == 0
+
+
+def test_servers_that_do_not_answer(store, queries):
+    needs("qdrant_client", "lancedb")
+    for call in (
+        lambda: qdrant.write(store, "http://127.0.0.1:9/t"),
+        lambda: qdrant.search("http://127.0.0.1:9/t", queries),
+    ):
+        with pytest.raises(InputError, match=r"target: http://127.0.0.1:9/t cannot be used \(.*refused"):
+            call()
+    with pytest.raises(InputError, match="target: expected a folder, http"):
+        qdrant.search("http://127.0.0.1:9", queries)
+    with pytest.raises(InputError, match="target: expected a folder, http"):
+        qdrant.search(7, queries)
+    with pytest.raises(InputError, match="target: expected 'folder/name'"):
+        lancedb.search(7, queries)
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "target", "brings"),
+    [
+        (qdrant, "qdrant_edge", "shard", "'optical_rs[qdrant]'"),
+        (qdrant, "qdrant_client", "http://127.0.0.1:9/t", "'optical_rs[qdrant]'"),
+        (lancedb, "lancedb", "lance/t", "'optical_rs[lancedb]'"),
+        (fast_plaid, "fast_plaid", "plaid", "fast_plaid"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)).rpartition(".")[2],
+)
+def test_an_engine_that_is_not_installed(engine, package, target, brings, store, tmp_path, monkeypatch):
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    target = target if "://" in target else tmp_path / target
+    with pytest.raises(InputError, match=re.escape(f"is not installed: pip install {brings}")):
+        engine.write(store, target)
+    assert not list(tmp_path.glob("shard*")) + list(tmp_path.glob("lance*")) + list(tmp_path.glob("plaid*"))
+
+
+def test_lancedb_takes_unit_tokens_and_one_kind(tmp_path, queries, monkeypatch):
+    needs("lancedb")
+    monkeypatch.setattr(common, "BATCH", 16)
+    long = make(tmp_path / "long", prefix="l")
+    long.append([np.ones((1, DIM))], ["last"])
+    with pytest.raises(
+        InputError, match="text 'last' has a token whose length differs from 1 by 3; LanceDB compares"
+    ):
+        lancedb.write(long, tmp_path / "db" / "t")
+    mixed = make(tmp_path / "mixed", fields=lambda i: {"x": "a" if i % 2 else 1})
+    with pytest.raises(
+        InputError, match="field 'x' has numbers and text, but a column of LanceDB has one type"
+    ):
+        lancedb.write(mixed, tmp_path / "db" / "t")
+    assert not list(tmp_path.glob("db/*"))
+    lancedb.write(make(tmp_path / "one"), tmp_path / "db" / "t")
+    more = make(tmp_path / "more", prefix="m", fields=lambda i: {"year": 1, "extra": "x"})
+    with pytest.raises(
+        InputError, match=r"the schema of .* differs: field 'extra' is text in the store, and none"
+    ):
+        lancedb.write(more, tmp_path / "db" / "t")
+    with pytest.raises(InputError, match="text 'last' has a token"):
+        lancedb.write(long, tmp_path / "db" / "t")
+    assert len(lancedb.search(tmp_path / "db" / "t", queries[:1], 100)[0]) == 59
+
+
+def test_lancedb_with_an_index(tmp_path, queries):
+    needs("lancedb")
+    store = make(tmp_path / "s", texts=400)
+    target = tmp_path / "db" / "t"
+    lancedb.write(store, target, index={"index_type": "IVF_FLAT", "num_partitions": 4})
+    got = lancedb.search(target, queries, 10, nprobes=4, refine=10)
+    want = search(queries, store, 10)
+    assert [[hit.id for hit in hits] for hits in got] == [[name for name, _ in hits] for hits in want]
+
+
+def test_bytes_and_half_precision_are_written_as_they_are_read(tmp_path, queries, engine):
+    engine, target = engine
+    store = make(tmp_path / "s", dtype="int8")
+    engine.write(store, target)
+    want = search(
+        queries,
+        [store[i] for i in range(60)],
+        5,
+        document_ids=store.ids,
+        allow=[n for n in store.ids if n in store],
+    )
+    for got, hits in zip(engine.search(target, queries, 5), want, strict=True):
+        # A token that is kept as bytes has not quite unit length, which a cosine does not see.
+        assert [hit.score for hit in got] == pytest.approx([score for _, score in hits], abs=0.05)
+
+
+def test_fast_plaid(tmp_path, queries):
+    needs("fast_plaid")
+    store = make(tmp_path / "s", texts=300)
+    fast_plaid.write(store, tmp_path / "plaid")
+    coarse = first_stage(fast_plaid, tmp_path / "plaid")
+    asked = [store[i] for i in range(10, 15)]
+    found = search(asked, store, 1, coarse=coarse, candidates=50)
+    assert [hits[0][0] for hits in found] == [store.ids[i] for i in range(10, 15)]
+    hit = fast_plaid.search(tmp_path / "plaid", asked[:1])[0][0]
+    assert (hit.id, hit.text, hit.fields) == ("d10", "text d10 ŵ", own_fields(10))
+    with pytest.raises(InputError, match="exists already"):
+        fast_plaid.write(store, tmp_path / "plaid")
+    empty = TokenStore.create(tmp_path / "e", DIM)
+    with pytest.raises(InputError, match="has no tokens"):
+        fast_plaid.write(empty, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_engines_come_first(engine, store, queries):
+    engine, target = engine
+    engine.write(store, target)
+    got = search(queries, store, 3, coarse=first_stage(engine, target), candidates=20)
+    assert got == search(queries, store, 3)

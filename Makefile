@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo test lint docs rust-test python-test fuzz valgrind torture bench clean help
+.PHONY: demo test test-cluster lint docs rust-test python-test fuzz valgrind torture bench clean help
 
 help:
 	@echo "make demo     install, build, train Chichewa students on packaged text, and evaluate them"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz     a minute of random input for each parser, the measures and transport (cargo-fuzz, C++)"
 	@echo "make valgrind the native core's portable and AVX2 kernels with every access to memory watched (Linux, valgrind)"
 	@echo "make torture  stores under threads, kills, full disks, compaction and flipped bits, with figures"
+	@echo "make test-cluster  an index by two machines, namespaces of this one, of which one is lost (Linux, root, Ray)"
 	@echo "make bench    every benchmark, into bench/results"
 	@echo "make clean    remove what these commands made, but for runs/"
 
@@ -89,6 +90,9 @@ valgrind:
 
 torture: $(VENV)/.installed-train,demo $(VENV)/.built
 	$(BIN)/python tools/torture.py
+
+test-cluster: $(VENV)/.installed-train,demo,export,ray $(VENV)/.built
+	$(BIN)/python tools/cluster.py $(CLUSTER)
 
 bench: $(VENV)/.installed-train,demo,bench $(VENV)/.built
 	@mkdir -p bench/results

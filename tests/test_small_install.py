@@ -111,7 +111,7 @@ def test_extras_include_what_they_need():
     assert wanted["edge"] < wanted["serve"]
     assert wanted["train"] | wanted["edge"] < wanted["export"]
     assert wanted["train"] < wanted["demo"]
-    outside = {"demo", "langchain", "llama-index", "lancedb", "mteb", "qdrant"}
+    outside = {"demo", "langchain", "llama-index", "lancedb", "mteb", "qdrant", "ray"}
     assert wanted["all"] == set().union(*(wanted[e] for e in wanted.keys() - outside))
 
 

@@ -46,7 +46,22 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("int8", "float32"),
         help="precision of the model's weights (default: that of the store; for a new one the faster on this machine)",
     )
-    parser.add_argument("--threads", type=int, help="threads of the model (default: one for each core)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="threads of the model (default: one for each core; with ray one for each shard)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="who encodes: this process, or the machines of a Ray cluster, with the same result",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the cluster of --engine ray (default: one on this machine alone)",
+    )
     return parser
 
 
@@ -67,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     # Before anything is encoded:
-    method = _method(options)
+    method, encode = _method(options), _encode(options)
     old = expect_coarse(coarse_of(options.output))
     documents = stream_documents(options.documents)
     if options.precision:
@@ -87,6 +102,7 @@ def main(arguments: Sequence[str]) -> None:
             dtype=options.dtype,
             window=options.window,
             overlap=options.overlap,
+            encode=encode,
             progress=progress,
         )
     if options.first_stage == "none":
@@ -102,6 +118,19 @@ def main(arguments: Sequence[str]) -> None:
         f"{options.output}: {len(documents)} documents, {found['tokens']} tokens, {found['bytes'] / 1e6:.1f} MB "
         f"({found['bytes_per_token']:.0f} bytes a token)"
     )
+
+
+def _encode(options: argparse.Namespace) -> Any:
+    """Who encodes."""
+    from ..edge.shards import encode_here, shards_of
+
+    if options.engine == "local":
+        if options.address is not None:
+            raise InputError("--address: is of --engine ray")
+        return encode_here
+    from ..edge.cluster import on_ray
+
+    return on_ray(options.address, kept=shards_of(options.output), threads=options.threads or 1)
 
 
 def _method(options: argparse.Namespace) -> Any:

@@ -1,8 +1,10 @@
 """``index``: documents as a store of tokens, ready to be searched."""
 
+import contextlib
 import itertools
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from ..similarity import TokenStore, columns, make_coarse
 from ..similarity.coarse import Method, follows, method_of
 from .encoder import COSTLY, Encoder
 from .fields import Fields, fields_of
+from .shards import Encode, encode_here
 
-#: Documents that are encoded and committed together.
+#: Documents that are encoded and committed together: their new texts are a shard.
 BATCH = 256
 #: Texts whose tokens are counted to see what a trimmed vocabulary costs.
 _SAMPLE = 100
@@ -30,6 +33,7 @@ def index(
     dtype: str = "int8",
     window: int | None = None,
     overlap: int = 0,
+    encode: Encode = encode_here,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> TokenStore:
     """Encode documents into a store, or add those that a store does not have yet and replace those that changed.
@@ -53,6 +57,9 @@ def index(
     window, overlap : int, optional
         Cut documents into overlapping pieces of so many tokens; a document's score is that of its best
         piece. By default each document is one text, and what is beyond the model's length is left out.
+    encode : callable
+        Who encodes: this machine, or those of a cluster with :func:`~optical_rs.edge.cluster.on_ray`. The store has the
+        same bytes.
     progress : callable, optional
         Called with the numbers of documents done, of all documents (0 if that is not known), and of tokens that this call
         has encoded.
@@ -93,32 +100,44 @@ def index(
         fields = Fields(out)
         known = pieces_of(store)
         seen: set[str] = set()
-        done, encoded, measured = 0, 0, False
-        for batch in _batches(documents):
-            if twice := seen & batch.keys():
-                raise InputError(f"documents: id '{min(twice)}' is repeated")
-            seen |= batch.keys()
-            fields.write((name, said) for name, (_, said) in batch.items())
-            new = {}
-            for name, (text, _) in batch.items():
-                pieces = [text] if window is None else encoder.windows(text, window, overlap)
-                if [store.contents[i] for i in known.get(name, ())] != pieces:
-                    new[name] = pieces
-            texts = [piece for pieces in new.values() for piece in pieces]
-            if texts and not measured:
-                _warn_of_cost(encoder, texts[:: -(-len(texts) // _SAMPLE)])
-                measured = True
-            if texts:
-                tokens = encoder.encode_document(texts)
-                store.delete([store.ids[i] for name in new for i in known.get(name, ())])
-                ids = [
-                    name if window is None else f"{name}#{i}" for name in new for i in range(len(new[name]))
-                ]
-                store.append(tokens, ids, texts)
-                encoded += sum(map(len, tokens))
-            done += len(batch)
-            if progress:
-                progress(done, total, encoded)
+        # Batches whose shard is being encoded: where others encode, several are.
+        waiting: deque[tuple[dict[str, tuple[str, Mapping[str, Any]]], dict[str, list[str]]]] = deque()
+
+        def shards() -> Iterator[list[str]]:
+            measured = False
+            for batch in _batches(documents):
+                if twice := seen & batch.keys():
+                    raise InputError(f"documents: id '{min(twice)}' is repeated")
+                seen.update(batch)
+                new = {}
+                for name, (text, _) in batch.items():
+                    pieces = [text] if window is None else encoder.windows(text, window, overlap)
+                    if [store.contents[i] for i in known.get(name, ())] != pieces:
+                        new[name] = pieces
+                texts = [piece for pieces in new.values() for piece in pieces]
+                if texts and not measured:
+                    _warn_of_cost(encoder, texts[:: -(-len(texts) // _SAMPLE)])
+                    measured = True
+                waiting.append((batch, new))
+                yield texts
+
+        done, tokens = 0, 0
+        with contextlib.closing(encode(encoder, shards(), store.dtype)) as encoded:
+            for shard in encoded:
+                batch, new = waiting.popleft()
+                fields.write((name, said) for name, (_, said) in batch.items())
+                if new:
+                    store.delete([store.ids[i] for name in new for i in known.get(name, ())])
+                    ids = [
+                        name if window is None else f"{name}#{i}"
+                        for name in new
+                        for i in range(len(new[name]))
+                    ]
+                    store.append_columns(shard, ids, [piece for pieces in new.values() for piece in pieces])
+                    tokens += int(np.frombuffer(shard["lengths"], "<i8").sum())
+                done += len(batch)
+                if progress:
+                    progress(done, total, tokens)
     return store
 
 

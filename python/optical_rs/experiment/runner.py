@@ -17,6 +17,7 @@ import sentence_transformers
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from .. import build_info, fingerprint
 from ..errors import InputError
@@ -37,6 +38,8 @@ from .workbench import Workbench
 KEPT = 1000
 #: What students are kept: of every cell, of the best system by dev queries in each language, or none.
 KEEP = ("all", "best", "none")
+#: Seconds within which a file that one machine made is seen by the others; network file systems take some.
+VISIBLE = 60.0
 
 
 class CellsFailed(InputError):
@@ -116,11 +119,25 @@ def run(
             raise InputError(f"output: another process writes to {folder}") from None
     try:
         state.wait_for_everyone()
+        _expect_shared(folder)
         return _locked(plan, reuse, overwrite, report_only, say)
     finally:
         if state.is_main_process:
             lock.release()
             (folder / ".lock").unlink(missing_ok=True)
+
+
+def _expect_shared(folder: Path) -> None:
+    """Refuse processes on machines with folders of their own: each would go on from something else, and wait for ever."""
+    if PartialState().num_processes == 1:
+        return
+    deadline = time.monotonic() + VISIBLE
+    while not (seen := (folder / ".lock").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if not all(gather_object([seen])):
+        raise InputError(
+            f"output: {folder} is not one folder for all processes; training on several machines needs a shared one"
+        )
 
 
 def _dry_run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:

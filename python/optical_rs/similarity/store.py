@@ -6,7 +6,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..fingerprint import of_settings
 from ..lock import folder_lock
 from . import columns
-from .columns import DTYPES, VERSION, State, encoded, utf8
+from .columns import DTYPES, VERSION, State, utf8
 from .view import View, opened, rewrite
 
 #: Texts that a copy of a store commits together.
@@ -333,10 +333,39 @@ class TokenStore:
                 raise InputError(f"tokens: expected shape (tokens, {self.dim}) at {i}, got {array.shape}")
         if len(ids) != len(arrays):
             raise InputError(f"ids: expected {len(arrays)} ids, one per text, got {len(ids)}")
-        if contents is not None and len(contents) != len(arrays):
-            raise InputError(f"contents: expected {len(arrays)}, one per text, got {len(contents)}")
-        added = encoded(arrays, self.dim, self.dtype)
-        names, said = utf8("ids", ids), utf8("contents", contents or [""] * len(arrays))
+        self.append_columns(columns.encoded(arrays, self.dim, self.dtype), ids, contents)
+
+    def append_columns(
+        self, encoded: Mapping[str, bytes], ids: Sequence[str], contents: Sequence[str] | None = None
+    ) -> None:
+        """As :meth:`append`, of tokens in the form in which the store keeps them: what another machine encoded.
+
+        Parameters
+        ----------
+        encoded : dict of str to bytes
+            ``lengths`` (int64 per text), ``values``, and ``scales`` if tokens are kept as bytes.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`append`, and for columns that contradict each other or are those of another dimension or dtype.
+        """
+        added = dict(encoded)
+        lengths = np.frombuffer(added.get("lengths", b""), "<i8")
+        tokens = int(lengths.sum())
+        wanted = {
+            "lengths": 8 * len(ids),
+            "values": tokens * self.dim * np.dtype(DTYPES[self.dtype]).itemsize,
+        }
+        if self.dtype == "int8":
+            wanted["scales"] = 4 * tokens
+        if (lengths < 0).any() or {name: len(data) for name, data in added.items()} != wanted:
+            raise InputError(
+                f"encoded: expected the columns of {len(ids)} texts of dimension {self.dim} in {self.dtype}"
+            )
+        if contents is not None and len(contents) != len(ids):
+            raise InputError(f"contents: expected {len(ids)}, one per text, got {len(contents)}")
+        names, said = utf8("ids", ids), utf8("contents", contents or [""] * len(ids))
         with self.writing():
             view, new = self._view, set()
             for name in ids:

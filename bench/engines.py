@@ -51,7 +51,7 @@ def qdrant_edge(store: TokenStore, folder: Path, how: str) -> Finders:
     from optical_rs.engines import qdrant
     from qdrant_edge import EdgeShard
 
-    methods = {"muvera": Muvera(4, 16, 20), "pooling": Pooling(8)}
+    methods = {"muvera": Muvera(3, 16, 10), "pooling": Pooling(8)}
     dtype, _, staged = how.partition(", ")
     qdrant.write(store, folder / "shard", dtype=dtype, first_stage=methods.get(staged))
     shard = EdgeShard.load(str(folder / "shard"))
@@ -108,6 +108,8 @@ def child(name: str, how: str, folder: Path, threads: int) -> None:
     """Write and search in this process; prints a line of JSON for each setting."""
     import optical_rs
 
+    if hasattr(os, "sched_setaffinity"):  # not every engine can be asked for a number of threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     optical_rs.set_num_threads(threads)
     with contextlib.suppress(ImportError):
         import torch
@@ -120,7 +122,7 @@ def child(name: str, how: str, folder: Path, threads: int) -> None:
         began = time.perf_counter()
         finders = ENGINES[name][0](store, Path(own), how)
         built = time.perf_counter() - began
-        size = sum(f.stat().st_size for f in Path(own).rglob("*") if f.is_file())
+        size = sum(on_disk(f) for f in Path(own).rglob("*") if f.is_file())
         for settings, find in finders.items():
             find(asked[0])
             found, times = [], []
@@ -139,6 +141,12 @@ def child(name: str, how: str, folder: Path, threads: int) -> None:
                 "found": found,
             }
             print(json.dumps(row), flush=True)
+
+
+def on_disk(file: Path) -> int:
+    """Bytes that a file takes: some are made large, and filled later."""
+    found = file.stat()
+    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
 
 
 def measured(name: str, python: str, folder: Path, threads: int) -> Iterator[dict[str, Any]]:

@@ -260,7 +260,7 @@ def main() -> None:
         rows = itertools.islice(iter(stream_documents(options.documents)), options.count)
         documents.write_text("".join(f"{name}\t{' '.join(text.split())}\n" for name, text in rows), "utf-8")
         total = len(documents.read_text("utf-8").splitlines())
-        given = ["--model", str(model.resolve()), "--documents", str(documents)]
+        given = ["--model", str(model.resolve()), "--documents", str(documents), "--precision", "int8"]
         began = time.monotonic()
         here = [*COMMAND, "index", *given, "--output", str(folder / "here"), "--threads", "1"]
         subprocess.run(here, check=True, capture_output=True, env=ENVIRONMENT)

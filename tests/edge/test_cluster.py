@@ -46,14 +46,15 @@ def small_batches(monkeypatch):
 @pytest.fixture(scope="module")
 def ray():
     needs("ray")
-    import ray
-
+    # Read when Ray is imported; without a token of the tests' own it writes one into the user's folder.
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    import ray
+
     ray.init(
         address="local",
         num_cpus=2,

@@ -128,7 +128,8 @@ class TokenCache:
             except InputError:
                 # Another process may be making it: there is a store in a moment, or something else is wrong. What
                 # cannot be written to is wrong at once.
-                if waited > MAKING or not os.access(self.path, os.W_OK):
+                place = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+                if waited > MAKING or not (place.is_dir() and os.access(place, os.W_OK)):
                     raise
                 time.sleep(0.05)
                 waited += 0.05

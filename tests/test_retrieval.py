@@ -145,7 +145,7 @@ def test_two_processes_fill_one_cache(teacher, pairs, tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(600)
         assert worker.exitcode == 0
     store = TokenStore(TokenCache(load_model(tmp_path / "model", device="cpu"), tmp_path / "cache").path)
     assert len(store) == len(set(texts))

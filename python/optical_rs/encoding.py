@@ -84,6 +84,9 @@ def encode(
     """
     if role not in ("query", "document"):
         raise InputError(f"role: expected 'query' or 'document', got {role!r}")
+    if isinstance(texts, str):
+        raise InputError(f"texts: expected a list of strings, got the string {texts[:40]!r}")
+    texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"texts: expected strings, got {type(text).__name__} at {i}")
@@ -182,9 +185,9 @@ class _Torch:
             yield
 
     def prepare(self, texts: Sequence[str], role: str) -> tuple[Sequence[str], Sequence[int]]:
-        ids = self.model.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
+        # Not verbose: long texts are cut by `features`, and a warning of their length would be wrong.
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        ids = self.model.tokenizer(list(texts), **options)["input_ids"]
         # Prompts and special tokens are the same for all.
         longest = self.model.get_max_seq_length() or max(map(len, ids), default=0)
         return texts, [min(len(found), longest) for found in ids]
@@ -240,8 +243,9 @@ def fastest(
             began = time.perf_counter()
             rows[name] = np.concatenate(encoder(sample))
             seconds[name] = min(seconds[name], time.perf_counter() - began)
-    cosine = {name: float((found * rows[reference]).sum(axis=1).mean()) for name, found in rows.items()}
-    best = min((name for name in candidates if cosine[name] >= CLOSE), key=seconds.__getitem__)
+    cosine = {name: _mean_cosine(found, rows[reference]) for name, found in rows.items()}
+    close = [name for name in candidates if name == reference or cosine[name] >= CLOSE]
+    best = min(close, key=seconds.__getitem__)
     said = ", ".join(
         f"{name} {len(found) / seconds[name]:.0f} tokens/s"
         + (f" (mean cosine {cosine[name]:.4f})" if name != reference else "")
@@ -249,6 +253,14 @@ def fastest(
     )
     say(f"encoding in {best}, the fastest of {said}")
     return best
+
+
+def _mean_cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the rows of two arrays; those of some models have no unit length, and texts may have no tokens at all."""
+    if not len(x):
+        return 1.0
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return float(((x * y).sum(axis=1) / np.maximum(lengths, 1e-30)).mean())
 
 
 def fastest_precision(model: Any, texts: Sequence[str], role: str) -> str:

@@ -225,7 +225,7 @@ def evaluate_student(
         As ``folder`` and ``dtype`` of :class:`TokenCache`.
     precision : {"float32", "bfloat16", "auto"}
         What models in torch compute in. ``"auto"`` times both on a few of the documents and takes the faster, which it
-        prints. Measures of float32 are the same on every machine; those of bfloat16 differ from them by little.
+        prints; measures then depend on the machine. Those of float32 differ between machines by rounding alone.
 
     Returns
     -------

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import fingerprint
 from .data.cache import cache_folder
-from .encoding import encode, is_exported
+from .encoding import PRECISIONS, encode, is_exported
 from .errors import InputError
 from .progress import progress_bar
 from .similarity import TokenStore
@@ -87,6 +87,11 @@ class TokenCache:
         How tokens are kept.
     precision : {"float32", "bfloat16"}
         What a model in torch computes in; see :func:`~optical_rs.encoding.encode`. Each has a store of its own.
+
+    Raises
+    ------
+    InputError
+        An unknown precision.
     """
 
     def __init__(
@@ -97,6 +102,8 @@ class TokenCache:
         dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
         precision: str = "float32",
     ):
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.model, self.dtype, self.precision = model, dtype, precision
         self.fingerprint = fingerprint_of(model)
         root = Path(folder) if folder is not None else cache_folder() / "tokens"

@@ -68,6 +68,10 @@ def test_bad_input():
         (lambda: bm25({"q": "x"}, DOCUMENTS, language="chewa"), "language: no stemmer for 'chewa'"),
         (lambda: bm25({"q": "x"}, DOCUMENTS, ngrams=0), "ngrams: expected at least 1"),
         (
+            lambda: bm25({"q": "x"}, DOCUMENTS, ngrams="5"),
+            "ngrams: expected at least 1, and no language, got '5'",
+        ),
+        (
             lambda: bm25({"q": "x"}, DOCUMENTS, language="english", ngrams=5),
             "and no language, got 5 and 'english'",
         ),

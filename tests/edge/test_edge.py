@@ -96,6 +96,19 @@ def test_the_precision_of_an_index(exported, documents, tmp_path, capsys):
         assert "tokens/s" not in said, "nothing was encoded"
         wanted = Encoder(exported[0], precision=precision).content
         assert TokenStore(tmp_path / precision).metadata["encoder"] == wanted
+    # One of an older version does not say its precision, which was int8; one of another model is refused at once.
+    TokenStore.create(tmp_path / "old", Encoder(exported[0]).dim, {"model": "m"}, dtype="int8")
+    with pytest.warns(UserWarning, match="does not say which model made it"):
+        index_main([*arguments[:-1], str(tmp_path / "old")])
+    said = capsys.readouterr().err
+    assert "in int8, adding to" in said
+    assert "fastest" not in said
+    TokenStore.create(tmp_path / "other", Encoder(exported[0]).dim, {"model": "m", "encoder": "e"})
+    with pytest.raises(InputError, match="was made with another model"):
+        index_main([*arguments[:-1], str(tmp_path / "other")])
+    assert "fastest" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="threads: expected at least 1, got -1"):
+        index_main([*arguments, "--threads", "-1"])
 
 
 def test_documents_may_be_a_stream(exported, documents, tmp_path, monkeypatch):

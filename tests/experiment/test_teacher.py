@@ -126,6 +126,7 @@ def many(file):
         ({"pairs": []}, "expected a mapping with a list 'pairs'"),
         ({"pairs": [{"pair": "qed"}]}, "pairs: expected a spec or a mapping with 'pairs'"),
         ({"pairs": [{"pairs": "qed", "splt": "x"}]}, "pairs: unknown key 'splt'; did you mean 'split'"),
+        ({"pairs": [{"pairs": "qed", "max_pairs": "6"}]}, "pairs: max_pairs: expected at least 1, got '6'"),
         ({"collections": {"a": {"collection": "x", "query": 1}}}, "collections: a: unknown key 'query'"),
         ({"collections": {"../a": "x"}}, "not usable as the name of a folder"),
         ({"negatives": "bm52"}, "negatives: by: unknown miner 'bm52'"),

@@ -233,7 +233,7 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path):
             [sys.executable, "-m", "optical_rs.train", "--config", str(file), "--output", str(killed)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while process.poll() is None and time.monotonic() < deadline:
             saved = [int(p.name.split("-")[1]) for p in (killed / "optical").glob("checkpoint-*")]
             if max(saved, default=0) > seen + 4 * attempt + 3:

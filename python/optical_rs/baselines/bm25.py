@@ -41,8 +41,9 @@ class BM25:
         b: float = 0.75,
         show_progress_bar: bool = False,
     ):
-        if ngrams is not None and (language is not None or ngrams < 1):
-            raise InputError(f"ngrams: expected at least 1, and no language, got {ngrams} and {language!r}")
+        number = isinstance(ngrams, int) and not isinstance(ngrams, bool)
+        if ngrams is not None and (language is not None or not number or ngrams < 1):
+            raise InputError(f"ngrams: expected at least 1, and no language, got {ngrams!r} and {language!r}")
         self._ngrams = ngrams
         self._library = require("bm25s", "edge")
         stemmer = None

@@ -44,12 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=("int8", "float32"),
-        help="precision of the model's weights (default: that of the store; for a new one the faster on this machine)",
+        help="precision of the model's weights (default: that of the store; for a new one the faster on this machine, "
+        "so that machines may differ)",
     )
     parser.add_argument(
         "--threads",
         type=int,
-        help="threads of the model (default: one for each core; with ray one for each shard)",
+        help="threads of the model, on which the result does not depend (default: one for each core; with ray one for "
+        "each shard)",
     )
     parser.add_argument(
         "--engine",
@@ -80,20 +82,25 @@ def main(arguments: Sequence[str]) -> None:
         remove_first_stage,
         update_first_stage,
     )
+    from ..edge.shards import Kept, shards_of
+    from ..similarity import columns
 
     # Before anything is encoded:
     method, encode = _method(options), _encode(options)
     old = expect_coarse(coarse_of(options.output))
     documents = stream_documents(options.documents)
-    if options.precision:
+    made_by = encoder_of(options.output)
+    # A store of an older version does not say in which precision it was made; that was the default of Encoder.
+    unknown = made_by is None and columns.holds_store(options.output)
+    if options.precision or unknown:
         encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
     else:
         sample = [text for _, text in itertools.islice(documents, 64)]
-        encoder = fastest_encoder(
-            options.model, sample, threads=options.threads, content=encoder_of(options.output)
-        )
+        encoder = fastest_encoder(options.model, sample, threads=options.threads, content=made_by)
     where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
-    say(f"encoding {len(documents)} documents of {options.documents} by {options.model}, {where}")
+    say(
+        f"encoding {len(documents)} documents of {options.documents} by {options.model} in {encoder.precision}, {where}"
+    )
     with progress_bar("encoding", "document") as progress:
         store = index(
             encoder,
@@ -105,6 +112,7 @@ def main(arguments: Sequence[str]) -> None:
             encode=encode,
             progress=progress,
         )
+    Kept(shards_of(options.output)).clear()  # of a run on a cluster that was not finished there
     if options.first_stage == "none":
         remove_first_stage(store)
     elif method or old:
@@ -130,7 +138,8 @@ def _encode(options: argparse.Namespace) -> Any:
         return encode_here
     from ..edge.cluster import on_ray
 
-    return on_ray(options.address, kept=shards_of(options.output), threads=options.threads or 1)
+    threads = 1 if options.threads is None else options.threads
+    return on_ray(options.address, kept=shards_of(options.output), threads=threads)
 
 
 def _method(options: argparse.Namespace) -> Any:

@@ -45,7 +45,7 @@ def on_ray(
     kept : path
         A folder for shards that are finished before their turn, see :func:`~optical_rs.edge.shards.shards_of`.
     threads : int
-        Cores that a shard takes.
+        Cores that a shard takes; the result does not depend on it.
     timeout : float
         Seconds to wait for the cluster.
 
@@ -58,8 +58,10 @@ def on_ray(
     Raises
     ------
     InputError
-        Ray is not installed, or nothing answers at the address.
+        Ray is not installed, nothing answers at the address, or fewer threads than 1.
     """
+    if threads < 1:
+        raise InputError(f"threads: expected at least 1, got {threads}")
     ray = require("ray", "ray")
     if address is not None:
         _reach(address, timeout)
@@ -117,7 +119,8 @@ def _encoded(
                     f"shards: {kept.file(key)} was removed or damaged; the same command makes it again"
                 )
             yield shard
-            kept.remove(key)  # the index has it
+            if key not in keys.values():  # shards of the same texts are one file
+                kept.remove(key)  # the index has it
             turn += 1
     kept.clear()
 

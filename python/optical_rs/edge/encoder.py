@@ -40,12 +40,12 @@ class Encoder:
     precision : {"int8", "float32"}, optional
         Which weights to use; by default the smallest that the folder has.
     threads : int, optional
-        Threads of the runtime; by default one for each core.
+        Threads of the runtime; by default one for each core. Embeddings do not depend on them.
 
     Raises
     ------
     InputError
-        A folder that is no exported model, is of another format version, lacks the precision, or is damaged:
+        Fewer threads than 1, or a folder that is no exported model, is of another format version, lacks the precision, or is damaged:
         the checksums of all that is read are compared.
 
     Attributes
@@ -61,6 +61,8 @@ class Encoder:
     """
 
     def __init__(self, path: str | os.PathLike, *, precision: str | None = None, threads: int | None = None):
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: expected at least 1, got {threads}")
         self.path = Path(path)
         config = _config(self.path)
         have = list(config["precisions"])
@@ -107,7 +109,11 @@ class Encoder:
 
     @functools.cached_property
     def content(self) -> str:
-        """A hash of all that embeddings depend on: the weights as they are kept, the tokenizer and the settings."""
+        """A hash of the model: the weights as they are kept, the tokenizer and the settings.
+
+        What runs it is left out: another version of onnxruntime or of this package, or another processor, changes
+        embeddings by rounding, and no index would outlive an upgrade if that counted.
+        """
         files = [self.path / name for name in (MODELS[self.precision], "tokenizer.json")]
         known = self._config.get("files", {})
         return of_settings(
@@ -274,7 +280,8 @@ def fastest_encoder(
     threads : int, optional
         As for :class:`Encoder`.
     content : str, optional
-        :attr:`Encoder.content` of what made a store. Nothing is timed if one of the precisions is that one.
+        :attr:`Encoder.content` of what made a store. Nothing is timed then: the precision is that of the store, or
+        any if the store is of another model, to which nothing can be added.
 
     Returns
     -------
@@ -284,9 +291,9 @@ def fastest_encoder(
     if len(precisions) == 1:
         return Encoder(path, threads=threads)
     encoders = {name: Encoder(path, precision=name, threads=threads) for name in precisions}
-    for encoder in encoders.values():
-        if encoder.content == content:
-            return encoder
+    if content is not None:
+        own = (encoder for encoder in encoders.values() if encoder.content == content)
+        return next(own, encoders[precisions[0]])
     return encoders[fastest({name: encoder.encode_document for name, encoder in encoders.items()}, texts)]
 
 

@@ -253,6 +253,8 @@ def read_into(
 def first_stage(engine: Engine, target: Any) -> FirstStage:
     """An engine as the first stage of :func:`~optical_rs.similarity.search`, which scores its candidates exactly.
 
+    Of documents that were cut into pieces, the candidates are each document's best piece.
+
     Parameters
     ----------
     engine : module

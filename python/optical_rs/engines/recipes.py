@@ -166,6 +166,7 @@ CREATE TABLE {name} (
     tokens vector({store.dim})[] NOT NULL
 );
 
+-- The lines of vectorchord_rows follow the next line, and after them one that says \\.
 COPY {name} FROM STDIN;
 
 CREATE INDEX ON {name} USING vchordrq (tokens vector_maxsim_ops);

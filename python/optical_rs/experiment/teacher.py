@@ -143,6 +143,9 @@ def _options(entry: Any, own: str, valid: Sequence[str], where: str) -> dict[str
     for name in options:
         if name not in valid:
             raise InputError(f"{where}: unknown key '{name}'{closest(name, valid)}")
+    count = options.get("max_pairs")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InputError(f"{where}: max_pairs: expected at least 1, got {count!r}")
     return dict(options)
 
 

@@ -97,7 +97,7 @@ def test_the_precision_of_an_index(exported, documents, tmp_path, capsys):
         wanted = Encoder(exported[0], precision=precision).content
         assert TokenStore(tmp_path / precision).metadata["encoder"] == wanted
     # One of an older version does not say its precision, which was int8; one of another model is refused at once.
-    TokenStore.create(tmp_path / "old", Encoder(exported[0]).dim, {"model": "m"}, dtype="int8")
+    TokenStore.create(tmp_path / "old", Encoder(exported[0]).dim, {"model": "m", "overlap": 0}, dtype="int8")
     with pytest.warns(UserWarning, match="does not say which model made it"):
         index_main([*arguments[:-1], str(tmp_path / "old")])
     said = capsys.readouterr().err

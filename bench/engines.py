@@ -82,11 +82,10 @@ def plaid(store: TokenStore, folder: Path, how: str) -> Finders:
     from optical_rs.engines import fast_plaid
 
     fast_plaid.write(store, folder / "plaid", nbits=int(how.split()[0]))
+    index = fast_plaid.opened(folder / "plaid")
 
     def find(probes: int) -> Callable[[np.ndarray], list[str]]:
-        return lambda q: [
-            hit.id for hit in fast_plaid.search(folder / "plaid", [q], TOP, n_ivf_probe=probes)[0]
-        ]
+        return lambda q: [hit.id for hit in fast_plaid.search(index, [q], TOP, n_ivf_probe=probes)[0]]
 
     return {f"{n} probes": find(n) for n in (4, 8, 16, 32, 64)}
 

@@ -453,12 +453,14 @@ def test_fast_plaid(tmp_path, queries):
     needs("fast_plaid")
     store = make(tmp_path / "s", texts=300)
     fast_plaid.write(store, tmp_path / "plaid")
-    coarse = first_stage(fast_plaid, tmp_path / "plaid")
+    coarse = first_stage(fast_plaid, fast_plaid.opened(tmp_path / "plaid"))
     asked = [store[i] for i in range(10, 15)]
     found = search(asked, store, 1, coarse=coarse, candidates=50)
     assert [hits[0][0] for hits in found] == [store.ids[i] for i in range(10, 15)]
     hit = fast_plaid.search(tmp_path / "plaid", asked[:1])[0][0]
     assert (hit.id, hit.text, hit.fields) == ("d10", "text d10 ŵ", own_fields(10))
+    with pytest.raises(InputError, match="no index of fast-plaid"):
+        fast_plaid.search(tmp_path / "nothing", asked)
     with pytest.raises(InputError, match="exists already"):
         fast_plaid.write(store, tmp_path / "plaid")
     empty = TokenStore.create(tmp_path / "e", DIM)

@@ -271,7 +271,7 @@ def first_stage(engine: Engine, target: Any) -> FirstStage:
     --------
     >>> from optical_rs.engines import fast_plaid, first_stage
     >>> from optical_rs.similarity import search
-    >>> search(queries, store, 10, coarse=first_stage(fast_plaid, "plaid"))  # doctest: +SKIP
+    >>> search(queries, store, 10, coarse=first_stage(fast_plaid, fast_plaid.opened("plaid")))  # doctest: +SKIP
     """
 
     def candidates(queries: Sequence[np.ndarray], number: int) -> list[list[tuple[str, float]]]:

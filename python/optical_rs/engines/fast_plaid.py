@@ -9,6 +9,7 @@ References
 .. [1] K. Santhanam et al. PLAID: an efficient engine for late interaction retrieval. CIKM 2022.
 """
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -74,8 +75,43 @@ def write(
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """An index that stays open between searches, of :func:`opened`."""
+
+    engine: Any
+    texts: TokenStore
+    fields: Fields
+    about: About
+
+
+def opened(target: str | os.PathLike[str], *, device: str = "cpu") -> Opened:
+    """Open what :func:`write` made.
+
+    Parameters
+    ----------
+    target : path
+    device : str
+        ``"cpu"`` or ``"cuda:0"``.
+
+    Raises
+    ------
+    InputError
+        fast-plaid is not installed, or no such index.
+    """
+    library, _ = _libraries()
+    target = Path(target)
+    if not columns.holds_store(target / "texts") or not (target / "index").is_dir():
+        raise InputError(f"target: no index of fast-plaid at {target}")
+    texts = TokenStore(target / "texts")
+    about = About.read(texts.metadata.get("optical_rs"), target)
+    return Opened(
+        library.FastPlaid(index=str(target / "index"), device=device), texts, Fields(texts.path), about
+    )
+
+
 def search(
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Opened,
     queries: Sequence[Any],
     k: int = 10,
     *,
@@ -83,14 +119,13 @@ def search(
     encoder: Encoder | None = None,
     n_ivf_probe: int = 8,
     n_full_scores: int = 4096,
-    device: str = "cpu",
 ) -> list[list[Found]]:
     """The ``k`` best documents of each query.
 
     Parameters
     ----------
-    target : path
-        What :func:`write` made.
+    target : path or Opened
+        What :func:`write` made, opened for this call, or what :func:`opened` returned.
     queries : sequence of (tokens, dim) arrays, or of str with an encoder
     k : int
     filters : dict, optional
@@ -99,8 +134,6 @@ def search(
         The exported model that encodes queries.
     n_ivf_probe, n_full_scores : int
         Of fast-plaid: cells that are looked into for each token of a query, and candidates that it scores.
-    device : str
-        ``"cpu"`` or ``"cuda:0"``.
 
     Returns
     -------
@@ -113,21 +146,17 @@ def search(
         fast-plaid is not installed, no such index, filters by unknown fields or of another kind, queries of another
         dimension, or an encoder with another teacher.
     """
-    library, torch = _libraries()
-    target = Path(target)
-    if not columns.holds_store(target / "texts") or not (target / "index").is_dir():
-        raise InputError(f"target: no index of fast-plaid at {target}")
-    texts = TokenStore(target / "texts")
-    about = About.read(texts.metadata.get("optical_rs"), target)
+    index = target if isinstance(target, Opened) else opened(target)
+    torch, texts, about, fields = require("torch", "train"), index.texts, index.about, index.fields
     tokens = about.queries(queries, k, encoder)
-    fields = Fields(texts.path)
-    rows = None if filters is None else [fields.of(about.document(name)) for name in texts.ids]
-    subset = None if rows is None or filters is None else np.flatnonzero(select(filters, rows)).tolist()
-    engine = library.FastPlaid(index=str(target / "index"), device=device)
+    subset = None
+    if filters is not None:
+        rows = [fields.of(about.document(name)) for name in texts.ids]
+        subset = np.flatnonzero(select(filters, rows)).tolist()
 
     def found(query: np.ndarray) -> list[Found]:
         def fetch(pieces: int) -> list[tuple[str, float, str, Mapping[str, Any]]]:
-            hits = engine.search(
+            hits = index.engine.search(
                 torch.from_numpy(query.copy())[None],  # one at a time: padding of a batch would be asked for
                 top_k=min(pieces, len(texts)),
                 n_ivf_probe=n_ivf_probe,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import random
 import re
 import shutil
@@ -27,12 +26,10 @@ from optical_rs.similarity import TokenStore, columns
 
 
 def command(model: Path, documents: Path, out: Path) -> list[str]:
-    # A new store without this may be made in another precision each time: whichever is faster at that moment.
-    precision = json.loads((model / "edge.json").read_text(encoding="utf-8"))["precisions"][-1]
     work = "from optical_rs.cli import main; main()"
     return [
         *(sys.executable, "-c", work, "index", "--model", str(model), "--documents", str(documents)),
-        *("--output", str(out), "--threads", "1", "--precision", precision),
+        *("--output", str(out), "--threads", "1"),
     ]
 
 

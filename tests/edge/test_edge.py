@@ -81,12 +81,16 @@ def test_the_precision_of_an_index(exported, documents, tmp_path, capsys):
     file, out = tmp_path / "documents.tsv", tmp_path / "s"
     file.write_text("".join(f"{k}\t{v}\n" for k, v in documents.items()))
     arguments = ["--model", str(exported[0]), "--documents", str(file), "--output", str(out)]
-    index_main(arguments)
+    index_main([*arguments, "--precision", "auto"])
     said = capsys.readouterr().err
     assert "tokens/s (mean cosine" in said
     assert f"encoding: {len(documents)} documents of" in said
     chosen = TokenStore(out).metadata["encoder"]
     assert chosen in {Encoder(exported[0], precision=p).content for p in ("int8", "float32")}
+    # Nothing depends on the pace of a machine unless it is asked for.
+    index_main([*arguments[:-1], str(tmp_path / "new")])
+    assert "fastest" not in capsys.readouterr().err
+    assert TokenStore(tmp_path / "new").metadata["encoder"] == Encoder(exported[0], precision="int8").content
     # A store is continued in its own precision, and nothing is timed.
     for precision in ("int8", "float32"):
         index_main([*arguments[:-1], str(tmp_path / precision), "--precision", precision])

@@ -43,9 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--precision",
-        choices=("int8", "float32"),
-        help="precision of the model's weights (default: that of the store; for a new one the faster on this machine, "
-        "so that machines may differ)",
+        choices=("int8", "float32", "auto"),
+        help="precision of the model's weights; auto: for a new store the faster on this machine, so that machines may "
+        "differ (default: that of the store; for a new one int8 if the model has it)",
     )
     parser.add_argument(
         "--threads",
@@ -91,12 +91,13 @@ def main(arguments: Sequence[str]) -> None:
     documents = stream_documents(options.documents)
     made_by = encoder_of(options.output)
     # A store of an older version does not say in which precision it was made; that was the default of Encoder.
-    unknown = made_by is None and columns.holds_store(options.output)
-    if options.precision or unknown:
-        encoder = Encoder(options.model, precision=options.precision, threads=options.threads)
-    else:
+    new = not columns.holds_store(options.output)
+    if (options.precision == "auto" and new) or (options.precision in (None, "auto") and made_by):
         sample = [text for _, text in itertools.islice(documents, 64)]
         encoder = fastest_encoder(options.model, sample, threads=options.threads, content=made_by)
+    else:
+        precision = None if options.precision == "auto" else options.precision
+        encoder = Encoder(options.model, precision=precision, threads=options.threads)
     where = f"adding to {options.output}" if options.output.exists() else f"into {options.output}"
     say(
         f"encoding {len(documents)} documents of {options.documents} by {options.model} in {encoder.precision}, {where}"

@@ -368,20 +368,17 @@ def test_a_student_of_another_dimension_is_refused(recipe, tmp_path, tiny_encode
     assert not (tmp_path / "out").exists()
 
 
+def two_processes(port):
+    """The beginning of a command that torchrun starts twice; every test has a port of its own."""
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_student(recipe, tmp_path):
     """DistributedDataParallel through torchrun; on a CPU its backend is gloo."""
     systems = {"optical": {"loss": "optical"}, "idf": {"loss": "optical", "marginals": "idf"}}
     file = recipe(systems)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29517",
-    ]
+    command = two_processes("29517")
     command += ["-m", "optical_rs.train", "--config", str(file), "--output", str(tmp_path / "out")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -407,15 +404,7 @@ def test_processes_with_folders_of_their_own_are_refused(recipe, tmp_path):
         f"output = {str(tmp_path)!r} + '/out' + os.environ['RANK']\n"
         f"run_command(main, ['--config', {str(recipe())!r}, '--output', output])\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29518",
-    ]
+    command = two_processes("29518")
     done = subprocess.run(
         [*command, str(script)],
         capture_output=True,

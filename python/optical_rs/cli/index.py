@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="who encodes: this process, or the machines of a Ray cluster, with the same result",
+        help="who encodes: this process, or the machines of a Ray cluster",
     )
     parser.add_argument(
         "--address",

@@ -73,6 +73,7 @@ lint: $(VENV)/.installed-train,demo,dev $(VENV)/.built
 # Warnings are errors: a link or an anchor that leads nowhere, a page that no menu has.
 docs: $(VENV)/.installed-train,demo,plot,docs $(VENV)/.built
 	@echo "== documentation"
+	$(BIN)/python tools/pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Without a sanitiser the stable compiler will do; what is looked for are panics and endless loops.

@@ -2,7 +2,7 @@
 
 The packaged multilingual-e5-small with a head fitted on the passages that are searched, for the questions and for their human
 translations into English. The difference has a 95 % interval over questions. How activations become bytes was chosen on the
-Hausa questions (``afriqa:hau``), so only the others confirm it. Needs AfriQA, see docs/data.md.
+Hausa questions (``afriqa:hau``), so only the others confirm it. Needs AfriQA, see docs/reference/sources.md.
 """
 
 import tempfile

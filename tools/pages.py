@@ -1,6 +1,9 @@
-"""What the documentation site is made of besides its pages: an mkdocs hook.
+"""What the documentation is made of besides what people write: generated parts of pages, and an mkdocs hook.
 
-- ``{{ name }}`` in a page stands for a part that is generated from the code (:data:`PARTS`).
+``python tools/pages.py`` writes the parts that are generated from the code (:data:`PARTS`) into their pages, between two
+comments that a reader does not see. They are committed, so that pages are whole in the repository, too; a test says when
+they are out of date, and ``make docs`` writes them first. The hook adds what a site has besides pages:
+
 - Each folder of ``docs/results`` with a README.md gets its place in the navigation.
 - Notebooks of ``docs/gallery`` are executed and shown with their output.
 """
@@ -106,7 +109,7 @@ def _source(source: Any) -> str:
         "licence": source.licence,
         "from": "; ".join([*places, source.getting]).strip("; "),
     }
-    title = f"### `{source.spelling}` {{ #{source.name} }}"
+    title = f"### `{source.spelling}`"
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
     return "\n".join(
         [title, "", f"{source.title[0].upper()}{source.title[1:]}.", "", "| | |", "|---|---|", *lines]
@@ -140,15 +143,32 @@ def notebooks() -> list[Path]:
     return sorted((DOCS / "gallery").glob("*.ipynb"))
 
 
-#: What ``{{ name }}`` in a page stands for.
+#: What is generated, by the name in the comment before it.
 PARTS: dict[str, Callable[[], str]] = {
     function.__name__: function for function in (commands, recipe_keys, system_options, sources, studies)
 }
+_PART = re.compile(r"^<!-- generated: (\w+) -->$.*?^<!-- end of \1 -->$", re.M | re.S)
 
 
 def filled(markdown: str) -> str:
-    """A page with its generated parts."""
-    return re.sub(r"^\{\{ (\w+) \}\}$", lambda part: PARTS[part[1]](), markdown, flags=re.M)
+    """A page with its generated parts as the code has them now."""
+    return _PART.sub(
+        lambda part: f"<!-- generated: {part[1]} -->\n\n{PARTS[part[1]]()}\n\n<!-- end of {part[1]} -->", markdown
+    )
+
+
+def pages() -> list[Path]:
+    """The pages of the documentation."""
+    return sorted(DOCS.rglob("*.md"))
+
+
+def main() -> None:
+    """Write the generated parts that are out of date."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text)) != text:
+            page.write_text(new, encoding="utf-8", newline="\n")
+            print(f"written: {page.relative_to(ROOT)}")
 
 
 def executed(notebook: Path) -> tuple[str, dict[str, bytes]]:
@@ -222,5 +242,9 @@ def on_files(files: Any, config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill a page's generated parts in, and let links to notebooks lead to their pages."""
-    return filled(markdown).replace(".ipynb)", ".md)")
+    """Let links to notebooks lead to their pages."""
+    return markdown.replace(".ipynb)", ".md)")
+
+
+if __name__ == "__main__":
+    main()

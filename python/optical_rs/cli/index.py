@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads",
         type=int,
         help="threads of the model, on which the result does not depend (default: one for each core; with ray one for "
-        "each shard)",
+        "each block)",
     )
     parser.add_argument(
         "--engine",

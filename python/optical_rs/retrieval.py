@@ -44,10 +44,13 @@ class Evaluation:
         Query id → documents and scores, best first.
     result : EvaluationResult
         Measures by query, means and intervals.
+    precision : dict of str to str, or None
+        What the models of ``"query"`` and ``"document"`` computed in; None for a run of no model.
     """
 
     run: dict[str, list[tuple[str, float]]]
     result: EvaluationResult
+    precision: dict[str, str] | None = None
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name}={value:.3f}" for name, value in self.result.mean.items())
@@ -184,7 +187,13 @@ def evaluate_pair(
             documents = foreign.tokens(texts_of(collection, "document"), "document")
         else:
             documents = encoded(model, "document")
-    return evaluate_tokens(queries, documents, collection, measures, depth)
+    sides = {side: model, other_side(side): english.model}
+    precision = {
+        role: sides[role].precision if is_exported(sides[role]) else english.precision
+        for role in ("query", "document")
+    }
+    evaluation = evaluate_tokens(queries, documents, collection, measures, depth)
+    return dataclasses.replace(evaluation, precision=precision)
 
 
 def evaluate_student(
@@ -338,13 +347,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, tag: str) -> None:
-    """``run.trec``, ``per_query.tsv`` and ``metrics.json`` of an evaluation."""
+    """``run.trec``, ``per_query.tsv`` and ``metrics.json`` of an evaluation; the last has its precision, too."""
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder / "run.trec", evaluation.run, tag)
     result = evaluation.result
     rows = ["\t".join(["query", *result.measures])]
     rows += ["\t".join([t, *(f"{v:.6f}" for v in result.values[:, i])]) for i, t in enumerate(result.topics)]
     (folder / "per_query.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
-    (folder / "metrics.json").write_text(
-        json.dumps(describe(result, "map"), indent=1) + "\n", encoding="utf-8"
-    )
+    means = describe(result, "map")
+    if evaluation.precision:
+        means["precision"] = evaluation.precision
+    (folder / "metrics.json").write_text(json.dumps(means, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """What commands print for people and, with ``--json``, for scripts."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,10 +77,22 @@ def test_evaluate_on_a_device_and_as_json(student, collection_folder, tmp_path, 
     found = json.loads(out)
     assert found["queries"] == found["documents"] == 12
     assert found["teacher"] == str(student / "../teacher")
-    assert found["measures"] == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["precision"] == written.pop("precision") == {"query": "float32", "document": "float32"}
+    assert found["measures"] == written
     assert f"encoding 12 queries by {student} and 12 documents by {student / '../teacher'}" in err
     with pytest.raises(InputError, match="device: cannot use 'gpu7'"):
         _dispatch([*arguments, "--output", str(tmp_path / "out"), "--device", "gpu7"])
+
+
+def test_the_precision_that_evaluate_chooses_is_recorded(student, collection_folder, tmp_path, capsys):
+    arguments = ["evaluate", "--model", str(student), "--collection", str(collection_folder)]
+    _dispatch([*arguments, "--output", str(tmp_path / "out"), "--precision", "auto", "--json"])
+    out, err = capsys.readouterr()
+    chosen = re.search(r"encoding in (\w+), the fastest of", err)[1]
+    assert json.loads(out)["precision"] == {"query": chosen, "document": chosen}
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["precision"] == {"query": chosen, "document": chosen}
 
 
 def test_evaluate_of_an_exported_student_asks_for_its_teacher(student, tmp_path):

@@ -117,6 +117,7 @@ def main(arguments: Sequence[str]) -> None:
             "model": options.model,
             "teacher": models["English"],
             "measures": summary,
+            "precision": done.precision,
             "output": str(folder),
         }
         print(json.dumps(about, indent=1, ensure_ascii=False))

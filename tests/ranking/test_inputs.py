@@ -91,8 +91,11 @@ def test_other_bad_input(tmp_path):
         (("f", b"q 0 d 1.0\n"), {"q": {"d": 1.0}}, "f:1: relevance: expected an integer, got '1.0'"),
         ({"q": {"d": 1}}, ("r", b"q 0 d 1\n"), "r:1: expected 6 fields (topic Q0 document rank score tag), got 4; "
          "are judgments and run swapped?"),
-        ({"q": {"d": 1}}, ("r", b"q Q0 a b 1 0.5 tag\n"), "r:1: expected 6 fields, got 7 with a number as tag; does "
-         "an id have a blank in it?"),
+        ({"q": {"d": 1}}, ("r", b"q Q0 a b 1 0.5 tag\n"), "r:1: expected 6 fields, got 7; does an id have a blank "
+         "in it?"),
+        ({"q": {"d": 1}}, ("r", b"q Q0 a x 3 y 1 0.5 tag\n"), "r:1: expected 6 fields, got 9; does an id have a blank "
+         "in it?"),
+        (("f", b"q 0 a 2 1\n"), {"q": {"a": 1.0}}, "f:1: expected 4 fields (topic iteration document relevance), got 5"),
     ],
 )  # fmt: skip
 def test_what_users_mix_up_gets_one_line(qrels, run, message):

@@ -167,6 +167,7 @@ mod tests {
     fn bad_lines_are_named() {
         let bad = |text: &[u8]| qrels(text).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(bad(b"1 0 d 1\n1 0 d\n").starts_with("f:2: expected 4 fields"));
+        assert!(bad(b"1 0 d 7 1\n").starts_with("f:1: expected 4 fields"), "an id with a blank");
         assert!(bad(b"1 0 d 1.5\n").starts_with("f:1: relevance"));
         assert!(bad(b"1 0 d 1_0\n").starts_with("f:1: relevance"));
         assert!(bad(b"1 0 d 1\n1 0 d 0\n").starts_with("f:2: topic '1', document 'd': judged twice"));

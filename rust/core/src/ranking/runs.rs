@@ -56,11 +56,12 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
                 let reason = format!("score: expected a number, got '{}'", score.show());
                 return Err(Fault::new(position, reason));
             };
-            // What follows the tag is ignored, but where a number stands for the tag, a field came too many before.
-            if !field(text, at).is_empty() && number(tag).is_some() {
+            // What follows the tag is ignored, but not what an id with blanks leaves behind: a number as tag, or rank and
+            // score before the last field.
+            if !field(text, at).is_empty() && (number(tag).is_some() || ends_like_a_result(text, position)) {
                 let n = count_fields(text, position);
-                let reason = "with a number as tag; does an id have a blank in it?";
-                return Err(Fault::new(position, format!("expected 6 fields, got {n} {reason}")));
+                let reason = format!("expected 6 fields, got {n}; does an id have a blank in it?");
+                return Err(Fault::new(position, reason));
             }
             add(document, value);
             Ok(())
@@ -80,6 +81,13 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
     fn error(&self, fault: Fault) -> Error {
         self.line_error(fault)
     }
+}
+
+/// Whether two numbers stand before the last field of a line.
+fn ends_like_a_result(text: &[u8], mut at: usize) -> bool {
+    let last = std::iter::from_fn(|| Some(field(text, &mut at)).filter(|f| !f.is_empty()));
+    let last = last.fold([&b""[..]; 3], |[_, rank, score], tag| [rank, score, tag]);
+    number(last[0]).is_some() && number(last[1]).is_some()
 }
 
 /// The tag of a run's last line, which trec_eval prints as `runid`.
@@ -117,7 +125,17 @@ mod tests {
         assert!(why(b"1 Q0 \xff 1 x x\n").starts_with("r:1: score"));
         assert_eq!(why(b"1 Q0 d 1 0.5 x and more\n"), "");
         assert_eq!(why(b"1 Q0 d 1 0.5 2024\n"), "");
-        assert!(why(b"1 Q0 d 1 1 0.5 x\n").starts_with("r:1: expected 6 fields, got 7 with a number as tag"));
+        // Ids with blanks, wherever numbers stand in them.
+        for line in [
+            "1 Q0 d 1 1 0.5 x",
+            "q 1 Q0 d 1 0.5 x",
+            "1 Q0 a 2 x 1 0.5 t",
+            "1 Q0 a x 3 y 1 0.5 t",
+            "1 Q0 a 2 3 y 1 0.5 t",
+        ] {
+            assert!(why(line.as_bytes()).starts_with("r:1: "), "{line}");
+        }
+        assert!(why(b"1 Q0 a 2 3 y 1 0.5 t\n").ends_with("got 9; does an id have a blank in it?"));
     }
 
     #[test]

@@ -249,6 +249,11 @@ def test_more_scores_than_memory_are_a_memory_error():
     texts = np.zeros((300_000, 1, 1), np.float32)
     with pytest.raises(MemoryError):
         maxsim(texts, texts)
+    # As many results, of which there may be any number.
+    for k in (300_000, 2**70):
+        with pytest.raises(MemoryError):
+            search(texts, texts, k)
+    assert len(search(texts[:1], texts[:5], 2**70, allow=["0", "3"])[0]) == 2
 
 
 @pytest.mark.parametrize("k", [1.5, None, "3"])

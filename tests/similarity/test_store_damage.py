@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from optical_rs import InputError, _core
-from optical_rs.similarity import TokenStore
+from optical_rs.similarity import TokenStore, pool
 
 
 def test_every_flipped_byte_is_noticed(tmp_path, texts):
@@ -30,6 +30,43 @@ def test_every_flipped_byte_is_noticed(tmp_path, texts):
             TokenStore(folder)
         file.write_bytes(good)
     TokenStore(folder).verify()
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("store.json", 0),
+        ("lengths.0", 0),
+        ("deleted.0", 0),
+        ("ids.0", 1),
+        ("id_ends.0", 1),
+        ("contents.0", 2),
+        ("content_ends.0", 2),
+        ("values.0", 3),
+        ("scales.0", 3),
+    ],
+)
+def test_when_damage_is_noticed(tmp_path, texts, name, moment):
+    folder = tmp_path / "s"
+    store = TokenStore.create(folder, 5, dtype="int8")
+    store.append(texts, list("abcd"), ["one", "two", "", "four"])
+    store.delete(["b"])
+    good = (folder / name).read_bytes()
+    (folder / name).write_bytes(good[:1] + bytes([good[1] ^ 4]) + good[2:])
+    passed = []
+
+    def look_closer():
+        store = TokenStore(folder)
+        passed.append("opening")
+        assert store.ids == list("abcd")
+        passed.append("ids")
+        assert store.contents[3] == "four"
+        passed.append("contents")
+        store.verify()
+
+    with pytest.raises(InputError, match=r"damaged|describe"):
+        look_closer()
+    assert len(passed) == moment
 
 
 def test_what_is_no_store(tmp_path):
@@ -292,6 +329,31 @@ def test_a_full_disk_loses_nothing(tmp_path, texts):
     assert again.ids == ["a"]
     store.append([np.ones((400, 5))], ["b"])
     assert TokenStore(tmp_path / "s").ids == ["a", "b"]
+
+
+def test_copies_on_a_full_disk(tmp_path, texts, torture, monkeypatch):
+    store = TokenStore.create(tmp_path / "s", 64)
+    rows = np.random.default_rng(0).normal(size=(60, 40, 64)).astype(np.float32)
+    store.append(rows, [str(i) for i in range(60)])
+    monkeypatch.setattr("optical_rs.similarity.coarse._PART", 10)
+
+    def work():
+        with torture.small_disk(tmp_path / "disk", 1 << 16):
+            with pytest.raises(InputError, match=r"written .*"):
+                store.convert(tmp_path / "disk" / "copy", "float32")
+            assert not (tmp_path / "disk" / "copy").exists()
+            coarse = tmp_path / "disk" / "coarse"
+            with pytest.raises(InputError, match="the store is as it was"):
+                pool(store, coarse, 2)
+            # What was committed is whole, and is continued elsewhere.
+            TokenStore(coarse).verify()
+            assert 0 < len(TokenStore(coarse)) < 60
+            shutil.copytree(coarse, tmp_path / "larger")
+        assert np.array_equal(
+            pool(store, tmp_path / "larger", 2).values, pool(store, tmp_path / "fresh", 2).values
+        )
+
+    assert os.waitpid(torture.forked(work), 0)[1] == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])

@@ -93,7 +93,9 @@ class Documents:
 
     def search(self, queries: Any, k: int, numbers: list[int] | None, progress: Any) -> list[Hits]:
         """The best of these documents, of those with some numbers if given."""
-        k = min(k, len(self))
+        k = min(k, len(self) if numbers is None else len(numbers))
+        # Of each hit its document's number and its score.
+        _expect_memory(len(queries) * k, 8 + 4)
         offsets, found, scores = _core.search(queries, self.texts, self.places, k, numbers, progress)
         ids = self.ids
         hits = [(ids[i], score) for i, score in zip(found.tolist(), scores.tolist(), strict=True)]
@@ -197,13 +199,13 @@ def maxsim(
     array([[2. , 1.4]], dtype=float32)
     """
     asked, found = _queries(queries, query_lengths), _documents(documents, lengths=document_lengths)
-    _expect_memory(len(asked) * len(found))
+    _expect_memory(len(asked) * len(found), 4)
     return _core.maxsim(asked, found.texts)
 
 
-def _expect_memory(numbers: int) -> None:
+def _expect_memory(count: int, size: int) -> None:
     """Ask for a result's memory where a refusal is a MemoryError: the native core would end the process."""
-    np.empty(numbers, dtype=np.float32)
+    np.empty(count * size, dtype=np.uint8)
 
 
 def search(
@@ -254,6 +256,8 @@ def search(
     InputError
         Shapes or dimensions that do not fit, NaN or infinity, ``k`` below 1, another number of ids than of
         documents, an allowed id that no document has, or a coarse store that was made of other texts.
+    MemoryError
+        More hits than there is memory for.
 
     Examples
     --------

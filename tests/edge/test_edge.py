@@ -52,6 +52,33 @@ def test_search_is_maxsim_of_the_embeddings(exported, documents, tmp_path):
         assert document_of(store, hits[0].number) == hits[0].document
 
 
+def test_an_index_that_is_read_only_is_searched(exported, documents, tmp_path, unprivileged):
+    model = shutil.copytree(exported[0], tmp_path / "model")
+    rows = [(name, text, {"number": i}) for i, (name, text) in enumerate(documents.items())]
+    store = index(Encoder(model), rows, tmp_path / "s")
+    update_first_stage(store, Pooling(2))
+
+    def found():
+        hits = Index(store.path, model).search(
+            "the dog runs fast", 3, filters={"number": {"gte": 2}}, lexical=True
+        )
+        return [(hit.document, hit.score, hit.text, hit.fields) for hit in hits]
+
+    wanted = found()
+    for place in (model, store.path, coarse_of(store.path)):
+        for file in place.iterdir():
+            file.chmod(0o444)
+        place.chmod(0o555)
+
+    def work():
+        assert found() == wanted
+        with pytest.raises(InputError, match=r"cannot be written to|could not be written") as caught:
+            index(Encoder(model), [*rows, ("new", "the fire", {})], store.path)
+        assert "\n" not in str(caught.value)
+
+    unprivileged(tmp_path, work)
+
+
 def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch):
     encoder = Encoder(exported[0])
     monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
@@ -288,7 +315,9 @@ def test_evaluation_without_torch(exported, collection_folder, tmp_path, capsys)
         main(arguments)
     main([*arguments, "--teacher", str(exported[0])])
     assert "12 queries, 12 documents" in capsys.readouterr().out
-    assert json.loads((tmp_path / "metrics.json").read_text())["map"] > 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["map"] > 0
+    assert metrics["precision"] == {"query": "float32", "document": "float32"}
 
 
 def test_bad_input(exported, documents, tmp_path):

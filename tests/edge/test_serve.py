@@ -3,10 +3,12 @@
 import concurrent.futures
 import contextlib
 import importlib.util
+import re
 import shutil
 import socket
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +201,14 @@ def test_many_at_once_are_all_answered_two_at_a_time(app, monkeypatch):
     assert most == serve.AT_ONCE
 
 
+def place_of(address):
+    return "127.0.0.1", int(address.rstrip("/").rpartition(":")[2])
+
+
 def test_heads_and_idle_connections_have_limits(app, monkeypatch):
     monkeypatch.setattr("optical_rs.edge.serve.IDLE", 0.2)
     with served(app) as address:
-        place = ("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))
+        place = place_of(address)
         with (
             socket.create_connection(place, timeout=20) as idle,
             socket.create_connection(place, timeout=20) as slow,
@@ -216,6 +222,152 @@ def test_heads_and_idle_connections_have_limits(app, monkeypatch):
         with socket.create_connection(place, timeout=20) as good:
             good.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b" 200 " in good.recv(1000)
+
+
+def answered(connection):
+    """What comes until the other side ends the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            found += part
+    return found
+
+
+HEAD = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + b"\r\nGET / HTTP/1.1\r\nHost: local",
+        HEAD + b"Content-Length: 1000\r\n\r\nhalf",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf",
+    ],
+    ids=["a second head", "a body", "a body in chunks"],
+)
+def test_half_a_request_behind_an_answer_ends(app, monkeypatch, sent):
+    monkeypatch.setattr("optical_rs.edge.serve.IDLE", 0.5)
+    with served(app) as address, socket.create_connection(place_of(address), timeout=20) as half:
+        half.sendall(sent)
+        # Dripping on does not keep a connection.
+        half.settimeout(0.05)
+        found, end = b"", time.monotonic() + 20
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                if not (part := half.recv(1 << 16)):
+                    break
+                found += part
+                continue
+            try:
+                half.sendall(b"x")
+            except OSError:
+                break
+        else:
+            raise AssertionError("still open")
+    assert found.startswith(b"HTTP/1.1 200 ")
+
+
+def test_answers_that_nobody_takes_end(app, monkeypatch):
+    monkeypatch.setattr("optical_rs.edge.serve.IDLE", 0.5)
+    with served(app) as address, socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.settimeout(20)
+        stalled.connect(place_of(address))
+        stalled.sendall((HEAD + b"\r\n") * 2000)  # ten megabytes to take, which nobody does
+        end = time.monotonic() + 120
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while time.monotonic() < end:
+                stalled.sendall(b"x")
+                time.sleep(0.1)
+            raise AssertionError("still open")
+
+
+def test_no_more_connections_are_held_than_there_may_be(app, monkeypatch):
+    from optical_rs.edge import serve
+
+    monkeypatch.setattr(serve, "CONNECTIONS", 4)
+    with served(app) as address, contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(place_of(address), timeout=20)) for _ in range(8)
+        ]
+        time.sleep(0.2)
+        over = stack.enter_context(socket.create_connection(place_of(address), timeout=20))
+        assert answered(over) == b""
+        held[0].sendall(HEAD + b"\r\n")
+        assert b" 503 " in held[0].recv(1000)
+        for connection in held[1:]:
+            connection.close()
+        time.sleep(0.2)
+        good = stack.enter_context(socket.create_connection(place_of(address), timeout=20))
+        good.sendall(HEAD + b"\r\n")
+        assert b" 200 " in good.recv(1000)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"BREW /search?q=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET http://localhost/search?q=%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"POST /search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        HEAD + b"Range: bytes=0-1,3-4,9-\r\nConnection: close\r\n\r\n",
+        HEAD + b"Range: bytes=" + b"0-," * 4000 + b"\r\nConnection: close\r\n\r\n",
+        HEAD + b"Range: bytes=9-1\r\nConnection: close\r\n\r\n",
+        HEAD + b"Range: lines=\xff\r\nConnection: close\r\n\r\n",
+        HEAD + b"If-Range: \xff\r\nIf-None-Match: *\r\nRange: bytes=99999999-\r\nConnection: close\r\n\r\n",
+        HEAD + b"Upgrade: websocket\r\nConnection: upgrade, close\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "in parts"])
+def test_no_bytes_make_a_failure(app, caplog, sent, late):
+    with served(app) as address, socket.create_connection(place_of(address), timeout=20) as strange:
+        if late:  # the answer is out before the rest comes
+            at = sent.find(b"\r\n\r\n") + 4
+            strange.sendall(sent[:at])
+            time.sleep(0.1)
+            sent = sent[at:]
+        with contextlib.suppress(OSError):
+            strange.sendall(sent)
+            strange.shutdown(socket.SHUT_WR)
+        found = answered(strange)
+        assert re.findall(rb"^HTTP/1.1 5\d\d", found, re.M) == []
+        with socket.create_connection(place_of(address), timeout=20) as good:
+            good.sendall(HEAD + b"\r\n")
+            assert b" 200 " in good.recv(1000)
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\ud800", "a\0b", "\u202e", "\U0010ffff", "é" * 2000, "\r\n", "x" * 2000]
+)
+def test_any_characters_are_text(client, text):
+    asked = urllib.parse.urlencode({"q": text}, errors="surrogatepass")
+    for path in ("/search?", "/explain?number=0&"):
+        response = client.get(path + asked)
+        assert response.status_code == (400 if not text.strip() else 200)
+        response.json()
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        r'{"\ud800": 1}', r'{"number": "\ud800"}', '{"number": NaN}', '{"number": {"gte": -Infinity}}',
+        '{"number": {"lt": 1e999}}', '{"number": {"lt": ' + "9" * 4000 + "}}", '{"number": ["a", 1, true, 2.5]}',
+        '{"number": []}', '{"number": null}', '{"number": {}}', '{"number": {"lt": "a"}}', '{"": ""}', "[]", '"a"',
+    ],
+)  # fmt: skip
+def test_any_filters_are_answered(client, filters):
+    response = client.get("/search", params={"q": "fire", "filters": filters})
+    assert response.status_code in (200, 400)
+    response.json()
 
 
 def test_an_address_that_cannot_be_had_is_one_line(teacher, tmp_path, capsys):

@@ -24,7 +24,8 @@ EXAMPLE = 60
 MOST_PAIRS = 1 << 16
 #: Searches and explanations that are computed at a time; others wait. Each uses all cores.
 AT_ONCE = 2
-#: Connections at a time, bytes of a request's head, and seconds that a connection may be without a request.
+#: Connections at a time whose requests are answered, bytes of a request's head, and seconds after which a connection is
+#: closed that brings no request or takes nothing of its answer. Twice as many connections are not held at all.
 CONNECTIONS = 256
 LARGEST_HEAD = 16 << 10
 IDLE = 10.0
@@ -65,8 +66,13 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.requests import Request
-    from starlette.responses import FileResponse, JSONResponse, Response
+    from starlette.responses import FileResponse, Response
     from starlette.routing import Route
+
+    def answer(content: Any, status: int = 200) -> Response:
+        # A half of a character, which a filter or the name of a folder may hold, has no bytes but an escape in JSON.
+        said = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return Response(said.encode("utf-8", "backslashreplace"), status, _HEADERS, "application/json")
 
     def text_of(request: Request) -> str:
         query = request.query_params.get("q", "").strip()
@@ -117,7 +123,7 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
             }
             for rank, h in enumerate(hits, 1)
         ]
-        return JSONResponse({"hits": rows}, headers=_HEADERS)
+        return answer({"hits": rows})
 
     def why(request: Request) -> Response:
         query = text_of(request)
@@ -128,7 +134,7 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
             raise InputError(f"q: expected at most {MOST_PAIRS} pairs of tokens to explain, got {pairs}")
         with computing:
             found = index.explain(query, number)
-            return JSONResponse(
+            return answer(
                 {
                     "query": found.query,
                     "document": found.document,
@@ -139,15 +145,14 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
                     "query_of": found.query_words[1].tolist(),
                     "document_words": found.document_words[0],
                     "document_of": found.document_words[1].tolist(),
-                },
-                headers=_HEADERS,
+                }
             )
 
     def about(_: Request) -> Response:
         names = " + ".join(shard.path.name for shard in index.shards)
         known = {"collection": names, "texts": len(index.live()), "model": index.encoder.path.name}
         known |= {"fields": index.fields, "examples": _examples(index)}
-        return JSONResponse(known, headers=_HEADERS)
+        return answer(known)
 
     def file(name: str, kind: str) -> Any:
         return Route(
@@ -169,7 +174,7 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
                 await refused(Request(scope), error)(scope, receive, send)
 
     def refused(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, status_code=400, headers=_HEADERS)
+        return answer({"error": str(error)}, 400)
 
     return Starlette(
         routes=[
@@ -220,14 +225,34 @@ def listen(app: Any, host: str, port: int) -> Any:
     uvicorn.Server
     """
     uvicorn = require("uvicorn", "serve")
+    import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Impatient(H11Protocol):
-        """Closes a connection that brings no request."""
+        """Closes a connection on which nothing comes about, however much of a head or of a body it sends."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(IDLE, lambda: self.cycle or transport.close())
+            if len(self.connections) > 2 * CONNECTIONS:
+                transport.abort()
+            self.loop.call_later(IDLE, self.look, None, 0)
+
+        def look(self, cycle: Any, unsent: int) -> None:
+            """End what is as it was the last time, unless its answer is being computed."""
+            if self not in self.connections:
+                return
+            now = self.transport.get_write_buffer_size()
+            computed = self.cycle is not None and not self.cycle.response_complete and not now
+            if not computed and (self.cycle, now) == (cycle, unsent):
+                self.transport.abort()
+            else:
+                self.loop.call_later(IDLE, self.look, self.cycle, now)
+
+        def send_400_response(self, msg: str) -> None:
+            try:
+                super().send_400_response(msg)
+            except h11.LocalProtocolError:  # what is no HTTP came behind a request that has its answer
+                self.transport.abort()
 
     config = uvicorn.Config(
         app,

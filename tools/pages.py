@@ -153,7 +153,8 @@ _PART = re.compile(r"^<!-- generated: (\w+) -->$.*?^<!-- end of \1 -->$", re.M |
 def filled(markdown: str) -> str:
     """A page with its generated parts as the code has them now."""
     return _PART.sub(
-        lambda part: f"<!-- generated: {part[1]} -->\n\n{PARTS[part[1]]()}\n\n<!-- end of {part[1]} -->", markdown
+        lambda part: f"<!-- generated: {part[1]} -->\n\n{PARTS[part[1]]()}\n\n<!-- end of {part[1]} -->",
+        markdown,
     )
 
 

@@ -179,21 +179,24 @@ def test_many_at_once_are_all_answered_two_at_a_time(app, monkeypatch):
     from optical_rs.edge import serve
 
     at_once, most, lock = 0, 0, threading.Lock()
-    real = serve.Index.explain
 
-    def counted(*arguments, **options):
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        time.sleep(0.002)
-        try:
-            return real(*arguments, **options)
-        finally:
+    def counted(real):
+        def count(*arguments, **options):
+            nonlocal at_once, most
             with lock:
-                at_once -= 1
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.002)
+            try:
+                return real(*arguments, **options)
+            finally:
+                with lock:
+                    at_once -= 1
 
-    monkeypatch.setattr(serve.Index, "explain", counted)
+        return count
+
+    for name in ("explain", "search"):
+        monkeypatch.setattr(serve.Index, name, counted(getattr(serve.Index, name)))
     with served(app) as address, concurrent.futures.ThreadPoolExecutor(60) as pool, httpx.Client() as caller:
         paths = ["search?q=the fire", "explain?q=the fire&number=3"] * 60
         answers = list(pool.map(lambda path: caller.get(address + path, timeout=60).status_code, paths))
@@ -240,8 +243,8 @@ HEAD = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n"
     "sent",
     [
         HEAD + b"\r\nGET / HTTP/1.1\r\nHost: local",
-        HEAD + b"Content-Length: 1000\r\n\r\nhalf",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf",
+        HEAD + b"Content-Length: 100000\r\n\r\nhalf",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nffff\r\nhalf",
     ],
     ids=["a second head", "a body", "a body in chunks"],
 )

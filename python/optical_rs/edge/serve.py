@@ -1,12 +1,13 @@
 """``application``: a search page for an index, on this machine."""
 
+import asyncio
 import contextlib
 import ipaddress
 import json
 import math
 import socket
-import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ EXAMPLES = 3
 EXAMPLE = 60
 #: Pairs of tokens in an explanation at most: its answer is then some megabyte.
 MOST_PAIRS = 1 << 16
-#: Searches and explanations that are computed at a time; others wait. Each uses all cores.
+#: Searches and explanations that are computed at a time; others wait, without a thread. Each uses all cores.
 AT_ONCE = 2
 #: Connections at a time whose requests are answered, bytes of a request's head, and seconds after which a connection is
 #: closed that brings no request or takes nothing of its answer. Twice as many connections are not held at all.
@@ -88,8 +89,6 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
             raise InputError(f"{name}: expected an integer from {low} to {high}, got {given[:20]!r}")
         return int(given)
 
-    computing = threading.BoundedSemaphore(AT_ONCE)
-
     def filters_of(request: Request) -> Any:
         given = request.query_params.get("filters", "")
         try:
@@ -103,12 +102,19 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
             raise InputError(f"{name}: expected true or false, got {given[:20]!r}")
         return given == "true"
 
-    # Functions without `async` run in threads: a search does not hold up the page.
+    # So few threads, as memory that a thread gives back stays with it; a search does not hold up the page.
+    threads = ThreadPoolExecutor(AT_ONCE)
+
+    def in_turn(work: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+        async def route(request: Request) -> Response:
+            return await asyncio.get_running_loop().run_in_executor(threads, work, request)
+
+        return route
+
     def search(request: Request) -> Response:
         k = number_of(request, "k", "10", 1, MOST_HITS)
         query, filters, lexical = text_of(request), filters_of(request), flag_of(request, "lexical")
-        with computing:
-            hits = index.search(query, k, filters=filters, lexical=lexical, snippets=True)
+        hits = index.search(query, k, filters=filters, lexical=lexical, snippets=True)
         rows = [
             {
                 "rank": rank,
@@ -132,21 +138,20 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
         pairs = len(index.encoder.tokens(query, "query")) * len(shard[own])
         if pairs > MOST_PAIRS:
             raise InputError(f"q: expected at most {MOST_PAIRS} pairs of tokens to explain, got {pairs}")
-        with computing:
-            found = index.explain(query, number)
-            return answer(
-                {
-                    "query": found.query,
-                    "document": found.document,
-                    "similarity": found.similarity.round(4).tolist(),
-                    "matches": found.matches.tolist(),
-                    "plan": found.plan.round(6).tolist(),
-                    "query_words": found.query_words[0],
-                    "query_of": found.query_words[1].tolist(),
-                    "document_words": found.document_words[0],
-                    "document_of": found.document_words[1].tolist(),
-                }
-            )
+        found = index.explain(query, number)
+        return answer(
+            {
+                "query": found.query,
+                "document": found.document,
+                "similarity": found.similarity.round(4).tolist(),
+                "matches": found.matches.tolist(),
+                "plan": found.plan.round(6).tolist(),
+                "query_words": found.query_words[0],
+                "query_of": found.query_words[1].tolist(),
+                "document_words": found.document_words[0],
+                "document_of": found.document_words[1].tolist(),
+            }
+        )
 
     def about(_: Request) -> Response:
         names = " + ".join(shard.path.name for shard in index.shards)
@@ -181,9 +186,9 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
             file("index.html", "text/html"),
             file("page.js", "text/javascript"),
             file("page.css", "text/css"),
-            Route("/about", about),
-            Route("/search", search),
-            Route("/explain", why),
+            Route("/about", in_turn(about)),
+            Route("/search", in_turn(search)),
+            Route("/explain", in_turn(why)),
         ],
         middleware=[Middleware(ExpectedHost)],
         exception_handlers={InputError: refused},

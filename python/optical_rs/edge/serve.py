@@ -254,6 +254,8 @@ def listen(app: Any, host: str, port: int) -> Any:
                 self.loop.call_later(IDLE, self.look, self.cycle, now)
 
         def send_400_response(self, msg: str) -> None:
+            if self.cycle is not None:
+                self.cycle.disconnected = True  # its answer has no place behind this one
             try:
                 super().send_400_response(msg)
             except h11.LocalProtocolError:  # what is no HTTP came behind a request that has its answer

@@ -222,6 +222,20 @@ impl<'a> Ragged<'a> {
         Text { values, tokens: self.tokens(i) }
     }
 
+    /// Some texts as one, if each of them has one token and they lie one after the other.
+    fn singles(&self, mut texts: impl Iterator<Item = usize> + Clone) -> Option<Text<'a>> {
+        let (Source::Packed(values, offsets), Some(first)) = (self.source, texts.clone().next()) else {
+            return None;
+        };
+        let mut end = first;
+        let single = texts.all(|i| {
+            end += 1;
+            i + 1 == end && self.tokens(i) == 1
+        });
+        let rows = offsets[first] as usize..offsets[first] as usize + end - first;
+        single.then(|| Text { values: values.slice(rows, self.dim), tokens: end - first })
+    }
+
     /// Values of the form that all are in.
     fn form(&self) -> Values<'a> {
         match self.source {

@@ -159,6 +159,40 @@ fn batch_and_blocks_do_not_change_a_score() {
 }
 
 #[test]
+fn texts_of_one_token_score_as_by_themselves() {
+    let dim = 20;
+    // Some texts have no token or two, so that blocks with and without them come.
+    let lengths: Vec<usize> = (0..3000).map(|i| if i < 1500 || i % 97 > 0 { 1 } else { i % 3 }).collect();
+    let (dv, do_) = texts(3, &lengths, dim);
+    let (qv, qo) = texts(4, &[1, 40, 0, 7], dim);
+    let q = ragged(Values::F32(&qv), &qo, dim);
+    let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
+    let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+    let (codes, scales) = quantise(&dv, dim);
+    let bytes = Values::Int8 { codes: &codes, scales: &scales };
+    for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper), bytes] {
+        let together = ragged(values, &do_, dim);
+        for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+            let scorer = Scorer::on(level, &q, &together).unwrap_or_else(|e| panic!("{e}"));
+            let mut scratch = Scratch::default();
+            // Texts of one token alone, some that are not, and the first of all.
+            for range in [0..1500, 1490..1600, 2900..3000, 3..4] {
+                scorer.score(range.clone(), &mut scratch).unwrap_or_else(|e| panic!("{e}"));
+                for i in range.clone().step_by(31) {
+                    let rows = do_[i] as usize..do_[i + 1] as usize;
+                    let offsets = [0, 0, rows.len() as i64];
+                    let want = score(level, &q, &ragged(values.slice(rows, dim), &offsets, dim));
+                    for query in 0..q.len() {
+                        let got = scratch.scores[query * range.len() + i - range.start];
+                        assert_eq!(got.to_bits(), want[2 * query + 1].to_bits(), "{level:?} {i} {query}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn texts_are_scored_where_they_lie() {
     let dim = 7;
     let (dv, do_) = texts(4, &LENGTHS, dim);

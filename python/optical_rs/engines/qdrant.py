@@ -52,7 +52,7 @@ def write(
     dtype : {"float32", "float16"}
         How Qdrant keeps tokens.
     first_stage : Mean, Muvera or Pooling, optional
-        What makes the small vectors that are searched first; those of
+        What makes the small vectors that are searched first; those of :class:`~optical_rs.similarity.Mean` and
         :class:`~optical_rs.similarity.Muvera` are one a text, and get an HNSW index. A target that exists keeps its own.
 
     Raises

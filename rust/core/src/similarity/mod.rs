@@ -8,7 +8,8 @@
 //! lie in memory, a block at a time that stays in the cache: a panel's running maxima stay in registers, and the
 //! similarity matrix is never stored. Documents may be held in single or half precision or as bytes with a scale
 //! per token (see [`Values`]), one after the other or each by itself (see [`Ragged`]). `form.rs` has the one loop
-//! and what a form has to bring for it, `forms.rs` says which form runs when. `muvera.rs` makes one vector of a text.
+//! and what a form has to bring for it, `forms.rs` says which form runs when. `muvera.rs` makes one vector of a text,
+//! and `single.rs` is for queries of one vector.
 //!
 //! **Error bounds** are with [`Values`]; sums over a query's tokens are taken in double precision.
 //!
@@ -29,6 +30,7 @@ mod matches;
 mod muvera;
 mod scorer;
 mod search;
+mod single;
 #[cfg(feature = "store")]
 mod store;
 #[cfg(target_arch = "x86_64")]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::form::{Form, Job, Made, PANEL};
 use super::forms::{Floats, Words};
+use super::single::Single;
 use super::{Ragged, Text, Values, quantise};
 use crate::simd::{self, Float, Level, prefetch_row};
 use crate::{Error, Result, error::ensure};
@@ -39,13 +40,15 @@ const AHEAD: usize = 1024;
 pub(super) struct Scratch {
     made: Made,
     /// `best[text][token]`: the largest product of each query token.
-    best: Vec<f32>,
+    pub best: Vec<f32>,
+    /// Of one query token and the tokens of a text.
+    pub sums: Vec<i32>,
     /// (queries × texts of the block).
     pub scores: Vec<f32>,
 }
 
 /// Query tokens in some form.
-trait LaidOut: Send + Sync {
+pub(super) trait LaidOut: Send + Sync {
     /// The largest product of each query token with a token of each text, into `scratch.best`; whether all
     /// products were finite. With `each`, every token is a text of its own.
     /// `next` is the text that comes after them.
@@ -230,19 +233,22 @@ impl<'a> Scorer<'a> {
             starts.push(starts[starts.len() - 1] + text.tokens);
         }
         queries.check_finite("queries", 0..queries.len())?;
-        let tokens = starts[starts.len() - 1].next_multiple_of(PANEL / 2);
-        let laid_out = lay_out(level, documents.form(), &values, queries.dim());
+        let count = starts[starts.len() - 1];
+        let (tokens, laid_out): (usize, Box<dyn LaidOut>) = match documents.form() {
+            Values::Int8 { .. } if count == 1 => (1, Box::new(Single::new(level, &values))),
+            form => (count.next_multiple_of(PANEL / 2), lay_out(level, form, &values, queries.dim())),
+        };
         Ok(Scorer { queries, documents, tokens, starts, laid_out })
     }
 
     /// Scores of some documents, row-major (queries × documents), into `scratch.scores`.
     pub(super) fn score(
         &self,
-        documents: impl Iterator<Item = usize> + Clone,
+        documents: impl ExactSizeIterator<Item = usize> + DoubleEndedIterator + Clone,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let count = documents.clone().count();
-        let last = documents.clone().last().map_or(0, |last| last + 1);
+        let count = documents.len();
+        let last = documents.clone().next_back().map_or(0, |last| last + 1);
         let next = (last < self.documents.len()).then(|| self.documents.text(last));
         // Texts of one token, one after the other, are multiplied together: alone, each would wait for its own sum.
         let single = self.documents.singles(documents.clone());
@@ -279,6 +285,9 @@ pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
 
 /// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
 pub(super) fn total(best: &[f32]) -> f32 {
+    if let [one] = best {
+        return 0.0 + one;
+    }
     let mut sums = [0.0f64; 8];
     let (eights, rest) = best.as_chunks::<8>();
     for eight in eights {

@@ -193,6 +193,41 @@ fn texts_of_one_token_score_as_by_themselves() {
 }
 
 #[test]
+fn a_query_of_one_token_scores_as_among_others() {
+    for dim in [1, 7, 128] {
+        let lengths: Vec<usize> = LENGTHS.into_iter().chain([1; 200]).collect();
+        let (dv, do_) = texts(8, &lengths, dim);
+        let (codes, scales) = quantise(&dv, dim);
+        let documents = ragged(Values::Int8 { codes: &codes, scales: &scales }, &do_, dim);
+        let (qv, qo) = texts(9, &[1, 1, 30], dim);
+        for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+            let among = score(level, &ragged(Values::F32(&qv), &qo, dim), &documents);
+            let alone = score(level, &ragged(Values::F32(&qv[..dim]), &[0, 0, 1, 1], dim), &documents);
+            let bits = |scores: &[f32]| scores.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let n = lengths.len();
+            assert_eq!(bits(&alone[n..2 * n]), bits(&among[..n]), "{level:?} {dim}");
+            assert_eq!(bits(&alone[..n]), vec![0; n], "no tokens");
+            // Texts of one token each.
+            let scorer_of = |values, offsets| ragged(Values::F32(values), offsets, dim);
+            let (few, many) = (scorer_of(&qv[..dim], &[0, 1]), scorer_of(&qv[..2 * dim], &[0, 1, 2]));
+            let (mut one, mut two) = (Scratch::default(), Scratch::default());
+            for (queries, scratch) in [(&few, &mut one), (&many, &mut two)] {
+                let scorer = Scorer::on(level, queries, &documents).unwrap_or_else(|e| panic!("{e}"));
+                scorer.score(12..n, scratch).unwrap_or_else(|e| panic!("{e}"));
+            }
+            assert_eq!(bits(&one.scores), bits(&two.scores[..n - 12]));
+        }
+        let mut bad = scales.clone();
+        bad[3] = f32::NAN;
+        let damaged = ragged(Values::Int8 { codes: &codes, scales: &bad }, &do_, dim);
+        let one = ragged(Values::F32(&qv[..dim]), &[0, 1], dim);
+        let mut scores = vec![0.0; lengths.len()];
+        let error = maxsim(&one, &damaged, None, &mut scores).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|said| said.contains("text 1 has NaN in token 0")));
+    }
+}
+
+#[test]
 fn texts_are_scored_where_they_lie() {
     let dim = 7;
     let (dv, do_) = texts(4, &LENGTHS, dim);

@@ -39,8 +39,7 @@ LANGUAGES = "hau+ibo+swa+twi+yor+zul"
 TOP = 10
 CHANGED = 10_000
 STAGES = {
-    repr(method): method
-    for method in (Mean(), Pooling(16), Pooling(8), Muvera(2, 8, 10), Muvera(3, 16, 10))
+    repr(method): method for method in (Mean(), Pooling(16), Pooling(8), Muvera(2, 8, 10), Muvera(3, 16, 10))
 }
 CANDIDATES = (200, 1000, 2000, 4000, 10_000, 20_000)
 
@@ -72,7 +71,8 @@ def indexed(options: Any) -> dict[str, Any]:
         "texts": found["texts"],
         "tokens": found["tokens"],
         "seconds": time.perf_counter() - began,
-        "tokens_per_processor_second": (found["tokens"] - known["tokens"]) / (used.ru_utime + used.ru_stime),
+        "tokens_encoded": found["tokens"] - known["tokens"],
+        "processor_seconds": used.ru_utime + used.ru_stime,
         "peak_anonymous_mib": most,
     }
 
@@ -140,7 +140,9 @@ def searched(options: Any) -> dict[str, Any]:
             shares = [len(dict(a).keys() & dict(b).keys()) / TOP for a, b in zip(exact, hits, strict=True)]
             setting = {"candidates": candidates, "recall": float(np.mean(shares)), **timed(two, queries)}
             half = len(queries) // 2
-            setting["recall_foreign"], setting["recall_english"] = map(np.mean, (shares[:half], shares[half:]))
+            setting["recall_foreign"], setting["recall_english"] = map(
+                np.mean, (shares[:half], shares[half:])
+            )
             row["settings"].append(setting)
             print(f"  {candidates:6} candidates: {setting}", flush=True)
         found["rows"].append(row)
@@ -186,7 +188,11 @@ def changed(options: Any) -> list[dict[str, Any]]:
 def filled(store: TokenStore, count: int) -> Path:
     """A copy of a store with its texts several times, so that there are ``count``."""
     path = store.path.with_name(f"{store.path.name}.{count}")
-    made = TokenStore(path) if path.exists() else TokenStore.create(path, store.dim, store.metadata, dtype=store.dtype)
+    made = (
+        TokenStore(path)
+        if path.exists()
+        else TokenStore.create(path, store.dim, store.metadata, dtype=store.dtype)
+    )
     live = np.flatnonzero(~store.deleted).tolist()
     while (have := len(made)) < count:
         start = have % len(live)

@@ -87,8 +87,12 @@ PACKAGES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="for packages; those it has are not fetched again")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="for packages; those it has are not fetched again"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--json", type=Path, help="which packages gave how many texts")
     parser.add_argument("--count", type=int, default=1_000_000)
@@ -128,7 +132,11 @@ def sources(folder: Path) -> Iterator[tuple[str, str, str, Iterator[str]]]:
     """Name, version, checksum and texts of each package, and of the descriptions of all that apt knows."""
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    settings = {"Dir::State::Lists": folder / "lists", "Dir::Cache": folder / "cache", "Acquire::Languages": "en"}
+    settings = {
+        "Dir::State::Lists": folder / "lists",
+        "Dir::Cache": folder / "cache",
+        "Acquire::Languages": "en",
+    }
     given = [f"-o{key}={value}" for key, value in settings.items()]
     if not list((folder / "lists").glob("*Translation-en*")):
         subprocess.run(["apt-get", "-q", *given, "update"], check=True)
@@ -148,11 +156,13 @@ def sources(folder: Path) -> Iterator[tuple[str, str, str, Iterator[str]]]:
 
 def members(package: Path, pattern: str) -> Iterator[bytes]:
     """The files of a package whose names match."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacked:
-        with tarfile.open(fileobj=unpacked.stdout, mode="r|") as files:
-            for member in files:
-                if member.isfile() and re.search(pattern, member.name):
-                    yield files.extractfile(member).read()
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacked,
+        tarfile.open(fileobj=unpacked.stdout, mode="r|") as files,
+    ):
+        for member in files:
+            if member.isfile() and re.search(pattern, member.name):
+                yield files.extractfile(member).read()
 
 
 if __name__ == "__main__":

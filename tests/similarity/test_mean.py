@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optical_rs.cli.index import main as index_main
 from optical_rs.edge.index import update_first_stage
 from optical_rs.similarity import Mean, Pooling, TokenStore, make_coarse, maxsim, search
 
@@ -28,7 +27,11 @@ def store(tmp_path):
     return made
 
 
-@given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6), dim=st.integers(1, 9), seed=st.integers(0, 99))
+@given(
+    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    dim=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
 def test_it_is_the_definition(lengths, dim, seed):
     texts = texts_of(seed, lengths, dim)
     for text, document, query in zip(texts, Mean().documents(texts), Mean().queries(texts), strict=True):

@@ -37,9 +37,10 @@ class Mean:
 
 
 def _sum(text: np.ndarray) -> np.ndarray:
-    return np.asarray(text).sum(axis=0, dtype=np.float64, keepdims=True)[: len(text)]
+    total: np.ndarray = np.asarray(text).sum(axis=0, dtype=np.float64, keepdims=True)
+    return total[: len(text)]
 
 
 def _direction(total: np.ndarray) -> np.ndarray:
     length = float(np.sqrt((total * total).sum()))
-    return (total / length if length > 0 else total).astype(np.float32)
+    return np.asarray(total / length if length > 0 else total, dtype=np.float32)

@@ -119,14 +119,25 @@ def searched(options: Any) -> dict[str, Any]:
         "first_search_seconds": first,
         "encode_query": timed(lambda text: encoder.encode_query([text]), texts),
         "bytes_per_text": store.inspect()["bytes"] / live,
-        "exhaustive": timed(lambda query: search([query], store, TOP), queries[:: max(len(queries) // 20, 1)]),
+        "exhaustive": timed(
+            lambda query: search([query], store, TOP), queries[:: max(len(queries) // 20, 1)]
+        ),
         "rows": [],
     }
     print({key: value for key, value in found.items() if key != "rows"}, flush=True)
     for method in options.stages:
-        began = time.perf_counter()
-        coarse = make_coarse(store, options.store.with_name(f"{options.store.name}.{method}"), method)
-        row: dict[str, Any] = {"stage": repr(method), "make_seconds": time.perf_counter() - began}
+        path = options.store.with_name(f"{options.store.name}.{method}")
+        had, began, used = (
+            len(TokenStore(path)) if path.exists() else 0,
+            time.perf_counter(),
+            time.process_time(),
+        )
+        coarse = make_coarse(store, path, method)
+        row: dict[str, Any] = {"stage": repr(method), "texts_made": len(coarse) - had}
+        row |= {
+            "make_seconds": time.perf_counter() - began,
+            "make_processor_seconds": time.process_time() - used,
+        }
         row["bytes_per_text"] = coarse.inspect()["bytes"] / live
         row["vectors_per_text"] = len(coarse.values) / live
         row["settings"] = []

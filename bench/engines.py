@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optical_rs.similarity import Muvera, Pooling, TokenStore, make_coarse, search
+from optical_rs.similarity import Mean, Muvera, Pooling, TokenStore, make_coarse, search
 
 TOP = 10
 LEVELS = (0.9, 0.95, 0.99, 1.0)
@@ -39,7 +39,7 @@ def ours(store: TokenStore, folder: Path, how: str) -> Finders:
     kept = store if how == "float32" else store.convert(folder / "store", "int8")
     if how in ("float32", "int8"):
         return {"all": lambda q: [name for name, _ in search([q], kept, TOP)[0]]}
-    coarse = make_coarse(kept, folder / "coarse", Pooling(int(how)))
+    coarse = make_coarse(kept, folder / "coarse", Mean() if how == "mean" else Pooling(int(how)))
 
     def two(candidates: int) -> Callable[[np.ndarray], list[str]]:
         return lambda q: [name for name, _ in search([q], kept, TOP, coarse=coarse, candidates=candidates)[0]]
@@ -51,7 +51,7 @@ def qdrant_edge(store: TokenStore, folder: Path, how: str) -> Finders:
     from optical_rs.engines import qdrant
     from qdrant_edge import EdgeShard
 
-    methods = {"muvera": Muvera(3, 16, 10), "pooling": Pooling(8)}
+    methods = {"mean": Mean(), "muvera": Muvera(3, 16, 10), "pooling": Pooling(8)}
     dtype, _, staged = how.partition(", ")
     qdrant.write(store, folder / "shard", dtype=dtype, first_stage=methods.get(staged))
     shard = EdgeShard.load(str(folder / "shard"))
@@ -92,11 +92,11 @@ def plaid(store: TokenStore, folder: Path, how: str) -> Finders:
 
 #: What builds an engine's finders, its package, and how it keeps the tokens.
 ENGINES: dict[str, tuple[Callable[[TokenStore, Path, str], Finders], str, tuple[str, ...]]] = {
-    "optical_rs": (ours, "optical_rs", ("float32", "int8", "8", "32")),
+    "optical_rs": (ours, "optical_rs", ("float32", "int8", "mean", "8", "32")),
     "qdrant-edge": (
         qdrant_edge,
         "qdrant-edge-py",
-        ("float32", "float16", "float32, muvera", "float32, pooling"),
+        ("float32", "float16", "float32, mean", "float32, muvera", "float32, pooling"),
     ),
     "lancedb": (lance, "lancedb", ("float32", "float16", "float32, IVF_PQ", "float32, IVF_FLAT")),
     "fast-plaid": (plaid, "fast-plaid", ("4 bits", "2 bits")),

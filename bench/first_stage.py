@@ -1,4 +1,4 @@
-"""First stages of search: what pooling and MUVERA miss, by bytes per passage and time.
+"""First stages of search: what means, pooling and MUVERA miss, by bytes per passage and time.
 
 For every method and number of candidates: the share of the exact search's ten best passages that are found, bytes per
 passage beside the tokens, the time to make them and the time of a query. Passages are those of AfriQA in all its
@@ -14,11 +14,12 @@ import optical_rs
 from common import arguments, machine, median_seconds, write
 from optical_rs.data import load_collection
 from optical_rs.models import load_model
-from optical_rs.similarity import Muvera, Pooling, TokenStore, make_coarse, search
+from optical_rs.similarity import Mean, Muvera, Pooling, TokenStore, make_coarse, search
 from optical_rs.token_cache import TokenCache
 
 LANGUAGES = "hau+ibo+swa+twi+yor+zul"
 METHODS = [
+    Mean(),
     *(Pooling(factor) for factor in (4, 8, 16, 32)),
     *(Muvera(k_sim, 16, r_reps) for k_sim, r_reps in ((3, 10), (4, 10), (4, 20), (5, 20), (5, 40))),
 ]

@@ -260,3 +260,27 @@ def test_more_scores_than_memory_are_a_memory_error():
 def test_a_number_of_results_that_is_none(k):
     with pytest.raises(InputError, match="k: expected an integer"):
         search([np.eye(2)], [np.eye(2)], k)
+
+
+@pytest.mark.parametrize("level", optical_rs.build_info()["simd_supported"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_one_vector_scores_as_among_others(level, dtype, tmp_path):
+    draw = np.random.default_rng(0)
+    # Texts of one token, and then of none, one or two: they are multiplied together, or each alone.
+    lengths = [1] * 300 + [i % 3 for i in range(200)]
+    texts = [draw.normal(size=(n, 20)) for n in lengths]
+    store = TokenStore.create(tmp_path / "store", 20, dtype=dtype)
+    store.append(texts, [str(i) for i in range(500)])
+    apart = TokenStore.create(tmp_path / "apart", 20, dtype=dtype)
+    between = [part for text in texts for part in (text, np.zeros((0, 20)))]
+    apart.append(between, [str(i) for i in range(1000)])
+    queries = [draw.normal(size=(n, 20)).astype(np.float32) for n in (1, 1, 0, 40)]
+    before = optical_rs.build_info()["simd"]
+    optical_rs.set_simd_level(level)
+    try:
+        want = maxsim(queries, apart)[:, ::2]
+        assert np.array_equal(maxsim(queries, store), want)
+        for query, scores in zip(queries, want, strict=True):
+            assert np.array_equal(maxsim([query], store)[0], scores)
+    finally:
+        optical_rs.set_simd_level(before)

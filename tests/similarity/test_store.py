@@ -176,3 +176,14 @@ def test_stores_that_the_core_is_tested_with_are_as_they_are_written_now(tmp_pat
     assert kept.fingerprint == again.fingerprint
     for file in kept.path.iterdir():
         assert file.read_bytes() == (again.path / file.name).read_bytes(), file.name
+
+
+def test_marks_depend_on_the_texts_alone(tmp_path):
+    store = TokenStore.create(tmp_path / "store", 2, dtype="int8")
+    for first in range(0, 40, 10):
+        ids = [f"d{i}" for i in range(first, first + 10)]
+        store.append([np.full((i % 3, 2), i, np.float32) for i in range(10)], ids, ids)
+    alone = {count: TokenStore(store.path).view.mark(count) for count in range(41)}
+    assert len(set(alone.values())) == 41
+    for count in (5, 20, 19, 0, 40, 33, 33, 34):
+        assert store.view.mark(count) == alone[count]

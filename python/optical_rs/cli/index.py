@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(
         "--first_stage",
-        choices=("none", "pooling", "muvera"),
+        choices=("none", "mean", "pooling", "muvera"),
         help="also make a first stage of search, STORE.coarse, for large collections, or remove it; "
         "an existing one is brought up to date in any case",
     )
@@ -145,10 +145,11 @@ def _encode(options: argparse.Namespace) -> Any:
 
 def _method(options: argparse.Namespace) -> Any:
     """The first stage that options ask for, if they do."""
-    from ..similarity import Muvera, Pooling
+    from ..similarity import Mean, Muvera, Pooling
 
     if options.pool is not None and options.first_stage not in (None, "pooling"):
         raise InputError(f"--pool: is of the first stage pooling, got {options.first_stage}")
     if options.pool is not None or options.first_stage == "pooling":
         return Pooling(4 if options.pool is None else options.pool)
-    return Muvera() if options.first_stage == "muvera" else None
+    methods = {"mean": Mean, "muvera": Muvera}
+    return methods[options.first_stage]() if options.first_stage in methods else None

@@ -225,7 +225,7 @@ def update_first_stage(
     Parameters
     ----------
     store : TokenStore
-    method : Pooling or Muvera
+    method : Mean, Pooling or Muvera
         By default the one that the first stage was made by.
     progress
         As for :func:`~optical_rs.similarity.make_coarse`.

@@ -51,8 +51,8 @@ def write(
         A folder, URL or opened engine, see above; one that does not exist is made.
     dtype : {"float32", "float16"}
         How Qdrant keeps tokens.
-    first_stage : Muvera or Pooling, optional
-        What makes the small vectors that are searched first; those of
+    first_stage : Mean, Muvera or Pooling, optional
+        What makes the small vectors that are searched first; those of :class:`~optical_rs.similarity.Mean` and
         :class:`~optical_rs.similarity.Muvera` are one a text, and get an HNSW index. A target that exists keeps its own.
 
     Raises
@@ -467,7 +467,7 @@ def _vectors(about: About, vectors: Any) -> dict[str, Any]:
     """Settings of each vector; every text is compared by its tokens, so that they need no index."""
     found = {_TOKENS: vectors(about.dim, about.options["dtype"], False)}
     if method := _method(about):
-        one = about.options["first_stage"]["method"] == "muvera"
+        one = about.options["first_stage"]["method"] in ("mean", "muvera")
         found[_COARSE] = vectors(method.dimension(about.dim), about.options["dtype"], one)
     return found
 

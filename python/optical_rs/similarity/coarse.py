@@ -17,6 +17,7 @@ import numpy as np
 from .. import _core
 from ..errors import InputError
 from . import columns
+from .mean import Mean
 from .muvera import Muvera
 from .pooling import Pooling
 from .store import TokenStore
@@ -38,7 +39,7 @@ class Method(Protocol):
         """What is compared with it by MaxSim, of each query."""
 
 
-METHODS: dict[str, Callable[..., Method]] = {"pooling": Pooling, "muvera": Muvera}
+METHODS: dict[str, Callable[..., Method]] = {"mean": Mean, "pooling": Pooling, "muvera": Muvera}
 
 
 def settings_of(method: Method) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def make_coarse(
     store : TokenStore
     path : path
         A new directory, or a coarse store of ``store`` that was made by the same method.
-    method : Pooling or Muvera
+    method : Mean, Pooling or Muvera
     dtype : {"float32", "float16", "bfloat16", "int8"}
         How its tokens are kept.
     progress : callable, optional

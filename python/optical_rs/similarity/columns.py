@@ -228,6 +228,7 @@ class Files:
         self.folder = folder
         self._open: dict[str, int] = {}
         self._checked: dict[str, tuple[int, int]] = {}
+        self._begun: dict[str, tuple[int, int]] = {}
         for name in COLUMNS:
             self._open[name] = os.open(state.file(folder, name), os.O_RDONLY | _NOFOLLOW | _BINARY)
 
@@ -277,8 +278,15 @@ class Files:
             self._compare(state, name, _sum(self.map(state, name, "u1")))
 
     def sum_of(self, state: State, name: str, end: int) -> int:
-        """The checksum of a column's first bytes; that of all of them is known."""
-        return state.sums[name] if end == state.sizes[name] else _sum(self.map(state, name, "u1")[:end])
+        """The checksum of a column's first bytes; that of all of them is known, and the last one asked for goes on."""
+        if end == state.sizes[name]:
+            return state.sums[name]
+        start, checksum = self._begun.get(name, (0, 0))
+        if start > end:
+            start, checksum = 0, 0
+        checksum = _sum(self.map(state, name, "u1")[start:end], checksum)
+        self._begun[name] = end, checksum
+        return checksum
 
     def _compare(self, state: State, name: str, checksum: int) -> None:
         if checksum != state.sums[name]:
@@ -286,8 +294,7 @@ class Files:
             raise InputError(f"path: {file} is damaged: its checksum does not match")
 
 
-def _sum(column: np.ndarray) -> int:
-    checksum = 0
+def _sum(column: np.ndarray, checksum: int = 0) -> int:
     for first in range(0, len(column), _PIECE):
         checksum = zlib.crc32(column[first : first + _PIECE].data, checksum)
     return checksum

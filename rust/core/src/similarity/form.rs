@@ -103,6 +103,8 @@ pub(super) struct Job<'a, F: Form> {
     pub fetch: bool,
     /// The largest products so far, one for each query token.
     pub best: &'a mut [f32],
+    /// Where every token is a text of its own: numbers from the products of one to those of the next. Otherwise 0.
+    pub apart: usize,
 }
 
 impl<F: Form> Job<'_, F> {
@@ -114,14 +116,17 @@ impl<F: Form> Job<'_, F> {
     pub(super) fn run(&mut self) -> bool {
         assert!(self.width.is_multiple_of(PANEL / 2) && self.queries.len() >= self.stride() * self.width);
         assert!(self.sums.len() >= self.width && self.query_scales.len() >= self.width);
-        assert!(self.best.len() >= self.width && self.text.len().is_multiple_of(self.stride().max(1)));
+        let tokens = self.text.len().checked_div(self.stride()).unwrap_or(0);
+        assert!(self.best.len() >= self.width + self.apart * tokens.saturating_sub(1));
+        assert!(self.text.len().is_multiple_of(self.stride().max(1)));
         assert!(!F::SCALED || self.scales.len() * self.stride() >= self.text.len());
         // SAFETY: forms are laid out only where their instructions are there; sizes are as asserted.
         unsafe { F::run(self) }
     }
 }
 
-/// `best = max(best, token · queries)` over all tokens of a text, lane by lane; whether all were finite.
+/// `best = max(best, token · queries)` over all tokens of a text, lane by lane; whether all were finite. With `apart`
+/// the products of each token are kept by themselves.
 #[inline(always)]
 pub(super) unsafe fn panel<F: Form>(job: &mut Job<'_, F>) -> bool {
     // SAFETY: the sizes that `Job::run` asserts; `rows` reads as many whole tokens as the block has.
@@ -217,9 +222,14 @@ unsafe fn rows<F: Form, const R: usize, const C: usize>(
                 }
                 // 0 times what is finite: anything else makes this no number.
                 *check = product.fma(zero, *check);
+                if job.apart > 0 {
+                    product.store(to.add((first + r) * job.apart));
+                }
                 top = product.max(top);
             }
-            top.store(to);
+            if job.apart == 0 {
+                top.store(to);
+            }
         }
     }
 }

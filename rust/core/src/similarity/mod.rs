@@ -8,7 +8,8 @@
 //! lie in memory, a block at a time that stays in the cache: a panel's running maxima stay in registers, and the
 //! similarity matrix is never stored. Documents may be held in single or half precision or as bytes with a scale
 //! per token (see [`Values`]), one after the other or each by itself (see [`Ragged`]). `form.rs` has the one loop
-//! and what a form has to bring for it, `forms.rs` says which form runs when. `muvera.rs` makes one vector of a text.
+//! and what a form has to bring for it, `forms.rs` says which form runs when. `muvera.rs` makes one vector of a text,
+//! and `single.rs` is for queries of one vector.
 //!
 //! **Error bounds** are with [`Values`]; sums over a query's tokens are taken in double precision.
 //!
@@ -29,6 +30,7 @@ mod matches;
 mod muvera;
 mod scorer;
 mod search;
+mod single;
 #[cfg(feature = "store")]
 mod store;
 #[cfg(target_arch = "x86_64")]
@@ -220,6 +222,20 @@ impl<'a> Ragged<'a> {
             Source::List(texts) => Values::F32(texts[i]),
         };
         Text { values, tokens: self.tokens(i) }
+    }
+
+    /// Some texts as one, if each of them has one token and they lie one after the other.
+    fn singles(&self, mut texts: impl Iterator<Item = usize> + Clone) -> Option<Text<'a>> {
+        let (Source::Packed(values, offsets), Some(first)) = (self.source, texts.clone().next()) else {
+            return None;
+        };
+        let mut end = first;
+        let single = texts.all(|i| {
+            end += 1;
+            i + 1 == end && self.tokens(i) == 1
+        });
+        let rows = offsets[first] as usize..offsets[first] as usize + end - first;
+        single.then(|| Text { values: values.slice(rows, self.dim), tokens: end - first })
     }
 
     /// Values of the form that all are in.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::form::{Form, Job, Made, PANEL};
 use super::forms::{Floats, Words};
+use super::single::Single;
 use super::{Ragged, Text, Values, quantise};
 use crate::simd::{self, Float, Level, prefetch_row};
 use crate::{Error, Result, error::ensure};
@@ -39,17 +40,20 @@ const AHEAD: usize = 1024;
 pub(super) struct Scratch {
     made: Made,
     /// `best[text][token]`: the largest product of each query token.
-    best: Vec<f32>,
+    pub best: Vec<f32>,
+    /// Of one query token and the tokens of a text.
+    pub sums: Vec<i32>,
     /// (queries × texts of the block).
     pub scores: Vec<f32>,
 }
 
 /// Query tokens in some form.
-trait LaidOut: Send + Sync {
+pub(super) trait LaidOut: Send + Sync {
     /// The largest product of each query token with a token of each text, into `scratch.best`; whether all
-    /// products were finite.
+    /// products were finite. With `each`, every token is a text of its own.
     /// `next` is the text that comes after them.
-    fn best<'a>(&self, texts: &[Text<'a>], next: Option<Text<'a>>, scratch: &mut Scratch) -> bool;
+    fn best<'a>(&self, texts: &[Text<'a>], each: bool, next: Option<Text<'a>>, scratch: &mut Scratch)
+    -> bool;
 }
 
 /// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
@@ -94,11 +98,23 @@ impl<F: Form> Panels<F> {
 }
 
 impl<F: Form> LaidOut for Panels<F> {
-    fn best<'a>(&self, texts: &[Text<'a>], next: Option<Text<'a>>, scratch: &mut Scratch) -> bool {
+    fn best<'a>(
+        &self,
+        texts: &[Text<'a>],
+        each: bool,
+        next: Option<Text<'a>>,
+        scratch: &mut Scratch,
+    ) -> bool {
         let stride = self.groups * F::GROUP;
         let mut best = std::mem::take(&mut scratch.best);
+        let mut starts = Vec::with_capacity(texts.len());
+        let mut rows = 0;
+        for text in texts {
+            starts.push(rows * self.tokens);
+            rows += if each { text.tokens } else { 1 };
+        }
         best.clear();
-        best.resize(texts.len() * self.tokens, f32::NEG_INFINITY);
+        best.resize(rows * self.tokens, f32::NEG_INFINITY);
         // Texts as they lie, or in a buffer from where the one before ended.
         let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
         let mut made = std::mem::take(F::buffer(&mut scratch.made));
@@ -137,7 +153,8 @@ impl<F: Form> LaidOut for Panels<F> {
                     scales: text.scales(),
                     // With the first panel a text comes from memory, with the others from a cache.
                     fetch: first == 0 && own.is_some(),
-                    best: &mut best[k * self.tokens + first..][..width],
+                    best: best.get_mut(starts[k] + first..).unwrap_or_default(),
+                    apart: if each { self.tokens } else { 0 },
                 }
                 .run();
             }
@@ -216,26 +233,36 @@ impl<'a> Scorer<'a> {
             starts.push(starts[starts.len() - 1] + text.tokens);
         }
         queries.check_finite("queries", 0..queries.len())?;
-        let tokens = starts[starts.len() - 1].next_multiple_of(PANEL / 2);
-        let laid_out = lay_out(level, documents.form(), &values, queries.dim());
+        let count = starts[starts.len() - 1];
+        let (tokens, laid_out): (usize, Box<dyn LaidOut>) = match documents.form() {
+            Values::Int8 { .. } if count == 1 => (1, Box::new(Single::new(level, &values))),
+            form => (count.next_multiple_of(PANEL / 2), lay_out(level, form, &values, queries.dim())),
+        };
         Ok(Scorer { queries, documents, tokens, starts, laid_out })
     }
 
     /// Scores of some documents, row-major (queries × documents), into `scratch.scores`.
     pub(super) fn score(
         &self,
-        documents: impl Iterator<Item = usize> + Clone,
+        documents: impl ExactSizeIterator<Item = usize> + DoubleEndedIterator + Clone,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let texts: Vec<Text<'_>> = documents.clone().map(|i| self.documents.text(i)).collect();
-        let last = documents.clone().last().map_or(0, |last| last + 1);
+        let count = documents.len();
+        let last = documents.clone().next_back().map_or(0, |last| last + 1);
         let next = (last < self.documents.len()).then(|| self.documents.text(last));
-        if !self.laid_out.best(&texts, next, scratch) {
+        // Texts of one token, one after the other, are multiplied together: alone, each would wait for its own sum.
+        let single = self.documents.singles(documents.clone());
+        let each = single.is_some();
+        let texts: Vec<Text<'_>> = match single {
+            Some(all) => vec![all],
+            None => documents.clone().map(|i| self.documents.text(i)).collect(),
+        };
+        if !self.laid_out.best(&texts, each, next, scratch) {
             self.documents.check_finite("documents", documents)?;
         }
         scratch.scores.clear();
         for own in self.starts.windows(2) {
-            let best = (0..texts.len()).map(|k| total(&scratch.best[k * self.tokens..][own[0]..own[1]]));
+            let best = (0..count).map(|k| total(&scratch.best[k * self.tokens..][own[0]..own[1]]));
             scratch.scores.extend(best);
         }
         Ok(())
@@ -258,6 +285,9 @@ pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
 
 /// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
 pub(super) fn total(best: &[f32]) -> f32 {
+    if let [one] = best {
+        return 0.0 + one;
+    }
     let mut sums = [0.0f64; 8];
     let (eights, rest) = best.as_chunks::<8>();
     for eight in eights {
@@ -315,7 +345,7 @@ pub(super) mod tests {
         fn of<F: Form>(queries: &[f32], documents: &Ragged<'_>) -> Vec<f32> {
             let texts: Vec<Text<'_>> = (0..documents.len()).map(|i| documents.text(i)).collect();
             let mut scratch = Scratch::default();
-            assert!(Panels::<F>::new(queries, documents.dim()).best(&texts, None, &mut scratch));
+            assert!(Panels::<F>::new(queries, documents.dim()).best(&texts, false, None, &mut scratch));
             scratch.best
         }
         let contract = of::<Words>(queries, bytes);

@@ -159,6 +159,75 @@ fn batch_and_blocks_do_not_change_a_score() {
 }
 
 #[test]
+fn texts_of_one_token_score_as_by_themselves() {
+    let dim = 20;
+    // Some texts have no token or two, so that blocks with and without them come.
+    let lengths: Vec<usize> = (0..3000).map(|i| if i < 1500 || i % 97 > 0 { 1 } else { i % 3 }).collect();
+    let (dv, do_) = texts(3, &lengths, dim);
+    let (qv, qo) = texts(4, &[1, 40, 0, 7], dim);
+    let q = ragged(Values::F32(&qv), &qo, dim);
+    let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
+    let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+    let (codes, scales) = quantise(&dv, dim);
+    let bytes = Values::Int8 { codes: &codes, scales: &scales };
+    for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper), bytes] {
+        let together = ragged(values, &do_, dim);
+        for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+            let scorer = Scorer::on(level, &q, &together).unwrap_or_else(|e| panic!("{e}"));
+            let mut scratch = Scratch::default();
+            // Texts of one token alone, some that are not, and the first of all.
+            for range in [0..1500, 1490..1600, 2900..3000, 3..4] {
+                scorer.score(range.clone(), &mut scratch).unwrap_or_else(|e| panic!("{e}"));
+                for i in range.clone().step_by(31) {
+                    let rows = do_[i] as usize..do_[i + 1] as usize;
+                    let offsets = [0, 0, rows.len() as i64];
+                    let want = score(level, &q, &ragged(values.slice(rows, dim), &offsets, dim));
+                    for query in 0..q.len() {
+                        let got = scratch.scores[query * range.len() + i - range.start];
+                        assert_eq!(got.to_bits(), want[2 * query + 1].to_bits(), "{level:?} {i} {query}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_of_one_token_scores_as_among_others() {
+    for dim in [1, 7, 128] {
+        let lengths: Vec<usize> = LENGTHS.into_iter().chain([1; 200]).collect();
+        let (dv, do_) = texts(8, &lengths, dim);
+        let (codes, scales) = quantise(&dv, dim);
+        let documents = ragged(Values::Int8 { codes: &codes, scales: &scales }, &do_, dim);
+        let (qv, qo) = texts(9, &[1, 1, 30], dim);
+        for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+            let among = score(level, &ragged(Values::F32(&qv), &qo, dim), &documents);
+            let alone = score(level, &ragged(Values::F32(&qv[..dim]), &[0, 0, 1, 1], dim), &documents);
+            let bits = |scores: &[f32]| scores.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let n = lengths.len();
+            assert_eq!(bits(&alone[n..2 * n]), bits(&among[..n]), "{level:?} {dim}");
+            assert_eq!(bits(&alone[..n]), vec![0; n], "no tokens");
+            // Texts of one token each.
+            let scorer_of = |values, offsets| ragged(Values::F32(values), offsets, dim);
+            let (few, many) = (scorer_of(&qv[..dim], &[0, 1]), scorer_of(&qv[..2 * dim], &[0, 1, 2]));
+            let (mut one, mut two) = (Scratch::default(), Scratch::default());
+            for (queries, scratch) in [(&few, &mut one), (&many, &mut two)] {
+                let scorer = Scorer::on(level, queries, &documents).unwrap_or_else(|e| panic!("{e}"));
+                scorer.score(12..n, scratch).unwrap_or_else(|e| panic!("{e}"));
+            }
+            assert_eq!(bits(&one.scores), bits(&two.scores[..n - 12]));
+        }
+        let mut bad = scales.clone();
+        bad[3] = f32::NAN;
+        let damaged = ragged(Values::Int8 { codes: &codes, scales: &bad }, &do_, dim);
+        let one = ragged(Values::F32(&qv[..dim]), &[0, 1], dim);
+        let mut scores = vec![0.0; lengths.len()];
+        let error = maxsim(&one, &damaged, None, &mut scores).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|said| said.contains("text 1 has NaN in token 0")));
+    }
+}
+
+#[test]
 fn texts_are_scored_where_they_lie() {
     let dim = 7;
     let (dv, do_) = texts(4, &LENGTHS, dim);

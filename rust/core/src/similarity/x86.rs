@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use super::Values;
 use super::form::{Form, Job, Made, convert, panel};
 use super::forms::{PLAIN, Shell, form, kind, shell, uppers};
+use super::single::dots;
 use crate::simd::{F32x8, F32x16, Lanes, Vector};
 
 shell! { F32x8, 6, ["avx2,fma"],
@@ -114,4 +115,16 @@ form! {
     sums __m512: |_| _mm512_setzero_ps(),
     add |sums, lanes, group| _mm512_dpbf16_ps(sums, group, lanes),
     floats |sums| transmute(sums)
+}
+
+/// [`dots`], with the instructions enabled.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(super) fn dots_avx512(query: &[i16], codes: &[i8], sums: &mut [i32]) {
+    dots(query, codes, sums);
+}
+
+/// [`dots`], with the instructions enabled.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn dots_avx2(query: &[i16], codes: &[i8], sums: &mut [i32]) {
+    dots(query, codes, sums);
 }

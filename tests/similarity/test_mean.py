@@ -1,0 +1,88 @@
+"""One vector a text: against the definition, and as a first stage of search."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optical_rs.edge.index import update_first_stage
+from optical_rs.similarity import Mean, Pooling, TokenStore, make_coarse, maxsim, search
+
+
+def texts_of(seed, lengths, dim):
+    """Unit tokens, those of a text alike."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for length in lengths:
+        own = draw.normal(size=(1, dim)) + 0.5 * draw.normal(size=(length, dim))
+        found.append((own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32))
+    return found
+
+
+@pytest.fixture
+def store(tmp_path):
+    lengths = np.random.default_rng(1).integers(1, 25, 400)
+    lengths[7] = 0
+    made = TokenStore.create(tmp_path / "store", 32, dtype="int8")
+    made.append(texts_of(0, lengths, 32), [f"d{i}" for i in range(400)])
+    return made
+
+
+@given(
+    lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    dim=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_it_is_the_definition(lengths, dim, seed):
+    texts = texts_of(seed, lengths, dim)
+    for text, document, query in zip(texts, Mean().documents(texts), Mean().queries(texts), strict=True):
+        assert document.dtype == query.dtype == np.float32
+        assert document.shape == query.shape == (min(len(text), 1), dim)
+        if not len(text):
+            continue
+        total = text.astype(np.float64).sum(axis=0)
+        assert query[0] == pytest.approx(total, rel=1e-6, abs=1e-9)
+        if (length := np.linalg.norm(total)) > 1e-6:
+            assert document[0] == pytest.approx(total / length, rel=1e-6, abs=1e-9)
+    # MaxSim of texts whose tokens all are their mean.
+    means = [np.repeat(mean, 3, axis=0) for mean in Mean().documents(texts)]
+    want = maxsim(texts, means)
+    got = maxsim(Mean().queries(texts), Mean().documents(texts))
+    assert got == pytest.approx(want, rel=1e-4, abs=1e-4)
+
+
+def test_tokens_that_cancel_out_have_no_direction():
+    assert Mean().documents([np.array([[1.0, 0.0], [-1.0, 0.0]])])[0].tolist() == [[0.0, 0.0]]
+
+
+def test_it_finds_candidates(store, tmp_path):
+    coarse = make_coarse(store, tmp_path / "coarse", Mean())
+    assert np.diff(coarse.offsets).tolist() == [int(i != 7) for i in range(400)]
+    queries = [store[i][:8] for i in range(10, 60)]
+    exact = search(queries, store, 5)
+    found = search(queries, store, 5, coarse=coarse, candidates=40)
+    shared = [len(dict(a).keys() & dict(b).keys()) for a, b in zip(exact, found, strict=True)]
+    assert np.mean(shared) / 5 > 0.9
+    # All candidates are the exact search, but for texts without tokens, which nothing looks like.
+    assert search(queries, store, 399, coarse=coarse, candidates=400) == search(queries, store, 399)
+    assert search([np.zeros((0, 32), np.float32)], store, 3, coarse=coarse)[0][0][1] == 0
+
+
+def test_texts_made_one_after_the_other_are_those_made_at_once(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("optical_rs.similarity.coarse._PART", 30)
+    coarse = make_coarse(store, tmp_path / "coarse", Mean())
+    store.append(texts_of(5, [3, 0, 9], 32), ["new", "empty", "newer"])
+    store.delete(["d3", "newer"])
+    grown = make_coarse(store, tmp_path / "coarse", Mean())
+    fresh = make_coarse(store, tmp_path / "fresh", Mean())
+    kept = np.flatnonzero(~store.deleted).tolist()
+    assert len(grown) == len(fresh) == len(store)
+    assert all(np.array_equal(grown[i], fresh[i]) for i in kept)
+    queries = [store[i] for i in (0, 3, 400)]
+    assert search(queries, store, 5, coarse=grown) == search(queries, store, 5, coarse=fresh)
+    assert "d3" not in {name for hits in search(queries, store, 100, coarse=coarse) for name, _ in hits}
+
+
+def test_an_index_changes_its_first_stage(store):
+    assert update_first_stage(store, Pooling(4)).metadata["coarse"] == {"method": "pooling", "factor": 4}
+    made = update_first_stage(store, Mean())
+    assert made.metadata["coarse"] == update_first_stage(store, None).metadata["coarse"] == {"method": "mean"}

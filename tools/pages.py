@@ -223,8 +223,9 @@ def on_config(config: Any) -> None:
         folder = f"results/{page.parent.name}"
         title, _ = _title_and_text(page)
         pages: list[Any] = [f"{folder}/README.md"]
-        if (page.parent / "report.md").exists():
-            pages.append({"All tables": f"{folder}/report.md"})
+        for report in sorted(page.parent.glob("report*.md")):
+            of = report.stem.removeprefix("report").strip("_")
+            pages.append({f"All tables, {of}" if of else "All tables": f"{folder}/{report.name}"})
         results.append({title: pages})
     places["Gallery"] += ["gallery/index.md", *(f"gallery/{path.stem}.md" for path in notebooks())]
 

@@ -17,7 +17,7 @@ class Mean:
     --------
     >>> import numpy as np
     >>> from optical_rs.similarity import Mean
-    >>> Mean().documents([np.array([[3.0, 0.0], [0.0, 4.0]])])[0].round(3).tolist()
+    >>> Mean().documents([np.array([[3.0, 0.0], [0.0, 4.0]])])[0].astype(float).round(3).tolist()
     [[0.6, 0.8]]
     >>> Mean().queries([np.eye(2)])[0].tolist()
     [[1.0, 1.0]]

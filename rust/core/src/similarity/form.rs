@@ -260,3 +260,32 @@ impl<'v> Text<'v> {
         }
     }
 }
+
+/// Memory for one block, used again for the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub made: Made,
+    /// `best[text][token]`: the largest product of each query token.
+    pub best: Vec<f32>,
+    /// Of one query token and the tokens of a text.
+    pub sums: Vec<i32>,
+    /// (queries × texts of the block).
+    pub scores: Vec<f32>,
+}
+
+/// Query tokens in some form.
+pub(super) trait LaidOut: Send + Sync {
+    /// The largest product of each query token with a token of each text, into `scratch.best`; whether all
+    /// products were finite. With `each`, every token is a text of its own.
+    /// `next` is the text that comes after them.
+    fn best<'a>(&self, texts: &[Text<'a>], each: bool, next: Option<Text<'a>>, scratch: &mut Scratch)
+    -> bool;
+}
+
+/// The products of a query token and each of some tokens.
+#[inline(always)]
+pub(super) fn dots(query: &[i16], codes: &[i8], sums: &mut [i32]) {
+    for (sum, token) in sums.iter_mut().zip(codes.chunks_exact(query.len().max(1))) {
+        *sum = token.iter().zip(query).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::form::{Form, Job, Made, PANEL};
+use super::form::{Form, Job, LaidOut, PANEL, Scratch};
 use super::forms::{Floats, Words};
 use super::single::Single;
 use super::{Ragged, Text, Values, quantise};
@@ -34,27 +34,6 @@ pub(super) fn blocks(tokens: impl ExactSizeIterator<Item = usize>, dim: usize) -
 
 /// Numbers of the next text that are asked for while one is scored.
 const AHEAD: usize = 1024;
-
-/// Memory for one block, used again for the next.
-#[derive(Default)]
-pub(super) struct Scratch {
-    made: Made,
-    /// `best[text][token]`: the largest product of each query token.
-    pub best: Vec<f32>,
-    /// Of one query token and the tokens of a text.
-    pub sums: Vec<i32>,
-    /// (queries × texts of the block).
-    pub scores: Vec<f32>,
-}
-
-/// Query tokens in some form.
-pub(super) trait LaidOut: Send + Sync {
-    /// The largest product of each query token with a token of each text, into `scratch.best`; whether all
-    /// products were finite. With `each`, every token is a text of its own.
-    /// `next` is the text that comes after them.
-    fn best<'a>(&self, texts: &[Text<'a>], each: bool, next: Option<Text<'a>>, scratch: &mut Scratch)
-    -> bool;
-}
 
 /// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
 struct Panels<F: Form> {

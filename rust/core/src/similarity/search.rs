@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
 use rayon::prelude::*;
 
 use super::Ragged;
-use super::scorer::{Scorer, Scratch, blocks, cancelled};
+use super::form::Scratch;
+use super::scorer::{Scorer, blocks, cancelled};
 use crate::{Error, Result, error::ensure};
 
 /// A document and its score.

@@ -4,7 +4,7 @@
 //! the compiler makes vector instructions of the loop, on each instruction set. Sums of bytes are exact, and scaled as the
 //! panels' are: a score has the same bits either way.
 
-use super::scorer::{LaidOut, Scratch};
+use super::form::{LaidOut, Scratch, dots};
 use super::{Text, Values, quantise};
 use crate::simd::Level;
 
@@ -62,13 +62,5 @@ impl LaidOut for Single {
             }
         }
         check == 0.0
-    }
-}
-
-/// The products of a query token and each of some tokens.
-#[inline(always)]
-pub(super) fn dots(query: &[i16], codes: &[i8], sums: &mut [i32]) {
-    for (sum, token) in sums.iter_mut().zip(codes.chunks_exact(query.len().max(1))) {
-        *sum = token.iter().zip(query).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
     }
 }

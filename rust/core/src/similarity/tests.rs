@@ -1,4 +1,5 @@
-use super::scorer::{Scorer, Scratch};
+use super::form::Scratch;
+use super::scorer::Scorer;
 use super::*;
 use crate::simd::Level;
 

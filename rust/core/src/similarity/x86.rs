@@ -7,9 +7,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::Values;
-use super::form::{Form, Job, Made, convert, panel};
+use super::form::{Form, Job, Made, convert, dots, panel};
 use super::forms::{PLAIN, Shell, form, kind, shell, uppers};
-use super::single::dots;
 use crate::simd::{F32x8, F32x16, Lanes, Vector};
 
 shell! { F32x8, 6, ["avx2,fma"],

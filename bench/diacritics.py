@@ -16,7 +16,7 @@ import optical_rs
 import torch
 from common import arguments, machine, write
 from optical_rs.data import Bitext, Collection, load_bitext, load_collection
-from optical_rs.models import PACKAGED, load_model, pooled_encoder
+from optical_rs.models import E5_SMALL, load_model, pooled_encoder
 from optical_rs.progress import quiet
 from optical_rs.ranking import compare
 from optical_rs.retrieval import evaluate_student
@@ -84,7 +84,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     quiet()
     teacher = load_model(options.teacher, device="cpu")
-    models = {"plain encoder": pooled_encoder(PACKAGED), "zero-shot: the teacher": teacher}
+    models = {"plain encoder": pooled_encoder(E5_SMALL), "zero-shot: the teacher": teacher}
     students = {}
     if "afriqa:yor" in options.collections:
         pairs = load_bitext("afriqa:yor", split="train")

@@ -14,7 +14,7 @@ from common import arguments, machine, write
 from optical_rs.data import load_collection
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
-from optical_rs.models import PACKAGED, late_interaction
+from optical_rs.models import E5_SMALL, late_interaction
 from optical_rs.ranking import compare
 from optical_rs.retrieval import evaluate_tokens
 
@@ -31,7 +31,7 @@ def measure(name: str, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         about = export(
-            late_interaction(PACKAGED, fit_on=list(documents.values())), folder, precisions=PRECISIONS
+            late_interaction(E5_SMALL, fit_on=list(documents.values())), folder, precisions=PRECISIONS
         )
         for precision in PRECISIONS:
             encoder = Encoder(folder, precision=precision, threads=threads)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from common import arguments, machine, write
 from optical_rs.data import load_bitext, load_collection, load_pairs
-from optical_rs.models import PACKAGED, late_interaction
+from optical_rs.models import E5_SMALL, late_interaction
 from optical_rs.models.head import whitening
 from optical_rs.retrieval import evaluate_tokens
 
@@ -40,7 +40,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 def main() -> None:
     options = arguments(__doc__).parse_args()
     torch.set_num_threads(options.threads)
-    model = late_interaction(PACKAGED)
+    model = late_interaction(E5_SMALL)
     asked = {"hausa": load_collection("afriqa:hau"), "english": load_collection("afriqa:hau/translated")}
     passages = list(asked["hausa"].documents.values())
     documents = tokens_of(model, passages, "document")

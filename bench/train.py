@@ -17,7 +17,7 @@ from common import arguments, machine, write
 from datasets import Dataset
 from optical_rs.data import load_bitext
 from optical_rs.losses import BitextLoss, OpticalLoss
-from optical_rs.models import PACKAGED, freeze_word_embeddings, set_dropout, student_of, use_plain_attention
+from optical_rs.models import E5_SMALL, freeze_word_embeddings, set_dropout, student_of, use_plain_attention
 from optical_rs.token_cache import TokenCache
 from optical_rs.training.arguments import bf16_is_fast
 from optical_rs.training.batches import LengthBucketBatchSampler
@@ -83,7 +83,7 @@ def main() -> None:
         "machine": machine(["torch", "transformers", "sentence-transformers"], options.threads),
     }
     with tempfile.TemporaryDirectory() as folder:
-        teacher, _ = prepare_teacher(PACKAGED, 128, bitext.english, Path(folder) / "teacher")
+        teacher, _ = prepare_teacher(E5_SMALL, 128, bitext.english, Path(folder) / "teacher")
         store = TokenCache(teacher, Path(folder) / "tokens").tokens(bitext.english, "query")
         sampler = LengthBucketBatchSampler(
             Dataset.from_dict({"foreign": bitext.foreign, "label": list(range(len(bitext)))}),

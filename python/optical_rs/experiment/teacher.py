@@ -206,7 +206,7 @@ def make_teacher(
     asked = {name: _collection(entry, "test") for name, entry in recipe.collections.items()}
     for name, collection in {**({"dev": dev} if dev else {}), **asked}.items():
         say(f"{name}: {collection}")
-    if recipe.encoder != PACKAGED:
+    if recipe.encoder not in PACKAGED:
         check_path(recipe.encoder, "encoder")
     if recipe.layers is not None and not is_late_interaction(recipe.encoder, "encoder"):
         raise InputError(

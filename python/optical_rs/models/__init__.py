@@ -5,7 +5,7 @@ from .card import origin, write_card
 from .hub import push_to_hub
 from .late_interaction import late_interaction
 from .loading import check_path, is_late_interaction, load_model, record_folder
-from .packaged import NAME as PACKAGED
+from .packaged import E5_SMALL, PACKAGED
 from .pooled import pooled_encoder
 from .weights import (
     add_adapters,
@@ -20,6 +20,7 @@ from .weights import (
 )
 
 __all__ = [
+    "E5_SMALL",
     "PACKAGED",
     "RECORD",
     "add_adapters",

@@ -10,10 +10,8 @@ from typing import Any
 from ..data.sources import find
 from ..errors import InputError
 from ..record import record_of, teacher_in
-from .packaged import NAME as PACKAGED
+from .packaged import PACKAGED
 
-#: Base models that need no hub, as the hub knows them.
-_ON_HUB = {PACKAGED: "intfloat/multilingual-e5-small"}
 _PROJECT = "https://github.com/optical-rs/optical_rs"
 #: What a loss compares: by its name in recipes, and by its class.
 _LOSSES = {
@@ -105,7 +103,7 @@ def origin(base: str, texts: Sequence[str]) -> dict[str, Any]:
     {'base': 'intfloat/multilingual-e5-small', 'bitext': ['mafand:hau', 'pairs.tsv']}
     """
     local = os.path.isabs(base) or base.startswith((".", "~", "runs/")) or os.path.exists(base)
-    model = Path(base).name if local or base.count("/") > 1 else _ON_HUB.get(base, base)
+    model = Path(base).name if local or base.count("/") > 1 else PACKAGED.get(base, base)
     found = {"base": model, "bitext": [_published(text) for text in texts if text]}
     return {key: value for key, value in found.items() if value}
 

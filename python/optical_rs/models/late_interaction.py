@@ -14,8 +14,7 @@ from torch import nn
 from ..errors import InputError
 from .head import regression, whitening
 from .loading import check_path, is_late_interaction, load_model, without_pooler_reports, zero_pooler
-from .packaged import NAME as PACKAGED
-from .packaged import packaged_model
+from .packaged import E5_SMALL, PACKAGED, packaged_model
 
 #: Prompts that the E5 family was trained with.
 E5_PROMPTS = {"query": "query: ", "document": "passage: "}
@@ -46,8 +45,8 @@ def late_interaction(
     Parameters
     ----------
     encoder : str, path, SentenceTransformer or MultiVectorEncoder
-        A Hugging Face model (folder or hub id), ``"packaged:multilingual-e5-small"``, or a loaded
-        model whose Transformer module is taken (and shared).
+        A Hugging Face model (folder or hub id), ``"packaged:multilingual-e5-small"``,
+        ``"packaged:all-MiniLM-L6-v2"``, or a loaded model whose Transformer module is taken (and shared).
     dim : int
         Dimension of the token vectors; at most that of the encoder (that of ``match``, if given).
     fit_on : sequence of str
@@ -56,7 +55,7 @@ def late_interaction(
         The teacher whose space to start in.
     prompts : dict, optional
         ``{"query": ..., "document": ...}``, put before the texts. By default those of the encoder,
-        or E5's for the packaged model.
+        or E5's for packaged multilingual-e5-small.
     max_seq_length : int, optional
         Longest input in tokens.
     device : str, optional
@@ -109,10 +108,11 @@ def transformer_of(encoder: Any, device: str | None) -> tuple[Transformer, dict[
         if module is None:
             raise InputError(f"encoder: found no Transformer module in a {type(encoder).__name__}")
         return module, {k: v for k, v in getattr(encoder, "prompts", {}).items() if v} or None
-    if str(encoder) == PACKAGED:
+    if str(encoder) == E5_SMALL:
         with without_pooler_reports():
-            return zero_pooler(Transformer(str(packaged_model()))), E5_PROMPTS
-    path = check_path(str(encoder), "encoder")
+            return zero_pooler(Transformer(str(packaged_model(E5_SMALL)))), E5_PROMPTS
+    path = str(encoder)
+    path = str(packaged_model(path)) if path in PACKAGED else check_path(path, "encoder")
     if Path(path, "modules.json").exists():
         if is_late_interaction(path, "encoder"):
             return transformer_of(load_model(path, device=device, argument="encoder"), device)

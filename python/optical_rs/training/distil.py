@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, Collection, load_bitext
 from ..errors import InputError
-from ..models import PACKAGED, origin
+from ..models import E5_SMALL, origin
 from ..token_cache import TokenCache
 from .anchor import read_anchor
 from .dev import dev_of
@@ -24,7 +24,7 @@ from .trained import save_student
 
 def distil(
     bitext: str | os.PathLike | Bitext,
-    teacher: Any = PACKAGED,
+    teacher: Any = E5_SMALL,
     *,
     student: str = "",
     loss: Any = DEFAULT["loss"],

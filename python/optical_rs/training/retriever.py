@@ -20,7 +20,7 @@ from ..data import Collection, QuestionPassages, load_pairs
 from ..data.sources.known_item import normal
 from ..errors import InputError, require
 from ..models import (
-    PACKAGED,
+    E5_SMALL,
     RECORD,
     freeze_word_embeddings,
     is_late_interaction,
@@ -67,7 +67,7 @@ def defaults() -> dict[str, Any]:
 
 
 def train_retriever(
-    encoder: Any = PACKAGED,
+    encoder: Any = E5_SMALL,
     pairs: Any = (),
     *,
     dim: int = 128,

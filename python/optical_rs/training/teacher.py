@@ -32,7 +32,7 @@ def check_models(teacher: str, student: str, dim: int) -> None:
     """Raise for models that cannot be had or do not fit each other, before anything is written."""
     dims: dict[str, int | None] = {}
     for argument, spec in (("teacher", teacher), ("student", student)):
-        if not spec or spec == PACKAGED:
+        if not spec or spec in PACKAGED:
             continue
         if is_late_interaction(check_path(spec, argument), argument):
             dims[argument] = load_model(spec, argument=argument).get_embedding_dimension()
@@ -105,8 +105,8 @@ def start_identity(spec: str, teacher: MultiVectorEncoder, texts: Sequence[str])
 
 def _content(spec: str) -> str:
     """The content hash of an encoder."""
-    if spec == PACKAGED:
-        return fingerprint.of_files(packaged_model())
+    if spec in PACKAGED:
+        return fingerprint.of_files(packaged_model(spec))
     if os.path.isdir(spec):
         return fingerprint.of_files(check_path(spec, "teacher"))
     # From a hub: of what was loaded, as its name says nothing.

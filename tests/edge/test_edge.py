@@ -359,7 +359,7 @@ def test_bad_input(exported, documents, tmp_path):
     assert Index(TokenStore.create(tmp_path / "empty", 8).path, encoder).search_batch(["a"]) == [[]]
 
 
-def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path):
+def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path, monkeypatch):
     encoder = Encoder(exported[0])
     store = index(encoder, documents, tmp_path / "s")
     coarse = tmp_path / "s.coarse"
@@ -412,5 +412,17 @@ def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, document
     assert TokenStore(coarse).offsets.tolist() == list(range(len(documents) + 2))  # "new" came again
     index_main([*arguments, "--first_stage", "none"])
     assert not coarse_of(store.path).exists()
+    index_main(arguments)
+    assert not coarse_of(store.path).exists(), "a small store needs none"
+    tokens = TokenStore(store.path).inspect()["tokens"]
+    monkeypatch.setattr("optical_rs.edge.index.LARGE", tokens + 1)
+    index_main(arguments)
+    assert not coarse_of(store.path).exists()
+    monkeypatch.setattr("optical_rs.edge.index.LARGE", tokens)
+    index_main(arguments)
+    assert TokenStore(coarse).metadata["coarse"] == {"method": "mean"}
+    index_main([*arguments, "--pool", "2"])
+    index_main(arguments)
+    assert TokenStore(coarse).metadata["coarse"]["method"] == "pooling", "what was asked for stays"
     with pytest.raises(InputError, match="--pool: is of the first stage pooling, got none"):
         index_main([*arguments, "--first_stage", "none", "--pool", "3"])

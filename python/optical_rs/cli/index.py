@@ -31,9 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(
         "--first_stage",
-        choices=("none", "mean", "pooling", "muvera"),
-        help="also make a first stage of search, STORE.coarse, for large collections, or remove it; "
-        "an existing one is brought up to date in any case",
+        choices=("auto", "none", "mean", "pooling", "muvera"),
+        default="auto",
+        help="also make a first stage of search, STORE.coarse, for large collections, or remove it; auto: mean from 8 million "
+        "tokens on; one that exists is brought up to date",
     )
     parser.add_argument(
         "--pool",
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     from ..edge import Encoder
     from ..edge.encoder import fastest_encoder
     from ..edge.index import (
+        LARGE,
         coarse_of,
         encoder_of,
         expect_coarse,
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
         update_first_stage,
     )
     from ..edge.shards import Kept, shards_of
-    from ..similarity import columns
+    from ..similarity import Mean, columns
 
     # Before anything is encoded:
     method, encode = _method(options), _encode(options)
@@ -116,10 +118,10 @@ def main(arguments: Sequence[str]) -> None:
     Kept(shards_of(options.output)).clear()  # of a run on a cluster that was not finished there
     if options.first_stage == "none":
         remove_first_stage(store)
-    elif method or old:
+    elif method or old or store.inspect()["tokens"] >= LARGE:
         say(f"making the first stage, {coarse_of(options.output)}")
         with progress_bar("first stage", "text") as progress:
-            coarse = update_first_stage(store, method, progress)
+            coarse = update_first_stage(store, method if method or old else Mean(), progress)
         shown = coarse.inspect()
         print(f"{coarse.path}: {coarse.metadata['coarse']}, {shown['bytes'] / 1e6:.1f} MB")
     found = store.inspect()
@@ -147,7 +149,7 @@ def _method(options: argparse.Namespace) -> Any:
     """The first stage that options ask for, if they do."""
     from ..similarity import Mean, Muvera, Pooling
 
-    if options.pool is not None and options.first_stage not in (None, "pooling"):
+    if options.pool is not None and options.first_stage not in ("auto", "pooling"):
         raise InputError(f"--pool: is of the first stage pooling, got {options.first_stage}")
     if options.pool is not None or options.first_stage == "pooling":
         return Pooling(4 if options.pool is None else options.pool)

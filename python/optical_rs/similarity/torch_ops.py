@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import _core
 from ..errors import InputError
+from . import gpu
 
 _library = torch.library.Library("optical_rs", "FRAGMENT")
 _library.define(
@@ -101,8 +102,8 @@ def maxsim_scores(
     Takes the place of sentence-transformers' ``colbert_scores`` as ``similarity_fct`` of its contrastive
     losses. On a CPU, in single or half precision, the native core scores the real tokens alone and
     remembers which token each maximum came from; the similarity matrix (queries × documents × tokens
-    × tokens) is never stored, nor gone through again for the gradient. Elsewhere, and in double
-    precision, torch does it.
+    × tokens) is never stored, nor gone through again for the gradient. On an NVIDIA GPU the kernels of
+    late-interaction-kernels do it, if that package is installed. Elsewhere, and in double precision, torch does it.
 
     ::
 
@@ -260,6 +261,8 @@ def _maxsim(
     if queries_embeddings.device.type == "cpu" and not double:
         packed = *_packed(queries_embeddings.float(), q_mask), *_packed(documents.float(), d_mask)
         scores, _ = torch.ops.optical_rs.maxsim(*packed, own)
+    elif queries_embeddings.device.type == "cuda" and not double and gpu.kernels_found():
+        scores = gpu.scores(queries_embeddings, documents, q_mask, d_mask, own)
     else:
         dtype = torch.float64 if double else torch.float32
         scores = _scores(queries_embeddings.to(dtype), documents.to(dtype), q_mask, d_mask, own)

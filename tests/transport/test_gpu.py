@@ -23,7 +23,7 @@ for name in json.loads(sys.argv[1]):
     solved = triton_solver.solve(
         torch.from_numpy(p["cost"]), torch.from_numpy(p["reg"]),
         *(given.get(k) for k in ("a", "b", "row_mask", "col_mask", "start")),
-        str(p["method"]), int(p["max_iter"]), float(p["tol"]), p["reg_m"].tolist(),
+        str(p["method"]), int(p["max_iter"]), float(p["tol"]), p["reg_m"].tolist(), bool(p["accelerate"]),
     )
     names = "plan f g value value_linear gap error n_iter converged status".split()
     np.savez(name + ".out.npz", **({} if solved is None else dict(zip(names, solved))))
@@ -39,6 +39,8 @@ CASES = [
     (6, 6, 0.1, None, "log", 25, 0.0, "log"),
     (17, 9, 0.1, 0.5, "auto", 40, 0.0, "log"),
     (1, 1, 1.0, None, "auto", 3, 0.0, "linear"),
+    (12, 9, 0.1, None, "ipot", 15, 0.0, "ipot"),
+    (20, 17, 0.2, None, "ipot", 500, 1e-3, "ipot"),
 ]
 
 
@@ -61,6 +63,12 @@ def problem(n, m, seed):
     return cost, a, b, options
 
 
+def normalised(x, kind):
+    """Weights that sum to 1 as exactly as they can."""
+    x = x.astype(np.float64)
+    return (x / x.sum(1, keepdims=True)).astype(kind)
+
+
 def interpreted(problems, folder):
     """Solve with Triton's interpreter, in a process of its own; None where it refuses."""
     names = [str(folder / f"{k}.npz") for k in range(len(problems))]
@@ -72,43 +80,109 @@ def interpreted(problems, folder):
     return [output or None for output in outputs]
 
 
-def test_the_interpreted_kernel_agrees_with_the_native_core(tmp_path):
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_interpreted_kernel_agrees_with_the_native_core(tmp_path, kind):
     problems = []
+    # Double precision finds what single precision does, to many more digits.
+    digits = 1.0 if kind is np.float32 else 1e-5
     for k, (n, m, reg, reg_m, method, max_iter, tol, _) in enumerate(CASES):
         cost, a, b, masks = problem(n, m, k)
         problems.append(
             {
-                "cost": cost, "reg": np.array([reg], np.float32), "a": a, "b": b, **masks,
+                "cost": cost.astype(kind), "reg": np.array([reg], kind), **masks,
+                **{name: normalised(x, kind) for name, x in (("a", a), ("b", b))},
                 "reg_m": np.full(2, reg_m or np.inf), "method": method, "max_iter": max_iter, "tol": tol,
+                "accelerate": False,
             }
         )  # fmt: skip
     results = interpreted(problems, tmp_path)
-    for k, (n, m, reg, reg_m, _, max_iter, tol, status) in enumerate(CASES):
+    for k, (n, m, reg, reg_m, method, max_iter, tol, status) in enumerate(CASES):
         cost, a, b, masks = problem(n, m, k)
         out = results[k]
+        assert out["plan"].dtype == kind
         for i in range(2):
-            exact = (x[i : i + 1].astype(np.float64) for x in (a, b))
-            masses = [x / x.sum() for x in exact]
+            masses = [normalised(x, np.float64)[i : i + 1] for x in (a, b)]
             # As many plain iterations of the float64 core as the kernel says it made.
             want = solve_batch(
-                cost[i : i + 1].astype(np.float64), reg, *masses, reg_m=reg_m, method="log",
+                cost[i : i + 1].astype(np.float64), reg, *masses, reg_m=reg_m,
+                method="ipot" if method == "ipot" else "log",
                 max_iter=int(out["n_iter"][i]), tol=0, **{key: x[i : i + 1] for key, x in masks.items()},
             )  # fmt: skip
             # A rounding of potentials is 1 / reg times as large in the exponent.
-            np.testing.assert_allclose(out["plan"][i], want.plan[0], atol=max(2e-6, 2e-7 / reg))
-            np.testing.assert_allclose(out["value"][i], want.value[0], rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(out["value_linear"][i], want.value_linear[0], rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(out["gap"][i], want.duality_gap[0], atol=max(2e-5, 2e-6 / reg))
-            np.testing.assert_allclose(out["error"][i], want.marginal_error[0], atol=max(2e-5, 2e-6 / reg))
+            np.testing.assert_allclose(out["plan"][i], want.plan[0], atol=digits * max(2e-6, 2e-7 / reg))
+            np.testing.assert_allclose(out["value"][i], want.value[0], rtol=1e-4 * digits, atol=1e-5 * digits)
+            np.testing.assert_allclose(
+                out["value_linear"][i], want.value_linear[0], rtol=1e-4 * digits, atol=1e-5 * digits
+            )
+            np.testing.assert_allclose(
+                out["gap"][i], want.duality_gap[0], atol=digits * max(2e-5, 2e-6 / reg)
+            )
+            np.testing.assert_allclose(
+                out["error"][i], want.marginal_error[0], atol=digits * max(2e-5, 2e-6 / reg)
+            )
             assert STATUS[out["status"][i]] == status
             assert (out["n_iter"][i] < max_iter) == (tol > 0)
             assert out["converged"][i] == (out["error"][i] <= tol)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_interpreted_kernel_accelerates_to_the_same_solution(tmp_path, kind):
+    problems, tol = [], 1e-4 if kind is np.float32 else 1e-9
+    for reg_m, accelerate in ((None, 0), (None, 1), (10.0, 1), ((3.0, None), 1)):
+        cost, a, b, _ = problem(9, 10, 3)
+        sides = [side or np.inf for side in (reg_m if isinstance(reg_m, tuple) else (reg_m, reg_m))]
+        problems.append(
+            {
+                "cost": cost.astype(kind), "reg": np.array([0.05], kind), "reg_m": np.array(sides),
+                **{name: normalised(x, kind) for name, x in (("a", a), ("b", b))},
+                "method": "auto", "max_iter": 5000, "tol": tol, "accelerate": accelerate,
+            }
+        )  # fmt: skip
+    results = interpreted(problems, tmp_path)
+    plain, fast, *unbalanced = results
+    for p, out in zip(problems, results, strict=True):
+        assert out["converged"].all()
+        want = solve_batch(
+            p["cost"].astype(float), 0.05, *(normalised(p[x], np.float64) for x in "ab"),
+            reg_m=tuple(p["reg_m"]), method="log", max_iter=100000, tol=1e-13,
+        )  # fmt: skip
+        np.testing.assert_allclose(out["plan"], want.plan, atol=10 * tol)
+        np.testing.assert_allclose(out["value"], want.value, rtol=10 * tol)
+    assert fast["n_iter"].sum() < 0.7 * plain["n_iter"].sum()
+    # Three to ten times as many without the translation.
+    assert all(out["n_iter"].max() < 150 for out in unbalanced)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("fp32", {}), ("fp64", {"UNBALANCED": True, "ONLY_LOG": True}), ("fp64", {"PROXIMAL": True})],
+)
+def test_the_kernel_compiles_for_a_gpu_that_is_not_here(kind, options):
+    source = f"""
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from optical_rs.transport.triton_solver import _solve
+names = [p.name for p in _solve.params]
+chosen = dict.fromkeys("A B ROW_MASK COL_MASK START ACCELERATE".split(), True)
+chosen |= dict.fromkeys("ONLY_LOG UNBALANCED PROXIMAL".split(), False) | {options} | dict(ROWS=16, COLS=32)
+kinds = dict.fromkeys("rows_at cols_at converged_at refused_at".split(), "*i8")
+kinds |= dict.fromkeys("n_iter_at status_at".split(), "*i64") | {{"tol": "fp32"}}
+kinds |= dict.fromkeys("n m reg_step max_iter hard_rows hard_cols".split(), "i32")
+signature = {{n: "constexpr" if n in chosen else kinds.get(n, "*{kind}") for n in names}}
+source = ASTSource(_solve, signature, {{(names.index(n),): value for n, value in chosen.items()}})
+made = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={{"num_warps": 1}})
+assert made.asm["cubin"]
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_interpreted_kernel_refuses_bad_input(tmp_path):
     good = {
         "cost": np.ones((2, 3, 4), np.float32), "reg": np.ones(1, np.float32),
         "reg_m": np.full(2, np.inf), "method": "auto", "max_iter": 5, "tol": 0.0,
+        "accelerate": True,
     }  # fmt: skip
     nan, blocked, lonely = (good["cost"].copy() for _ in range(3))
     nan[1, 2, 0] = np.nan
@@ -136,10 +210,11 @@ def test_the_interpreted_kernel_refuses_bad_input(tmp_path):
 def test_what_does_not_fit_is_left_to_torch():
     from optical_rs.transport import triton_solver
 
-    assert triton_solver.fits(torch.empty(1, 256, 200), "auto")
-    assert not triton_solver.fits(torch.empty(1, 257, 200), "auto")
-    assert not triton_solver.fits(torch.empty(1, 8, 8), "ipot")
-    assert not triton_solver.fits(torch.empty(1, 8, 8, dtype=torch.float64), "auto")
+    assert triton_solver.fits(torch.empty(1, 256, 200))
+    assert not triton_solver.fits(torch.empty(1, 257, 200))
+    assert triton_solver.fits(torch.empty(1, 256, 100, dtype=torch.float64))
+    assert not triton_solver.fits(torch.empty(1, 256, 200, dtype=torch.float64))
+    assert not triton_solver.fits(torch.empty(1, 8, 8, dtype=torch.float16))
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

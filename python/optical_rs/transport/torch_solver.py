@@ -102,13 +102,13 @@ def _kept(
 def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate, unit=None):
     """The operator ``optical_rs::solve``; shapes and meaning as in ``solve_batch``.
 
-    ``accelerate`` has no effect here. ``unit`` (B,) multiplies ``reg_m``.
+    ``accelerate`` has an effect in the Triton kernel alone. ``unit`` (B,) multiplies ``reg_m``.
     """
-    if _triton_takes(cost, method):
+    if _triton_takes(cost):
         from . import triton_solver
 
         solved = triton_solver.solve(
-            cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, unit
+            cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate, unit
         )
         # What it refuses is named below.
         if solved is not None:
@@ -158,14 +158,14 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
     return plan, f, g, value, linear, gap, error, n_iter, error <= tol, status
 
 
-def _triton_takes(cost: Tensor, method: str) -> bool:
+def _triton_takes(cost: Tensor) -> bool:
     if cost.device.type != "cuda":
         return False
     try:
         from . import triton_solver
     except ImportError:
         return False
-    return triton_solver.fits(cost, method)
+    return triton_solver.fits(cost)
 
 
 def _iterate(cost, step, a, b, start, rho, active, mass, proximal, max_iter, tol):

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Padded elements of a problem up to which its kernel fits one program's registers.
-LARGEST = 256 * 256
+#: Padded bytes of a problem up to which its kernel fits one program's registers.
+LARGEST = 256 * 256 * 4
 
 
 @triton.jit
@@ -22,7 +22,7 @@ def _marginal(given_at, i, index, present, size, GIVEN: tl.constexpr):
     if GIVEN:
         weights = tl.load(given_at + i * size + index, mask=present, other=0.0)
     else:
-        weights = tl.where(present, 1.0 / tl.sum(present.to(tl.float32)), 0.0)
+        weights = tl.where(present, 1.0 / tl.sum(present.to(given_at.dtype.element_ty)), 0.0)
     bad = tl.sum(tl.where((weights >= 0) & (weights < float("inf")), 0, 1)) > 0
     return weights, bad
 
@@ -53,14 +53,61 @@ def _kept(sums, weights, live, potential, rho, UNBALANCED: tl.constexpr):
 
 
 @triton.jit
+def _scaling(wanted, sums, before, power):
+    """A new scaling, over-relaxed by 1 + power; the rule of the native core (``Rule::Relaxed``)."""
+    new = wanted / tl.maximum(sums, 1e-37)
+    ratio = tl.minimum(new / tl.maximum(before, 1e-37), 1e30)
+    return tl.where(
+        power > 0, new * ((1 + power) * ratio + (1 - power)) / ((1 - power) * ratio + (1 + power)), new
+    )
+
+
+@triton.jit
+def _best(rate):
+    return tl.minimum(2.0 / (1.0 + tl.sqrt(tl.maximum(1.0 - rate, 0.0))), 1.97)
+
+
+@triton.jit
+def _pace(error, goal, tight, omega, resume, allowed, count, mark, was_plain):
+    """The over-relaxation of the next sweep, from the error before this one; as in the native core (``Pace``).
+
+    Over-relaxed sweeps that reach ``tight`` are confirmed by two plain ones; every eighth sweep looks at the rate.
+    """
+    plain = omega == 1.0
+    going = allowed & ((was_plain & plain & (error <= goal)) == 0)
+    confirm = going & (plain == 0) & (error <= tight)
+    back = going & plain & was_plain & (resume > 1.0)
+    next_resume = tl.where(confirm, omega, tl.where(back, 1.0, resume))
+    omega = tl.where(confirm, 1.0, tl.where(back, resume, omega))
+    tight = tl.where(confirm, 0.5 * tight, tight)
+    count = tl.where(confirm | back, 0, count)
+    adapting = going & (confirm == 0) & (next_resume == 1.0)
+    count += tl.where(adapting, 1, 0)
+    look = adapting & (count % 8 == 1)
+    rate = tl.exp(tl.log(tl.maximum(error, 1e-37) / tl.maximum(mark, 1e-37)) * 0.125)
+    judge = look & (count > 1)
+    worse = judge & (omega > 1.0) & (error > 4.0 * mark)
+    mark = tl.where(look, error, mark)
+    # Young's relation between the rate seen with omega and that of plain sweeps.
+    relation = (rate + omega - 1.0) / omega
+    of_plain = tl.minimum(relation * relation / rate, 1.0)
+    start = judge & (omega == 1.0) & (rate > 0.7) & (rate < 1.0)
+    more = judge & (omega > 1.0) & (rate < 1.0) & (rate > omega - 1.0)
+    better = tl.where(start, _best(tl.minimum(rate, 1.0)), tl.where(more, _best(of_plain), omega))
+    omega = tl.where(worse, 1.0, tl.maximum(omega, better))
+    return tight, omega, next_resume, allowed & (worse == 0), count, mark, plain
+
+
+@triton.jit
 def _solve(
     cost_at, reg_at, a_at, b_at, rows_at, cols_at, start_at, rho_at,
     plan_at, f_at, g_at, value_at, linear_at, gap_at, error_at, n_iter_at, converged_at, status_at, refused_at,
     n, m, reg_step, max_iter, tol, hard_rows, hard_cols,
     ROWS: tl.constexpr, COLS: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     ROW_MASK: tl.constexpr, COL_MASK: tl.constexpr, START: tl.constexpr,
-    ONLY_LOG: tl.constexpr, UNBALANCED: tl.constexpr,
+    ONLY_LOG: tl.constexpr, UNBALANCED: tl.constexpr, PROXIMAL: tl.constexpr, ACCELERATE: tl.constexpr,
 ):  # fmt: skip
+    number = cost_at.dtype.element_ty
     i = tl.program_id(0).to(tl.int64)
     row, col = tl.arange(0, ROWS), tl.arange(0, COLS)
     is_row, is_col = row < n, col < m
@@ -80,7 +127,7 @@ def _solve(
     given_a, given_b = a, b
     reg = tl.load(reg_at + i * reg_step)
     rate = 1.0 / reg
-    g = tl.zeros([COLS], tl.float32)
+    g = tl.zeros([COLS], number)
     if START:
         g = tl.load(start_at + i * m + col, mask=is_col, other=0.0)
         g = tl.where(tl.abs(g) < infinity, g, 0.0)
@@ -95,7 +142,8 @@ def _solve(
         tl.max(lonely_row.to(tl.int32)) * hard_rows + tl.max(lonely_col.to(tl.int32)) * hard_cols
     ) > 0
     massless = ((mass_a > 0) & (mass_b > 0)) == 0
-    unequal = tl.abs(mass_a - mass_b) > 1e-4 * tl.maximum(mass_a, mass_b)
+    rounding: tl.constexpr = 1e-9 if number == tl.float64 else 1e-4
+    unequal = tl.abs(mass_a - mass_b) > rounding * tl.maximum(mass_a, mass_b)
     bad_reg = ((reg > 0) & (reg < infinity)) == 0
     wrong = no_number | bad_a | bad_b | massless | infeasible
     if not UNBALANCED:
@@ -122,11 +170,36 @@ def _solve(
     status = 2
     it = 0
     finished = live == 0
-    if not ONLY_LOG:
+    if PROXIMAL:
+        # Sinkhorn with reg / t after t steps, in potentials t times as large.
+        status = 3
+        f, g = tl.zeros_like(f), tl.zeros_like(g)
+        before = g
+        last = tl.full([], infinity, number)
+        going = live & (max_iter > 0)
+        while going:
+            it += 1
+            step_cost = it.to(number) * cost
+            ahead = tl.where(tl.abs(g) < infinity, 2 * g - before, g)
+            f = tl.where(a > 0, reg * (log_a - _log_sum((ahead[None, :] - step_cost) * rate, 1)), -infinity)
+            before = g
+            g = tl.where(b > 0, reg * (log_b - _log_sum((f[:, None] - step_cost) * rate, 0)), -infinity)
+            moved = tl.exp((f[:, None] + g[None, :] - step_cost) * rate)
+            error = tl.sum(tl.abs(tl.sum(moved, 1) - a))
+            value = tl.sum(tl.where(cost < infinity, moved * cost, 0.0))
+            settled = tl.abs(value - last) <= 0.1 * tol * tl.abs(value)
+            last = value
+            going = (it < max_iter) & (((tol > 0) & (error <= goal) & settled) == 0)
+        steps = tl.maximum(it, 1).to(number)
+        f, g, reg, rate = f / steps, g / steps, reg / steps, rate * steps
+    elif not ONLY_LOG:
         # Linear domain; its scalings are absorbed, and a log step taken, each time they leave the range.
         status = tl.where(spread <= 80.0, 0, 1)
         log_steps = tl.where(spread <= 80.0, 0, 1)
         large = tl.where(spread <= 80.0, 1e25, 1e8)
+        tight, mark = goal, goal
+        omega, resume = tl.full([], 1.0, number), tl.full([], 1.0, number)
+        allowed = tol > 0
         while (finished == 0) & (it < max_iter):
             cost = tl.load(cost_at + at, mask=inside, other=infinity)
             steps = 0
@@ -136,18 +209,27 @@ def _solve(
                 steps += 1
                 it += 1
             kernel = tl.exp((f[:, None] + g[None, :] - cost) * rate)
-            u = tl.where(real_row, 1.0, 0.0)
-            v = tl.where(real_col, 1.0, 0.0)
-            sweeps = 0
+            u = tl.where(real_row, 1.0, 0.0).to(number)
+            v = tl.where(real_col, 1.0, 0.0).to(number)
+            sweeps, count = 0, 0
             going = it < max_iter
             in_range = True
+            # Whether the scalings whose error comes next are of a plain sweep.
+            was_plain = allowed & False
             while going:
                 sums = tl.sum(kernel * v[None, :], 1)
                 error = tl.sum(tl.abs(u * sums - a))
-                u = a / tl.maximum(sums, 1e-37)
-                v = b / tl.maximum(tl.sum(kernel * u[:, None], 0), 1e-37)
+                plain = omega == 1.0
+                u = _scaling(a, sums, u, omega - 1.0)
+                v = _scaling(b, tl.sum(kernel * u[:, None], 0), v, omega - 1.0)
                 in_range = tl.maximum(tl.max(u), tl.max(v)) <= large
-                done = (tol > 0) & (sweeps > 0) & (error <= goal)
+                done = (tol > 0) & was_plain & plain & (error <= goal)
+                if ACCELERATE:
+                    tight, omega, resume, allowed, count, mark, was_plain = _pace(
+                        error, goal, tight, omega, resume, allowed, count, mark, was_plain
+                    )
+                else:
+                    was_plain = plain
                 if in_range:
                     it += 1
                     sweeps += 1
@@ -179,6 +261,13 @@ def _solve(
             f = new
             g = tau_b * reg * (log_b - _log_sum((f[:, None] - cost) * rate, 0))
             g = tl.where(b > 0, g, -infinity)
+            if UNBALANCED and ACCELERATE:
+                # What both marginals pay is least after this translation, which leaves the plan as it is (Séjourné,
+                # Vialard, Peyré, AISTATS 2022).
+                kept_a = tl.sum(a * tl.exp(-tl.where(a > 0, f, 0.0) / rho_a))
+                kept_b = tl.sum(b * tl.exp(-tl.where(b > 0, g, 0.0) / rho_b))
+                shift = (tl.log(kept_a) - tl.log(kept_b)) / (1.0 / rho_a + 1.0 / rho_b)
+                f, g = f + shift, g - shift
             it += 1
             done = (tol > 0) & (it > 1) & (error <= goal)
             going = (it < max_iter) & (done == 0)
@@ -196,9 +285,16 @@ def _solve(
     tl.store(plan_at + at, plan, mask=everywhere)
     tl.store(f_at + i * n + row, tl.where(real_row & live, f, 0.0), mask=is_row)
     tl.store(g_at + i * m + col, tl.where(real_col & live, g, 0.0), mask=is_col)
-    tl.store(value_at + i, tl.where(live, dual - reg * tl.sum(sums_a) + price_a + price_b, 0.0))
+    value = dual - reg * tl.sum(sums_a) + price_a + price_b
+    gap = gap_a + gap_b
+    if PROXIMAL:
+        finite_g = tl.where(b > 0, g, 0.0)
+        nearest = tl.min(cost - tl.where(b > 0, g, -infinity)[None, :], 1)
+        value = linear
+        gap = linear - tl.sum(b * finite_g) - tl.sum(tl.where(a > 0, a * nearest, 0.0))
+    tl.store(value_at + i, tl.where(live, value, 0.0))
     tl.store(linear_at + i, linear)
-    tl.store(gap_at + i, tl.where(live, gap_a + gap_b, 0.0))
+    tl.store(gap_at + i, tl.where(live, gap, 0.0))
     tl.store(error_at + i, error)
     tl.store(n_iter_at + i, it)
     tl.store(converged_at + i, (error <= tol).to(tl.int8))
@@ -210,50 +306,51 @@ def _padded(size: int) -> int:
     return max(16, triton.next_power_of_2(size))
 
 
-def fits(cost: Tensor, method: str) -> bool:
-    """Whether a batch can be solved here: float32, and small enough for registers."""
+def fits(cost: Tensor) -> bool:
+    """Whether a batch can be solved here: in single or double precision, and small enough for registers."""
     batch, n, m = cost.shape
-    small = 0 < _padded(n) * _padded(m) <= LARGEST and batch * n * m > 0
-    return small and cost.dtype == torch.float32 and method != "ipot"
+    padded = _padded(n) * _padded(m) * cost.element_size()
+    return cost.dtype in (torch.float32, torch.float64) and padded <= LARGEST and batch * n * m > 0
 
 
-def warps(elements: int) -> int:
-    """Warps per program, by padded elements: as few as hold the kernel (measured on an H100)."""
-    return 1 if elements <= 1024 else max(2, elements // 4096)
+def warps(size: int) -> int:
+    """Warps per program, by padded bytes: as few as hold the kernel (measured on an H100, in single precision)."""
+    return 1 if size <= 4096 else max(2, size // 16384)
 
 
-def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, unit=None):
+def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg_m, accelerate, unit=None):
     """The operator ``optical_rs::solve`` for a batch that :func:`fits`; None if it must be refused.
 
     Parameters
     ----------
-    cost : (B, n, m) float32 tensor
+    cost : (B, n, m) tensor
+        float32 or float64; so is what is computed.
     reg : (1,) or (B,) tensor
-    a, b : (B, n) and (B, m) float32 tensors or None
+    a, b : (B, n) and (B, m) tensors or None
     row_mask, col_mask : (B, n) and (B, m) bool tensors or None
-    start : (B, m) float32 tensor or None
-    method, max_iter, tol, reg_m
-        As for ``solve_batch``.
+    start : (B, m) tensor or None
+    method, max_iter, tol, reg_m, accelerate
+        As for ``solve_batch``; there is no annealing.
     unit : (B,) tensor, optional
         Multiplies ``reg_m``.
     """
     batch, n, m = cost.shape
-    device = cost.device
+    device, kind = cost.device, cost.dtype
     unbalanced = any(map(math.isfinite, reg_m))
 
     def floats(x):
-        return x.to(device=device, dtype=torch.float32).contiguous() if x is not None else cost
+        return x.to(device=device, dtype=kind).contiguous() if x is not None else cost
 
     def flags(x):
         return x.contiguous().view(torch.int8) if x is not None else cost
 
-    def empty(*shape, dtype=torch.float32):
+    def empty(*shape, dtype=kind):
         return torch.empty(*shape, dtype=dtype, device=device)
 
     rho = cost
     if unbalanced:
-        rho = torch.tensor(reg_m, dtype=torch.float32, device=device).expand(batch, 2)
-        rho = (rho if unit is None else rho * unit.to(torch.float32)[:, None]).contiguous()
+        rho = torch.tensor(reg_m, dtype=kind, device=device).expand(batch, 2)
+        rho = (rho if unit is None else rho * unit.to(kind)[:, None]).contiguous()
     cost = cost.contiguous()
     plan, f, g = torch.empty_like(cost), empty(batch, n), empty(batch, m)
     value, linear, gap, error = empty(4, batch).unbind()
@@ -266,8 +363,8 @@ def solve(cost, reg, a, b, row_mask, col_mask, start, method, max_iter, tol, reg
         n, m, int(reg.numel() > 1), max_iter, tol, *(int(math.isinf(side)) for side in reg_m),
         ROWS=rows, COLS=cols, A=a is not None, B=b is not None,
         ROW_MASK=row_mask is not None, COL_MASK=col_mask is not None, START=start is not None,
-        ONLY_LOG=method == "log" or unbalanced, UNBALANCED=unbalanced,
-        num_warps=warps(rows * cols),
+        ONLY_LOG=method == "log" or unbalanced, UNBALANCED=unbalanced, PROXIMAL=method == "ipot",
+        ACCELERATE=accelerate and tol > 0, num_warps=warps(rows * cols * cost.element_size()),
     )  # fmt: skip
     if bool(refused.any()):
         return None

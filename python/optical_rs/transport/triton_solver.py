@@ -179,7 +179,7 @@ def _solve(
         going = live & (max_iter > 0)
         while going:
             it += 1
-            step_cost = it.to(number) * cost
+            step_cost = tl.cast(it, number) * cost
             ahead = tl.where(tl.abs(g) < infinity, 2 * g - before, g)
             f = tl.where(a > 0, reg * (log_a - _log_sum((ahead[None, :] - step_cost) * rate, 1)), -infinity)
             before = g
@@ -190,7 +190,7 @@ def _solve(
             settled = tl.abs(value - last) <= 0.1 * tol * tl.abs(value)
             last = value
             going = (it < max_iter) & (((tol > 0) & (error <= goal) & settled) == 0)
-        steps = tl.maximum(it, 1).to(number)
+        steps = tl.cast(tl.maximum(it, 1), number)
         f, g, reg, rate = f / steps, g / steps, reg / steps, rate * steps
     elif not ONLY_LOG:
         # Linear domain; its scalings are absorbed, and a log step taken, each time they leave the range.

@@ -407,6 +407,26 @@ def _score(topic: str, document: Any, score: Any) -> float:
     )
 
 
+def named(path: str | os.PathLike) -> Path:
+    """A path that ends in the name of what is there, as "." and ".." do not.
+
+    >>> named("a/passages"), named("/a/passages/..")
+    (PosixPath('a/passages'), PosixPath('/a'))
+    """
+    path = Path(path)
+    return Path(os.path.abspath(path)) if path.name in ("", "..") else path
+
+
+def beside(path: str | os.PathLike, ending: str) -> Path:
+    """A path next to another, with an ending to its name.
+
+    >>> beside("passages", ".coarse")
+    PosixPath('passages.coarse')
+    """
+    path = named(path)
+    return path.with_name(path.name + ending)
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write a value as JSON: the file has its old content or the new, never something between."""
     path = Path(path)

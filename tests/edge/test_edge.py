@@ -359,6 +359,18 @@ def test_bad_input(exported, documents, tmp_path):
     assert Index(TokenStore.create(tmp_path / "empty", 8).path, encoder).search_batch(["a"]) == [[]]
 
 
+def test_an_index_in_the_folder_that_one_is_in(exported, documents, tmp_path, monkeypatch):
+    model = shutil.copytree(exported[0], tmp_path / "model")
+    (tmp_path / "s").mkdir()
+    monkeypatch.chdir(tmp_path / "s")
+    store = index(Encoder(model), [(name, text, {"year": 1}) for name, text in documents.items()], ".")
+    update_first_stage(store, Pooling(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "s", "s.coarse", "s.fields"]
+    for place in (".", tmp_path / "s", "../s/../s/.", tmp_path / "s" / "x" / ".."):
+        hits = Index(place).search("the dog runs fast", 3, filters={"year": 1})
+        assert [hit.fields for hit in hits] == [{"year": 1}] * 3
+
+
 def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path, monkeypatch):
     encoder = Encoder(exported[0])
     store = index(encoder, documents, tmp_path / "s")

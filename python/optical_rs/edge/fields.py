@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, closest
-from ..files import is_number
+from ..files import beside, is_number
 from ..similarity import TokenStore, columns
 
 #: Bounds of a range, as in Qdrant's filters.
@@ -23,8 +23,7 @@ _NONE = np.zeros((0, 1), np.float32)
 
 def fields_of(path: str | Path) -> Path:
     """Where the fields of an index's documents are, if it has some."""
-    path = Path(path)
-    return path.with_name(path.name + ".fields")
+    return beside(path, ".fields")
 
 
 class Fields:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import Texts
+from ..files import Texts, beside, named
 from ..similarity import TokenStore, columns, make_coarse
 from ..similarity.coarse import Method, follows, method_of
 from .encoder import COSTLY, Encoder
@@ -83,7 +83,7 @@ def index(
         If documents take many more tokens than with the vocabulary that the model had before it was trimmed, or a
         store of an older version does not say which model made it.
     """
-    out = Path(out)
+    out = named(out)
     if window is not None:
         encoder.windows("", window, overlap)  # a size that cannot be is refused before anything is made
     made_with = {"encoder": encoder.content, "window": window, "overlap": overlap}
@@ -200,9 +200,7 @@ def _warn_of_cost(encoder: Encoder, texts: Sequence[str]) -> None:
 
 def coarse_of(path: str | Path) -> Path:
     """Where the first stage of an index is, if it has one."""
-    path = Path(path)
-    return path.with_name(path.name + ".coarse")
-
+    return beside(path, ".coarse")
 
 def expect_coarse(path: Path) -> TokenStore | None:
     """The first stage of an index, if there is one; nothing else may be there.

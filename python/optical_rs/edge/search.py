@@ -11,6 +11,7 @@ import numpy as np
 from ..baselines import BM25
 from ..display import table
 from ..errors import InputError
+from ..files import named
 from ..fingerprint import expect_related
 from ..ranking import fuse
 from ..similarity import TokenStore, search
@@ -109,7 +110,7 @@ class Index:
         precision: str | None = None,
         threads: int | None = None,
     ):
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        paths = list(map(named, [path] if isinstance(path, str | os.PathLike) else path))
         if not paths:
             raise InputError("path: expected at least one index")
         self.shards = [TokenStore(each).snapshot() for each in paths]

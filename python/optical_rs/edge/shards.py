@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import beside
 from ..fingerprint import of_settings, of_texts
 from ..similarity import columns
 from .encoder import Encoder
@@ -45,8 +46,7 @@ def encode_here(
 
 def shards_of(path: str | Path) -> Path:
     """Where shards of an index are kept until their turn comes."""
-    path = Path(path)
-    return path.with_name(path.name + ".shards")
+    return beside(path, ".shards")
 
 
 class Kept:

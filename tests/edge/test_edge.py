@@ -1,7 +1,10 @@
 """An exported model indexes and searches as the model in torch does, without torch."""
 
+import contextlib
+import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from optical_rs.cli.index import main as index_main
 from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
 from optical_rs.edge.export import export
+from optical_rs.edge.fields import Fields
 from optical_rs.edge.index import coarse_of, document_of, index, update_first_stage
 from optical_rs.edge.rerank import rerank
 from optical_rs.edge.search import Index
@@ -369,6 +373,31 @@ def test_an_index_in_the_folder_that_one_is_in(exported, documents, tmp_path, mo
     for place in (".", tmp_path / "s", "../s/../s/.", tmp_path / "s" / "x" / ".."):
         hits = Index(place).search("the dog runs fast", 3, filters={"year": 1})
         assert [hit.fields for hit in hits] == [{"year": 1}] * 3
+
+
+def test_a_document_that_cannot_be_replaced_stays(exported, tmp_path, monkeypatch):
+    encoder = Encoder(exported[0])
+    rows = [("a", "the dog runs fast", {"year": 1}), ("b", "the fire")]
+    store = index(encoder, rows, tmp_path / "s")
+    real, left = os.fsync, [0]
+
+    def fsync(file):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    new = [("a", "the sun shines today", {"year": 2}), ("b", "the water")]
+    for moment in range(40):
+        left[0] = moment
+        with contextlib.suppress(InputError):
+            index(encoder, new, store.path)
+        found = Index(store.path, encoder)
+        said = {found.text(i) for i in found.live().tolist()}
+        assert said in ({text for _, text, *_ in rows}, {text for _, text, *_ in new}), moment
+        assert Fields(store.path).of("a")["year"] in (1, 2)
+    assert said == {text for _, text, *_ in new}, "there were enough moments"
 
 
 def test_what_is_in_the_place_of_a_coarse_store_is_left_alone(exported, documents, tmp_path, monkeypatch):

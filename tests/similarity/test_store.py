@@ -178,6 +178,30 @@ def test_stores_that_the_core_is_tested_with_are_as_they_are_written_now(tmp_pat
         assert file.read_bytes() == (again.path / file.name).read_bytes(), file.name
 
 
+def test_texts_are_replaced_in_one_commit(tmp_path):
+    store = TokenStore.create(tmp_path / "store", 2)
+    store.append([np.full((1, 2), i) for i in range(3)], list("abc"), ["old"] * 3)
+    before = store.snapshot()
+    store.append(
+        [np.full((2, 2), 7), np.ones((1, 2))], ["b", "d"], ["new", "more"], replacing=["b", "c", "b"]
+    )
+    for seen in (store, TokenStore(store.path)):
+        assert {name: seen.contents[seen.index(name)] for name in "abd"} == {
+            "a": "old",
+            "b": "new",
+            "d": "more",
+        }
+        assert "c" not in seen
+        assert seen.deleted.tolist() == [False, True, True, False, False]
+        assert seen[seen.index("b")].tolist() == [[7.0, 7.0]] * 2
+    assert [before.contents[before.index(name)] for name in "abc"] == ["old"] * 3
+    with pytest.raises(InputError, match="ids: 'a' is in the store already"):
+        store.append([np.ones((1, 2))], ["a"], replacing=["b"])
+    assert "b" in TokenStore(store.path)
+    store.append([], [], replacing=["a"])
+    assert "a" not in TokenStore(store.path)
+
+
 def test_marks_depend_on_the_texts_alone(tmp_path):
     store = TokenStore.create(tmp_path / "store", 2, dtype="int8")
     for first in range(0, 40, 10):

@@ -58,6 +58,16 @@ class Stores(RuleBasedStateMachine):
             with pytest.raises(InputError, match="is in the store already"):
                 self.store.append([np.ones((1, 2))] * len(ids), ids)
 
+    @rule(ids=st.lists(NAMES, unique=True, max_size=3), through=st.booleans())
+    def replace(self, ids, through):
+        new, gone = self.texts(ids), [*sorted(self.model)[1:2], *(n for n in ids if n in self.model)]
+        (self.store if through else self.other).append(
+            [self.tokens(t) for t in new.values()], ids, [str(t) for t in new.values()], replacing=gone
+        )
+        for name in gone:
+            self.model.pop(name, None)
+        self.model |= new
+
     @rule(data=st.data(), through=st.booleans())
     def delete(self, data, through):
         if self.model:
@@ -86,7 +96,7 @@ class Stores(RuleBasedStateMachine):
     @rule(
         after=st.integers(0, 12),
         ids=st.lists(NAMES, unique=True, min_size=1, max_size=3),
-        what=st.integers(0, 2),
+        what=st.integers(0, 3),
     )
     def crash(self, after, ids, what):
         """Crash at one of the moments at which something reaches the disk: before or after it does."""
@@ -98,7 +108,15 @@ class Stores(RuleBasedStateMachine):
             ),
             lambda: self.store.delete(gone),
             self.store.compact,
+            lambda: self.store.append(
+                [self.tokens(t) for t in new.values()],
+                list(new),
+                [str(t) for t in new.values()],
+                replacing=gone,
+            ),
         ]
+        if what == 3:
+            new |= self.texts(gone)
         calls = {"left": after}
         real = {name: getattr(os, name) for name in ("fsync", "replace", "truncate", "unlink")}
 
@@ -120,15 +138,16 @@ class Stores(RuleBasedStateMachine):
             except Crash:
                 crashed = True
         before, after_change = dict(self.model), dict(self.model)
-        if what == 0:
-            after_change |= new
-        elif what == 1:
+        if what == 1:
             for name in gone:
                 del after_change[name]
+        elif what != 2:
+            after_change |= new
         self.store = TokenStore(self.folder / "store")
-        held = {name for i, name in enumerate(self.store.ids) if not self.store.deleted[i]}
-        assert held in (after_change.keys(), before.keys()) if crashed else held == after_change.keys()
-        self.model = after_change if held == after_change.keys() else before
+        held = {n: self.store.contents[i] for i, n in enumerate(self.store.ids) if not self.store.deleted[i]}
+        old, done = ({name: str(text) for name, text in m.items()} for m in (before, after_change))
+        assert held in (done, old) if crashed else held == done
+        self.model = after_change if held == done else before
 
     @invariant()
     def the_store_is_the_dict(self):

@@ -63,10 +63,10 @@ class Fields:
         with store.writing():
             old = {name: store.contents[store.index(name)] for name in said if name in store}
             changed = {name: line for name, line in said.items() if line != old.get(name, "")}
-            if gone := [name for name in changed if name in old]:
-                store.delete(gone)
-            if new := {name: line for name, line in changed.items() if line}:
-                store.append([_NONE] * len(new), list(new), list(new.values()))
+            gone = [name for name in changed if name in old]
+            new = {name: line for name, line in changed.items() if line}
+            if gone or new:
+                store.append([_NONE] * len(new), list(new), list(new.values()), replacing=gone)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """All of them."""

@@ -42,8 +42,8 @@ def index(
     """Encode documents into a store, or add those that a store does not have yet and replace those that changed.
 
     A store is committed every 256 documents, and what is committed stays: after an interruption, also after a kill, the
-    same call goes on from there, and the store has the same bytes in the end as without it. Documents that are not given
-    stay as they are.
+    same call goes on from there, and the store has the same bytes in the end as without it. A document that is replaced is
+    its old text or its new one at every moment. Documents that are not given stay as they are.
 
     Parameters
     ----------
@@ -130,13 +130,14 @@ def index(
                 batch, new = waiting.popleft()
                 fields.write((name, said) for name, (_, said) in batch.items())
                 if new:
-                    store.delete([store.ids[i] for name in new for i in known.get(name, ())])
+                    old = [store.ids[i] for name in new for i in known.get(name, ())]
                     ids = [
                         name if window is None else f"{name}#{i}"
                         for name in new
                         for i in range(len(new[name]))
                     ]
-                    store.append_columns(shard, ids, [piece for pieces in new.values() for piece in pieces])
+                    said = [piece for pieces in new.values() for piece in pieces]
+                    store.append_columns(shard, ids, said, replacing=old)
                     tokens += int(np.frombuffer(shard["lengths"], "<i8").sum())
                 done += len(batch)
                 if progress:

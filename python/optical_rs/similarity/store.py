@@ -306,7 +306,12 @@ class TokenStore:
             yield
 
     def append(
-        self, tokens: Iterable[Any], ids: Sequence[str], contents: Sequence[str] | None = None
+        self,
+        tokens: Iterable[Any],
+        ids: Sequence[str],
+        contents: Sequence[str] | None = None,
+        *,
+        replacing: Sequence[str] = (),
     ) -> None:
         """Add texts and commit them together: after a crash either all or none are there.
 
@@ -317,12 +322,15 @@ class TokenStore:
             One id per text, not yet in the store. Any string will do.
         contents : sequence of str, optional
             What the texts say, to be shown with results.
+        replacing : sequence of str, optional
+            Ids of texts that are deleted in the same commit, so that theirs may be used again: readers find the old texts
+            or the new ones, and a failure leaves the old ones.
 
         Raises
         ------
         InputError
             Wrong shapes, numbers that are not finite or too large for the store's ``dtype``, ids that are
-            missing or repeated, another process that writes, or a disk that is full. Nothing is added.
+            missing or repeated, another process that writes, or a disk that is full. Nothing is added or deleted.
         """
         with np.errstate(over="ignore"):  # what does not fit is infinite, and found below
             arrays = [
@@ -333,10 +341,15 @@ class TokenStore:
                 raise InputError(f"tokens: expected shape (tokens, {self.dim}) at {i}, got {array.shape}")
         if len(ids) != len(arrays):
             raise InputError(f"ids: expected {len(arrays)} ids, one per text, got {len(ids)}")
-        self.append_columns(columns.encoded(arrays, self.dim, self.dtype), ids, contents)
+        self.append_columns(columns.encoded(arrays, self.dim, self.dtype), ids, contents, replacing=replacing)
 
     def append_columns(
-        self, encoded: Mapping[str, bytes], ids: Sequence[str], contents: Sequence[str] | None = None
+        self,
+        encoded: Mapping[str, bytes],
+        ids: Sequence[str],
+        contents: Sequence[str] | None = None,
+        *,
+        replacing: Sequence[str] = (),
     ) -> None:
         """As :meth:`append`, of tokens in the form in which the store keeps them: what another machine encoded.
 
@@ -367,17 +380,20 @@ class TokenStore:
             raise InputError(f"contents: expected {len(ids)}, one per text, got {len(contents)}")
         names, said = utf8("ids", ids), utf8("contents", contents or [""] * len(ids))
         with self.writing():
-            view, new = self._view, set()
+            view, gone, new = self._view, self._numbers("replacing", replacing), set()
+            free = {None, *gone}
             for name in ids:
                 if not name:
                     raise InputError("ids: expected non-empty strings, got ''")
-                if name in new or view.number(name) is not None:
+                if name in new or view.number(name) not in free:
                     raise InputError(f"ids: {name!r} is in the store already")
                 new.add(name)
             for column, parts in (("id", names), ("content", said)):
                 start = view.state.sizes[f"{column}s"]
                 ends = start + np.cumsum([len(part) for part in parts], dtype="<i8")
                 added[f"{column}s"], added[f"{column}_ends"] = b"".join(parts), ends.tobytes()
+            if gone:
+                added["deleted"] = np.array(gone, dtype="<i8").tobytes()
             self._add(added)
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -389,12 +405,7 @@ class TokenStore:
             An id that is not in the store, or another process that writes. Nothing is deleted.
         """
         with self.writing():
-            numbers = {name: self._view.number(name) for name in ids}
-            unknown = [name for name, number in numbers.items() if number is None]
-            if unknown:
-                raise InputError(f"ids: {unknown[0]!r} is not in the store")
-            gone = sorted(number for number in numbers.values() if number is not None)
-            self._add({"deleted": np.array(gone, dtype="<i8").tobytes()})
+            self._add({"deleted": np.array(self._numbers("ids", ids), dtype="<i8").tobytes()})
 
     def compact(self) -> None:
         """Write the store anew without deleted texts. Readers that have it open keep what they see.
@@ -431,6 +442,16 @@ class TokenStore:
                     [store.contents[i] for i in part],
                 )
         return made
+
+    def _numbers(self, argument: str, ids: Sequence[str]) -> list[int]:
+        """The numbers of texts that are not deleted, ascending."""
+        if isinstance(ids, str):
+            raise InputError(f"{argument}: expected a list of ids, got the string {ids!r}")
+        numbers = {name: self._view.number(name) for name in ids}
+        unknown = [name for name, number in numbers.items() if number is None]
+        if unknown:
+            raise InputError(f"{argument}: {unknown[0]!r} is not in the store")
+        return sorted(number for number in numbers.values() if number is not None)
 
     def _add(self, added: dict[str, bytes]) -> None:
         """Append to columns and commit; on failure the store is as it was."""

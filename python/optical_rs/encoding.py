@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, texts_only
 from .progress import say
 
 #: Texts that are tokenised, and sorted by tokens, together.
@@ -84,12 +84,8 @@ def encode(
     """
     if role not in ("query", "document"):
         raise InputError(f"role: expected 'query' or 'document', got {role!r}")
-    if isinstance(texts, str):
-        raise InputError(f"texts: expected a list of strings, got the string {texts[:40]!r}")
-    texts = list(texts)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"texts: expected strings, got {type(text).__name__} at {i}")
+    texts = texts if isinstance(texts, str) else list(texts)
+    texts_only("texts", texts)
     exported = is_exported(model)
     runtime: Runtime = model if exported else _Torch(model, precision, expansion)
     found: list[Any] = [None] * len(texts)

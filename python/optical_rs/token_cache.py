@@ -11,7 +11,7 @@ import numpy as np
 from . import fingerprint
 from .data.cache import cache_folder
 from .encoding import PRECISIONS, encode, is_exported
-from .errors import InputError
+from .errors import InputError, texts_only
 from .progress import progress_bar
 from .similarity import TokenStore
 
@@ -114,7 +114,13 @@ class TokenCache:
         """Tokens of texts in the role ``"query"`` or ``"document"``; those that are not in the cache are encoded.
 
         Query expansion tokens are left out: they stand for no word of the text.
+
+        Raises
+        ------
+        InputError
+            An unknown role, something that is not text, or a folder that cannot be written to.
         """
+        texts_only("texts", texts)
         names = [f"{role}:{fingerprint.of_texts([text])[:32]}" for text in texts]
         store = self._opened()
         missing = {name: text for name, text in zip(names, texts, strict=True) if name not in store}

@@ -346,6 +346,22 @@ def test_bad_input(exported, documents, tmp_path):
             lambda: Index(store.path, encoder).search_batch(["a", " "]),
             "queries: expected text, got nothing at 1",
         ),
+        (lambda: Index(store.path, encoder).search(3), "queries: expected strings, got int at 0"),
+        (lambda: Index(store.path, encoder).search_batch("ab"), "queries: expected a list of strings"),
+        (
+            lambda: Index(store.path, encoder).search("\udcff"),
+            "queries: expected Unicode text, got surrogates",
+        ),
+        (lambda: Index(store.path, encoder).search("a", "3"), "k: expected an integer, got '3'"),
+        (
+            lambda: Index(store.path, encoder).search("a", 2.5, lexical=True),
+            "k: expected an integer, got 2.5",
+        ),
+        (
+            lambda: Index(store.path, encoder).search("a", candidates=0),
+            "candidates: expected at least 1, got 0",
+        ),
+        (lambda: encoder.encode(["\udcff"], "query"), "texts: expected Unicode text, got surrogates"),
         (lambda: index(encoder, documents, tmp_path / "x", window=0), "size: expected 1 to"),
         (lambda: index(encoder, documents, tmp_path / "x", window=2, overlap=2), "overlap: expected 0 to 1"),
         (lambda: Index(other.path, encoder), "store: has dimension 5, but the model has 8"),
@@ -373,6 +389,30 @@ def test_an_index_in_the_folder_that_one_is_in(exported, documents, tmp_path, mo
     for place in (".", tmp_path / "s", "../s/../s/.", tmp_path / "s" / "x" / ".."):
         hits = Index(place).search("the dog runs fast", 3, filters={"year": 1})
         assert [hit.fields for hit in hits] == [{"year": 1}] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("", "the fire"), "documents: expected an id, got ''"),
+        (("\ud800", "the fire"), r"documents: '\\ud800': expected Unicode text"),
+        (("b", "\ud800"), "documents: 'b': expected Unicode text"),
+        (("b", None), r"documents: expected \(id, text\) or \(id, text, fields\), got \('b', None\)"),
+        ((3, "the fire"), r"documents: expected .* got \(3, 'the fire'\)"),
+        (("b", "the fire", None), "documents: expected"),
+        (("b",), "documents: expected"),
+        ("ab", "documents: expected .* got ab"),
+        (("b", "the fire", {"year": float("nan")}), "documents: 'b', field 'year': expected text, a number"),
+    ],
+)
+def test_what_is_no_document_changes_nothing(exported, tmp_path, row, message):
+    encoder = Encoder(exported[0])
+    store = index(encoder, [("a", "the dog runs fast", {"year": 1})], tmp_path / "s")
+    with pytest.raises(InputError, match=message):
+        index(encoder, [("a", "the sun shines today", {"year": 2}), row], store.path)
+    found = TokenStore(store.path)
+    assert [found.contents[i] for i in np.flatnonzero(~found.deleted)] == ["the dog runs fast"]
+    assert Fields(store.path).of("a") == {"year": 1}
 
 
 def test_a_document_that_cannot_be_replaced_stays(exported, tmp_path, monkeypatch):

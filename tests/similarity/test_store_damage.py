@@ -223,9 +223,13 @@ def test_columns_that_cannot_be_are_one_clear_error(tmp_path, texts, column, dat
 def test_other_bad_input(tmp_path, texts):
     store = TokenStore.create(tmp_path / "s", 5)
     for call, message in (
-        (lambda: store.append(texts[:1], [3]), "ids: expected non-empty strings, got 3"),
+        (lambda: store.append(texts[:1], [3]), "ids: expected strings, got int at 0"),
         (lambda: store.append(texts[:1], ["\ud800"]), "ids: expected Unicode text, got surrogates"),
-        (lambda: store.append(texts[:1], ["a"], [None]), "contents: expected"),
+        (lambda: store.append(texts[:1], ["a"], [None]), "contents: expected strings, got NoneType at 0"),
+        # A string is a sequence of strings, but never meant as one: "12" is no list of texts 1 and 2.
+        (lambda: store.append(texts[:2], "ab"), "ids: expected a list of strings, got the string 'ab'"),
+        (lambda: store.delete("12"), "ids: expected a list of ids, got the string '12'"),
+        (lambda: store.append(texts[:1], ["a"], replacing=["b"]), "replacing: 'b' is not in the store"),
         (lambda: TokenStore.create(tmp_path / "x", 5, {"a": {1}}), "metadata: expected a JSON object"),
         (lambda: TokenStore.create(tmp_path / "x", 5, [1]), "metadata: expected a JSON object, got list"),
         (lambda: TokenStore.create(tmp_path / "x", 2.5), "dim: expected at least 1, got 2.5"),

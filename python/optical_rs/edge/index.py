@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, texts_only
 from ..files import Texts, beside, named
 from ..similarity import TokenStore, columns, make_coarse
 from ..similarity.coarse import Method, follows, method_of
@@ -74,8 +74,8 @@ def index(
     Raises
     ------
     InputError
-        A store of another model (by content: a model that was moved is the same), windows that do not fit, an
-        id that is repeated, or fields of another kind.
+        A store of another model (by content: a model that was moved is the same), dtype or windows, an overlap
+        without windows, something that is no document, an id that is repeated, or fields of another kind.
 
     Warns
     -----
@@ -151,14 +151,29 @@ def _batches(documents: Any) -> Iterator[dict[str, tuple[str, Mapping[str, Any]]
         rows: Any = documents.items()
     else:
         rows = documents.with_fields() if isinstance(documents, Texts) else documents
-    rows = iter(rows)
+    rows = map(_document, iter(rows))
     while part := list(itertools.islice(rows, BATCH)):
-        batch = {name: (text, fields[0] if fields else {}) for name, text, *fields in part}
+        batch = {name: (text, fields) for name, text, fields in part}
         if len(batch) < len(part):
             names = [row[0] for row in part]
             twice = next(name for i, name in enumerate(names) if name in names[:i])
             raise InputError(f"documents: id '{twice}' is repeated")
         yield batch
+
+
+def _document(row: Any) -> tuple[str, str, Mapping[str, Any]]:
+    """A document's id, text and fields, if it has these."""
+    match row:
+        case (str() as name, str() as text):
+            fields: Mapping[str, Any] = {}
+        case (str() as name, str() as text, Mapping() as fields):
+            pass
+        case _:
+            raise InputError(f"documents: expected (id, text) or (id, text, fields), got {str(row)[:100]}")
+    texts_only(f"documents: {name!r}", [name, text])
+    if not name:
+        raise InputError("documents: expected an id, got ''")
+    return name, text, fields
 
 
 def pieces_of(store: TokenStore) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..baselines import BM25
 from ..display import table
-from ..errors import InputError
+from ..errors import InputError, texts_only, whole
 from ..files import named
 from ..fingerprint import expect_related
 from ..ranking import fuse
@@ -198,7 +198,7 @@ class Index:
         exact : bool
             Score every document, also where the index has a first stage.
         candidates : int, optional
-            Of the first stage; by default the larger of 20 k and 200.
+            Of the first stage, where the index has one; by default the larger of 20 k and 200.
         snippets, explain : bool
             Whether hits carry a snippet, or how their tokens match.
 
@@ -210,7 +210,8 @@ class Index:
         Raises
         ------
         InputError
-            A query without text, a ``k`` below 1, or filters by fields that no document has or of another kind.
+            A query without text, ``k`` or ``candidates`` below 1, or filters by fields that no document has or of
+            another kind.
         """
         return self.search_batch(
             [query],
@@ -237,11 +238,13 @@ class Index:
         progress: Callable[[int, int], None] | None = None,
     ) -> list[list[Hit]]:
         """As :meth:`search`, for several queries, which are encoded and searched together."""
+        texts_only("queries", queries)
         for i, query in enumerate(queries):
             if not query.strip():
                 raise InputError(f"queries: expected text, got nothing at {i}")
-        if k < 1:
-            raise InputError(f"k: expected at least 1, got {k}")
+        k = whole("k", k)
+        if candidates is not None:
+            candidates = whole("candidates", candidates)
         allowed = None if filters is None else self._allowed(filters)
         if not len(self) or not queries:
             return [[] for _ in queries]

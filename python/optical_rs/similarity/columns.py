@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core, lock
-from ..errors import InputError
+from ..errors import InputError, texts_only
 
 FORMAT = "optical-token-store"
 VERSION = 2
@@ -330,12 +330,6 @@ def encoded(arrays: list[np.ndarray], dim: int, dtype: str) -> dict[str, bytes]:
 
 
 def utf8(argument: str, texts: Sequence[str]) -> list[bytes]:
-    found = []
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"{argument}: expected non-empty strings, got {text!r}")
-        try:
-            found.append(text.encode())
-        except UnicodeEncodeError as error:
-            raise InputError(f"{argument}: expected Unicode text, got {error.reason} at {i}") from None
-    return found
+    """Texts as bytes, after :func:`~optical_rs.errors.texts_only`."""
+    texts_only(argument, texts)
+    return [text.encode() for text in texts]

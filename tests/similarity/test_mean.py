@@ -1,11 +1,13 @@
 """One vector a text: against the definition, and as a first stage of search."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optical_rs.edge.index import update_first_stage
-from optical_rs.similarity import Mean, Pooling, TokenStore, make_coarse, maxsim, search
+from optical_rs.edge.index import coarse_of, first_stage_of, remove_first_stage, update_first_stage
+from optical_rs.similarity import Mean, Pooling, TokenStore, columns, make_coarse, maxsim, search
 
 
 def texts_of(seed, lengths, dim):
@@ -80,6 +82,66 @@ def test_texts_made_one_after_the_other_are_those_made_at_once(store, tmp_path, 
     queries = [store[i] for i in (0, 3, 400)]
     assert search(queries, store, 5, coarse=grown) == search(queries, store, 5, coarse=fresh)
     assert "d3" not in {name for hits in search(queries, store, 100, coarse=coarse) for name, _ in hits}
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("before", [None, Pooling(4)])
+def test_a_killed_change_of_the_first_stage_stands_in_no_way(shared_memory, monkeypatch, before):
+    monkeypatch.setattr("optical_rs.similarity.coarse._PART", 2)
+    for moment in range(100):
+        store = TokenStore.create(shared_memory / str(moment), 4)
+        store.append(texts_of(1, [1, 2, 3, 4, 5], 4), list("abcde"))
+        if before:
+            update_first_stage(store, before)
+        left = [moment]
+
+        def counted(real, left=left):
+            def call(*arguments, **options):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Crash
+                return real(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "replace", "unlink", "rmdir", "rename"):
+                patch.setattr(os, name, counted(getattr(os, name)))
+            try:
+                update_first_stage(store, Mean())
+                crashed = False
+            except Crash:
+                crashed = True
+        path = coarse_of(store.path)
+        begun = path.with_name(path.name + ".new")
+        had = len(TokenStore(begun)) if columns.holds_store(begun) else 0
+        assert before is None or first_stage_of(store.path) is not None
+        done = []
+        made = update_first_stage(
+            TokenStore(store.path), Mean(), lambda count, _, done=done: done.append(count)
+        )
+        assert made.metadata["coarse"] == {"method": "mean"}
+        assert len(made) == 5
+        assert done == ([n for n in (2, 4, 5) if n > had] if crashed else []), "what was made is gone on with"
+        assert not begun.exists()
+        if not crashed:
+            break
+    assert not crashed
+    remove_first_stage(store)
+    assert first_stage_of(store.path) is None
+
+
+def test_the_first_stage_of_an_empty_index(tmp_path):
+    store = TokenStore.create(tmp_path / "store", 4)
+    for _ in range(2):
+        assert len(update_first_stage(store, Mean())) == 0
+    assert update_first_stage(store, None).metadata["coarse"] == {"method": "mean"}
+    update_first_stage(store, Pooling(2))
+    remove_first_stage(store)
+    assert not coarse_of(store.path).exists()
 
 
 def test_an_index_changes_its_first_stage(store):

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
         LARGE,
         coarse_of,
         encoder_of,
-        expect_coarse,
+        first_stage_of,
         index,
         remove_first_stage,
         update_first_stage,
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
 
     # Before anything is encoded:
     method, encode = _method(options), _encode(options)
-    old = expect_coarse(coarse_of(options.output))
+    old = first_stage_of(options.output)
     documents = stream_documents(options.documents)
     made_by = encoder_of(options.output)
     # A store of an older version does not say in which precision it was made; that was the default of Encoder.
@@ -118,10 +118,10 @@ def main(arguments: Sequence[str]) -> None:
     Kept(shards_of(options.output)).clear()  # of a run on a cluster that was not finished there
     if options.first_stage == "none":
         remove_first_stage(store)
-    elif method or old or store.inspect()["tokens"] >= LARGE:
+    elif method is not None or old is not None or store.inspect()["tokens"] >= LARGE:
         say(f"making the first stage, {coarse_of(options.output)}")
         with progress_bar("first stage", "text") as progress:
-            coarse = update_first_stage(store, method if method or old else Mean(), progress)
+            coarse = update_first_stage(store, Mean() if method is None and old is None else method, progress)
         shown = coarse.inspect()
         print(f"{coarse.path}: {coarse.metadata['coarse']}, {shown['bytes'] / 1e6:.1f} MB")
     found = store.inspect()

@@ -218,26 +218,38 @@ def coarse_of(path: str | Path) -> Path:
     """Where the first stage of an index is, if it has one."""
     return beside(path, ".coarse")
 
-def expect_coarse(path: Path) -> TokenStore | None:
-    """The first stage of an index, if there is one; nothing else may be there.
 
-    Raises
-    ------
-    InputError
-    """
+def _expect_coarse(path: Path) -> TokenStore | None:
+    """The coarse store at a path, if there is one; nothing else may be there but what a killed call left of one."""
     if not os.path.lexists(path):
         return None
     foreign = path.is_symlink() or not path.is_dir() or set(path.iterdir()) - set(columns.own(path))
+    if not foreign and not columns.holds_store(path):
+        return None
     found = None if foreign else TokenStore(path)
     if found is None or not {"coarse", "pool"} & found.metadata.keys():
         raise InputError(f"first_stage: {path} is no coarse store, and is left alone; move it away")
     return found
 
 
+def first_stage_of(path: str | Path) -> TokenStore | None:
+    """The first stage of an index, or what a killed call has made of one; nothing else may be in its place.
+
+    Raises
+    ------
+    InputError
+    """
+    coarse = coarse_of(path)
+    whole, begun = _expect_coarse(coarse), _expect_coarse(beside(coarse, ".new"))
+    return begun if whole is None else whole
+
+
 def update_first_stage(
     store: TokenStore, method: Method | None, progress: Callable[[int, int], None] | None = None
 ) -> TokenStore:
     """Bring the first stage of an index up to date: made anew if it was made in another way or of other texts.
+
+    Nobody else writes to the index meanwhile. What a killed call has made is gone on with.
 
     Parameters
     ----------
@@ -250,33 +262,51 @@ def update_first_stage(
     Raises
     ------
     InputError
-        If there is anything else in the first stage's place, or in it.
+        If there is anything else in the first stage's place, or in it, or another process writes to the index.
     """
     path = coarse_of(store.path)
-    new = path.with_name(path.name + ".new")
-    old, _ = expect_coarse(path), expect_coarse(new)
-    made_by = method_of(old) if old and "coarse" in old.metadata else None
-    method = method or made_by
-    if method is None:
-        raise InputError(f"first_stage: {path} is of an older version; name a method to make it again")
-    if old and made_by == method and follows(old, store):
-        return make_coarse(store, path, method, dtype=old.dtype, progress=progress)
-    try:
-        if columns.holds_store(new):  # of a run that was interrupted
-            columns.remove(new)
-        make_coarse(store, new, method, progress=progress)
-        remove_first_stage(store)
-        new.rename(path)
-    except OSError as error:
-        raise InputError(f"first_stage: {path} cannot be replaced ({error.strerror or error})") from None
+    new = beside(path, ".new")  # where it is until it is whole
+    with store.writing():
+        old, begun = _expect_coarse(path), _expect_coarse(new)
+        method = method or _made_by(begun if old is None else old)
+        if method is None:
+            raise InputError(f"first_stage: {path} is of an older version; name a method to make it again")
+        try:
+            if old is not None and _made_by(old) == method and follows(old, store):
+                _remove(new)
+                return make_coarse(store, path, method, dtype=old.dtype, progress=progress)
+            if begun is None or _made_by(begun) != method or not follows(begun, store):
+                _remove(new)
+            make_coarse(store, new, method, progress=progress)
+            _remove(path)
+            new.rename(path)
+        except OSError as error:
+            raise InputError(f"first_stage: {path} cannot be replaced ({error.strerror or error})") from None
     return TokenStore(path)
 
 
+def _made_by(coarse: TokenStore | None) -> Method | None:
+    return method_of(coarse) if coarse is not None and "coarse" in coarse.metadata else None
+
+
+def _remove(coarse: Path) -> None:
+    if os.path.lexists(coarse):
+        columns.remove(coarse)
+
+
 def remove_first_stage(store: TokenStore) -> None:
-    """Remove the first stage of an index, if it has one."""
+    """Remove the first stage of an index, if it has one.
+
+    Raises
+    ------
+    InputError
+        As for :func:`update_first_stage`.
+    """
     path = coarse_of(store.path)
-    if expect_coarse(path):
-        columns.remove(path)
+    with store.writing():
+        for place in (path, beside(path, ".new")):
+            _expect_coarse(place)
+            _remove(place)
 
 
 def document_of(store: TokenStore, number: int) -> str:

@@ -391,6 +391,23 @@ def test_an_index_in_the_folder_that_one_is_in(exported, documents, tmp_path, mo
         assert [hit.fields for hit in hits] == [{"year": 1}] * 3
 
 
+def test_an_index_that_grows_while_it_is_opened(exported, documents, tmp_path, monkeypatch):
+    encoder = Encoder(exported[0])
+    store = index(encoder, documents, tmp_path / "s")
+    update_first_stage(store, Pooling(2))
+
+    def grow(encoder, store):
+        index(encoder, {"new": "the fire"}, store.path)
+        update_first_stage(TokenStore(store.path), None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optical_rs.edge.search.expect_fitting", grow)
+        opened = Index(store.path, encoder)
+    assert len(opened) == len(documents)
+    assert opened.search("the fire", 2)[0].document != "new"
+    assert len(Index(store.path, encoder).search("the fire", 20)) == len(documents) + 1
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -14,7 +14,7 @@ from ..errors import InputError, texts_only, whole
 from ..files import named
 from ..fingerprint import expect_related
 from ..ranking import fuse
-from ..similarity import TokenStore, search
+from ..similarity import TokenStore, columns, search
 from .encoder import Encoder
 from .explanation import Explanation, explained, snippet
 from .fields import Fields, select
@@ -113,6 +113,9 @@ class Index:
         paths = list(map(named, [path] if isinstance(path, str | os.PathLike) else path))
         if not paths:
             raise InputError("path: expected at least one index")
+        # First stages first: if another process adds texts meanwhile, they are made of fewer than there are, not of more.
+        coarse = map(coarse_of, paths)
+        self._coarse = [TokenStore(each) if columns.holds_store(each) else None for each in coarse]
         self.shards = [TokenStore(each).snapshot() for each in paths]
         _expect_shards(self.shards)
         first = self.shards[0]
@@ -132,8 +135,6 @@ class Index:
         if teacher is not None:
             self.teacher = teacher if isinstance(teacher, Encoder) else Encoder(teacher, threads=threads)
             expect_related(self.teacher.identity, first.metadata, f"teacher: {self.teacher.path}")
-        coarse = [coarse_of(shard.path) for shard in self.shards]
-        self._coarse = [TokenStore(each) if each.exists() else None for each in coarse]
         #: The number of each shard's first text, and of all texts.
         self._starts = np.cumsum([0, *map(len, self.shards)]).tolist()
         # Opened now, so that they are of the documents as these are; read where they are asked for.

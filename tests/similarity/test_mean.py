@@ -56,6 +56,15 @@ def test_tokens_that_cancel_out_have_no_direction():
     assert Mean().documents([np.array([[1.0, 0.0], [-1.0, 0.0]])])[0].tolist() == [[0.0, 0.0]]
 
 
+def test_a_coarse_store_is_a_store_like_any_other(store, tmp_path):
+    coarse, queries = make_coarse(store, tmp_path / "coarse", Mean()), [store[10]]
+    alone = search(queries, TokenStore(coarse.path), 3)
+    twice = search(queries, store, 3, coarse=coarse)
+    assert search(queries, coarse, 3) == alone
+    assert search(queries, store, 3, coarse=coarse) == twice
+    assert maxsim(queries, coarse).shape == (1, 400)
+
+
 def test_it_finds_candidates(store, tmp_path):
     coarse = make_coarse(store, tmp_path / "coarse", Mean())
     assert np.diff(coarse.offsets).tolist() == [int(i != 7) for i in range(400)]

@@ -183,9 +183,9 @@ class Stage:
     @classmethod
     def of(cls, coarse: TokenStore, store: TokenStore) -> "Stage":
         """Made once for what both hold: it is kept with the coarse store."""
-        kept = coarse.view.prepared
-        if not isinstance(kept, Stage) or kept.view is not store.view:
-            kept = coarse.view.prepared = Stage(coarse, store)
+        kept: Stage | None = coarse.view.stage
+        if kept is None or kept.view is not store.view:
+            kept = coarse.view.stage = Stage(coarse, store)
         return kept
 
     def candidates(

@@ -102,8 +102,9 @@ class View:
         follows = before is not None and before.state.generation == state.generation
         self.files: Files = before.files if before is not None and follows else Files(folder, state)
         self.files.check_sizes(state)
-        #: What searches have made ready, for those that follow.
+        #: What searches have made ready, for those that follow: as documents, and as a first stage.
         self.prepared: Any = None
+        self.stage: Any = None
         self._before = before.__dict__.get("_ids") if before is not None and follows else None
 
     @functools.cached_property

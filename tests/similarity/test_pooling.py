@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from optical_rs import InputError
-from optical_rs.similarity import TokenStore, maxsim, pool, search
+from optical_rs.similarity import Mean, TokenStore, make_coarse, maxsim, pool, search
 
 
 @pytest.fixture
@@ -166,6 +166,10 @@ def test_any_engine_can_come_first(store):
     for row, hits in zip(exact, found, strict=True):
         assert {n for n, _ in hits} == {"d4", "d8"}
         assert all(score == pytest.approx(row[store.index(name)], rel=1e-5) for name, score in hits)
+    # Once, however often it is a candidate.
+    assert [
+        n for n, _ in search(queries[:1], store, 9, coarse=lambda *_: [[("d4", 2.0), ("d4", 1.0)]])[0]
+    ] == ["d4"]
     with pytest.raises(InputError, match="expected hits for 2 queries, got 0"):
         search(queries, store, 2, coarse=lambda queries, candidates: [])
 
@@ -179,6 +183,25 @@ def test_bad_input(store, tmp_path):
         (lambda: search([store[0]], store, 1, coarse=store), "coarse: .* is no coarse store"),
         (lambda: search([], store, 1, coarse=coarse), "queries: expected at least one text"),
         (lambda: search([store[0]], [store[0]], 1, coarse=coarse), "coarse: needs a TokenStore"),
+        (
+            lambda: search([store[0]], store, 1, coarse="s.coarse"),
+            "coarse: expected a TokenStore or a callable, got",
+        ),
+        (lambda: make_coarse(store, tmp_path / "x", "mean"), r"method: expected .* Mean\(\), got 'mean'"),
+        (lambda: make_coarse(store, tmp_path / "x", Mean), r"method: expected .* Mean\(\), got <class"),
+        (lambda: search([store[0]], store, 1, candidates=5), "candidates: are of coarse, got 5 without it"),
+        (
+            lambda: search([store[0]], store, 1, coarse=coarse, candidates=0),
+            "candidates: expected at least 1",
+        ),
+        (
+            lambda: search([store[0]], store, 1, coarse=coarse, candidates=2.5),
+            "candidates: expected an integer",
+        ),
+        (
+            lambda: search([store[0]], store, 1, coarse=coarse, document_ids=["x"] * len(store)),
+            "document_ids: expected None with coarse",
+        ),
         (
             lambda: search([store[0]], store, 9, coarse=coarse, candidates=5),
             "candidates: expected at least k = 9",

@@ -43,9 +43,17 @@ METHODS: dict[str, Callable[..., Method]] = {"mean": Mean, "pooling": Pooling, "
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """A method's name and fields, of which :data:`METHODS` makes it again."""
-    name = next(name for name, kind in METHODS.items() if type(method) is kind)
-    return {"method": name, **vars(method)}
+    """A method's name and fields, of which :data:`METHODS` makes it again.
+
+    Raises
+    ------
+    InputError
+        Something that is no method, such as its name.
+    """
+    for name, kind in METHODS.items():
+        if type(method) is kind:
+            return {"method": name, **vars(method)}
+    raise InputError(f"method: expected a first stage such as Mean(), got {method!r}")
 
 
 def method_of(coarse: TokenStore) -> Method:
@@ -95,7 +103,7 @@ def make_coarse(
     Raises
     ------
     InputError
-        A directory that holds something else.
+        A directory that holds something else, or something that is no method.
 
     Examples
     --------

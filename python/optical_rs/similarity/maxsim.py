@@ -1,14 +1,13 @@
 """MaxSim over ragged tokens, and exhaustive search with it."""
 
 import itertools
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..errors import InputError
+from ..errors import InputError, whole
 from .coarse import Stage
 from .store import TokenStore
 
@@ -242,7 +241,7 @@ def search(
         scored exactly: faster, and documents that look worse in it than they are can be missed. See
         docs/how-to/edge.md for what was measured.
     candidates : int, optional
-        By default the larger of 20 k and 200.
+        Of ``coarse``; by default the larger of 20 k and 200.
     progress : callable, optional
         Called now and then with the number of documents done and of all documents.
 
@@ -255,7 +254,8 @@ def search(
     ------
     InputError
         Shapes or dimensions that do not fit, NaN or infinity, ``k`` below 1, another number of ids than of
-        documents, an allowed id that no document has, or a coarse store that was made of other texts.
+        documents, an allowed id that no document has, a coarse store that was made of other texts, ``document_ids``
+        with ``coarse``, or ``candidates`` without it.
     MemoryError
         More hits than there is memory for.
 
@@ -269,16 +269,17 @@ def search(
     >>> search([np.eye(2)], documents, k=1, document_ids=["a", "b"], allow=["a"])
     [[('a', 1.0)]]
     """
-    try:
-        k = operator.index(k)
-    except TypeError:
-        raise InputError(f"k: expected an integer, got {k!r}") from None
-    if k < 1:
-        raise InputError(f"k: expected at least 1, got {k}")
+    k = whole("k", k)
     if isinstance(documents, TokenStore):
         documents = documents.snapshot()
+    if coarse is None and candidates is not None:
+        raise InputError(f"candidates: are of coarse, got {candidates} without it")
     if coarse is not None:
-        wanted = candidates or max(20 * k, 200)
+        if document_ids is not None:
+            raise InputError(
+                "document_ids: expected None with coarse, which knows documents by the ids of the store"
+            )
+        wanted = max(20 * k, 200) if candidates is None else whole("candidates", candidates)
         return _search_twice(queries, documents, k, coarse, wanted, allow, progress)
     several = isinstance(documents, list | tuple) and len(documents) > 0
     if several and all(isinstance(part, TokenStore | Documents) for part in documents):
@@ -341,6 +342,8 @@ def _search_twice(
     if not given:
         raise InputError("queries: expected at least one text")
     fine = _documents(documents)
+    if not isinstance(coarse, TokenStore) and not callable(coarse):
+        raise InputError(f"coarse: expected a TokenStore or a callable, got {coarse!r}")
     if isinstance(coarse, TokenStore):
         allowed = _allowed([fine], allow)[0]
         numbers = None if allowed is None else np.array(allowed, dtype=np.int64)
@@ -351,7 +354,7 @@ def _search_twice(
         first = coarse(given, candidates)
         if len(first) != len(given):
             raise InputError(f"coarse: expected hits for {len(given)} queries, got {len(first)}")
-        chosen = [fine.numbers(name for name, _ in hits) for hits in first]
+        chosen = [fine.numbers(dict.fromkeys(name for name, _ in hits)) for hits in first]
     return [
         fine.search(_queries([query]), k, own, None)[0] if own else []
         for query, own in zip(given, chosen, strict=True)

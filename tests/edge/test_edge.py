@@ -364,6 +364,11 @@ def test_bad_input(exported, documents, tmp_path):
         (lambda: encoder.encode(["\udcff"], "query"), "texts: expected Unicode text, got surrogates"),
         (lambda: index(encoder, documents, tmp_path / "x", window=0), "size: expected 1 to"),
         (lambda: index(encoder, documents, tmp_path / "x", window=2, overlap=2), "overlap: expected 0 to 1"),
+        (
+            lambda: index(encoder, documents, tmp_path / "x", overlap=2),
+            "overlap: is of documents that are cut",
+        ),
+        (lambda: index(encoder, documents, store.path, dtype="float32"), "with dtype int8, got float32"),
         (lambda: Index(other.path, encoder), "store: has dimension 5, but the model has 8"),
         (lambda: Index(store.path, encoder).search_batch(["a"], 0), "k: expected at least 1"),
         (lambda: export(folder, folder), "output: .* is not empty"),

@@ -26,7 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", required=True, type=Path, metavar="STORE", help="a new store, or one to add to"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="form of the stored tokens")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="form of the stored tokens (default: that of the store; for a new one int8)",
+    )
     parser.add_argument("--window", type=int, help="cut documents into pieces of this number of tokens")
     parser.add_argument("--overlap", type=int, default=0, help="tokens that neighbouring pieces share")
     parser.add_argument(

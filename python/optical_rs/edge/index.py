@@ -33,7 +33,7 @@ def index(
     documents: Mapping[str, str] | Iterable[tuple],
     out: str | Path,
     *,
-    dtype: str = "int8",
+    dtype: str | None = None,
     window: int | None = None,
     overlap: int = 0,
     encode: Encode = encode_here,
@@ -55,8 +55,8 @@ def index(
     out : path
         A new directory, or a store that was made with the same model and windows. Fields are beside it, in
         ``out.fields``.
-    dtype : {"float32", "float16", "bfloat16", "int8"}
-        How tokens are kept.
+    dtype : {"float32", "float16", "bfloat16", "int8"}, optional
+        How tokens are kept; by default those of a new store as int8.
     window, overlap : int, optional
         Cut documents into overlapping pieces of so many tokens; a document's score is that of its best
         piece. By default each document is one text, and what is beyond the model's length is left out.
@@ -86,10 +86,14 @@ def index(
     out = named(out)
     if window is not None:
         encoder.windows("", window, overlap)  # a size that cannot be is refused before anything is made
+    elif overlap:
+        raise InputError(f"overlap: is of documents that are cut by window, got {overlap} without it")
     made_with = {"encoder": encoder.content, "window": window, "overlap": overlap}
     if columns.holds_store(out):
         store = TokenStore(out)
-        _expect_same(store, {**made_with, "dimension": encoder.dim}, encoder.name)
+        _expect_same(
+            store, {**made_with, "dimension": encoder.dim, "dtype": dtype or store.dtype}, encoder.name
+        )
     else:
         # Relative: a model and an index that are moved together still find each other.
         place = Path(os.path.relpath(encoder.path, out.parent)).as_posix()
@@ -97,7 +101,7 @@ def index(
         # The fields of an index that was removed are of no document here.
         if columns.holds_store(fields_of(out)):
             columns.remove(fields_of(out))
-        store = TokenStore.create(out, encoder.dim, metadata, dtype=dtype)
+        store = TokenStore.create(out, encoder.dim, metadata, dtype=dtype or "int8")
     total = len(documents) if isinstance(documents, Sized) else 0
     with store.writing():
         fields = Fields(out)
@@ -190,7 +194,11 @@ def encoder_of(path: str | Path) -> str | None:
 
 
 def _expect_same(store: TokenStore, made_with: dict[str, object], model: str) -> None:
-    found = {key: store.metadata.get(key) for key in made_with} | {"dimension": store.dim}
+    found = {key: store.metadata.get(key) for key in made_with}
+    found |= {"dimension": store.dim, "dtype": store.dtype}
+    if made_with["window"] is None and found["window"] is None:
+        # Earlier versions took an overlap without windows, and had no use for it.
+        found["overlap"] = made_with["overlap"]
     if "encoder" not in store.metadata:
         warnings.warn(f"output: {store.path} does not say which model made it; it is added to", stacklevel=3)
         found["encoder"] = made_with["encoder"]

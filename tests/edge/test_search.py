@@ -304,9 +304,18 @@ def test_rerank_takes_a_run_alone(exported, whole, encoder, tmp_path):
         (["--filters", '{"year": 1990}'], "filters"),
         (["--lexical"], "lexical"),
         (["--exact"], "exact"),
+        (["--k", "3"], "k"),
     ):
         with pytest.raises(InputError, match=f"--{name}: cannot be combined with --rerank"):
             search_main([*common, *more])
+    for more, message in (
+        (["--json", *common[4:8]], "--json: cannot be combined with --output"),
+        (["--explain", *common[4:8]], "--explain: cannot be combined with --output"),
+        (["--explain", "--json", *common[4:6]], "--explain: cannot be combined with --json"),
+        (common[6:8], "--output: needs --queries"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search_main([*common[:4], *more])
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="depth: expected at least 1, got 0"):
         rerank(Index(whole, encoder), {"q": "the dog"}, {"q": {"d0": 1.0}}, depth=0)

@@ -33,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="a store made by optical-rs index; several are searched as one",
     )
     parser.add_argument("--queries", type=Path, help="a file of lines 'id<TAB>text'; without it, type them")
-    parser.add_argument("--k", type=int, default=10, help="documents per query")
-    parser.add_argument("--output", type=Path, metavar="RUN", help="write a TREC run here")
+    parser.add_argument("--k", type=int, help="documents per query (default: 10)")
+    parser.add_argument("--output", type=Path, metavar="RUN", help="write a TREC run of --queries here")
     parser.add_argument(
         "--rerank", type=Path, metavar="RUN", help="score only the documents of this TREC run"
     )
@@ -88,16 +88,25 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     if options.rerank and not (options.queries and options.output):
         raise InputError("--rerank: needs --queries and --output")
+    if options.output and not options.queries:
+        raise InputError("--output: needs --queries")
+    if options.output and (options.json or options.explain):
+        raise InputError(
+            f"--{'json' if options.json else 'explain'}: cannot be combined with --output, which writes a run"
+        )
+    if options.json and options.explain:
+        raise InputError("--explain: cannot be combined with --json")
     how = {
         "filters": _filters(options.filters),
         "lexical": options.lexical,
         "exact": options.exact,
         "explain": options.explain,
     }
-    if options.rerank and (given := [name for name, value in how.items() if value]):
+    if options.rerank and (given := [name for name, value in {**how, "k": options.k}.items() if value]):
         raise InputError(
             f"--{given[0]}: cannot be combined with --rerank, which scores the documents of a run"
         )
+    options.k = 10 if options.k is None else options.k
     index = opened(options)
     if options.queries:
         _search_file(options, index, how)

@@ -226,6 +226,7 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
     assert found["q1"][0][0] == "d3"
     for bad, message in (
         ({"q1": {"zz": 1.0}}, "document 'zz' of query 'q1' is not"),
+        ({"q1": {"\udcff": 1.0, "d1": 2.0}}, "document '\udcff' of query"),  # a byte that is no UTF-8
         ({"q9": {}}, "no text for 'q9'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -152,6 +152,8 @@ def test_bad_filters_and_queries(engine, store, queries):
         ({"filters": {"year": "1990"}}, "filters: 'year': expected numbers, got '1990'"),
         ({"filters": {"year": {"above": 3}}}, "filters: 'year': unknown bound 'above'"),
         ({"k": 0}, "k: expected at least 1, got 0"),
+        ({"k": 2.5}, "k: expected an integer, got 2.5"),
+        ({"k": "3"}, "k: expected an integer, got '3'"),
         ({"queries": ["moto"]}, "encoder: expected the exported model"),
         ({"queries": [np.ones((2, 3))]}, r"queries: expected shape \(tokens, 16\) at 0, got \(2, 3\)"),
         ({"queries": [np.full((2, DIM), np.nan)]}, "queries: query 0 has NaN or infinity"),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, whole
+from ..files import rank_key
 from ..similarity import maxsim
 from .index import pieces_of
 from .search import Index
@@ -34,8 +35,7 @@ def rerank(
     InputError
         A query without text, a ``depth`` below 1, or a document that the index does not have.
     """
-    if depth < 1:
-        raise InputError(f"depth: expected at least 1, got {depth}")
+    depth = whole("depth", depth)
     pieces = [pieces_of(shard) for shard in index.shards]
     missing = [query for query in run if not queries.get(query, "").strip()]
     if missing:
@@ -45,7 +45,7 @@ def rerank(
     for query, tokens in zip(names, index.encoder.encode_query([queries[n] for n in names]), strict=True):
         hits = run[query]
         pairs = list(hits.items() if isinstance(hits, Mapping) else hits)
-        best = sorted(pairs, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:depth]
+        best = sorted(pairs, key=rank_key, reverse=True)[:depth]
         scores = []
         for document, _ in best:
             texts = [
@@ -61,5 +61,5 @@ def rerank(
         rows = [
             (name, max(next(values) for _ in texts)) for (name, _), texts in zip(best, scores, strict=True)
         ]
-        found[query] = sorted(rows, key=lambda hit: (hit[1], hit[0].encode()), reverse=True)
+        found[query] = sorted(rows, key=rank_key, reverse=True)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from ..edge.encoder import Encoder
 from ..edge.fields import Fields, fields_of, kind, values_of
 from ..edge.index import document_of
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..fingerprint import expect_related
 from ..similarity import TokenStore, columns
 from ..similarity.maxsim import FirstStage
@@ -20,6 +20,8 @@ from ..similarity.store import making
 
 #: Texts that are sent or read together: some 40 MB of passages in float32.
 BATCH = 512
+#: Results of a search at most; engines take no larger numbers, and have no more texts.
+_MOST = 2**31 - 1
 #: What has to be equal for texts of two stores to be in one engine.
 _SAME = ("encoder", "fingerprint", "window", "overlap")
 
@@ -159,16 +161,14 @@ class About:
         """The document of a text."""
         return name if self.metadata.get("window") is None else name.rpartition("#")[0]
 
-    def queries(self, given: Sequence[Any], k: int, encoder: Encoder | None) -> list[np.ndarray]:
+    def queries(self, given: Sequence[Any], encoder: Encoder | None) -> list[np.ndarray]:
         """The tokens of each query, checked.
 
         Raises
         ------
         InputError
-            Another dimension, NaN or infinity, a ``k`` below 1, or an encoder with another teacher.
+            Another dimension, NaN or infinity, or an encoder with another teacher.
         """
-        if k < 1:
-            raise InputError(f"k: expected at least 1, got {k}")
         if isinstance(given, str):
             raise InputError(f"queries: expected a list, got the string {given!r}")
         if encoder is not None:
@@ -183,6 +183,17 @@ class About:
             if not np.isfinite(array).all():
                 raise InputError(f"queries: query {i} has NaN or infinity")
         return arrays
+
+
+def count(argument: str, given: Any) -> int:
+    """A number of results, or of candidates, as any engine takes it.
+
+    Raises
+    ------
+    InputError
+        Something else than an integer, or one below 1.
+    """
+    return min(whole(argument, given), _MOST)
 
 
 def live(store: TokenStore) -> list[int]:

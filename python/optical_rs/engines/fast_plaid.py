@@ -22,7 +22,7 @@ from ..edge.encoder import Encoder
 from ..edge.fields import Fields, select
 from ..errors import InputError, require
 from ..similarity import TokenStore, columns
-from .common import About, Found, batches, best_documents
+from .common import About, Found, batches, best_documents, count
 
 _NONE = np.zeros((0, 1), np.float32)
 
@@ -148,7 +148,7 @@ def search(
     """
     index = target if isinstance(target, Opened) else opened(target)
     torch, texts, about, fields = require("torch", "train"), index.texts, index.about, index.fields
-    tokens = about.queries(queries, k, encoder)
+    tokens, k = about.queries(queries, encoder), count("k", k)
     subset = None
     if filters is not None:
         rows = [fields.of(about.document(name)) for name in texts.ids]

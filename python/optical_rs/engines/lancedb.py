@@ -21,7 +21,7 @@ from ..edge.encoder import Encoder
 from ..edge.fields import conditions
 from ..errors import InputError, require
 from ..similarity import TokenStore
-from .common import BATCH, About, Found, Text, batches, best_documents, gone, read_into
+from .common import BATCH, About, Found, Text, batches, best_documents, count, gone, read_into
 
 _ABOUT = b"optical_rs"
 _TYPES = {"text": "string", "numbers": "float64", "true or false": "bool_"}
@@ -139,7 +139,7 @@ def search(
         if table is None:
             raise InputError(f"target: there is no table '{name}' at {_shown(target)}")
         about = _about(table, target)
-        tokens = about.queries(queries, k, encoder)
+        tokens, k = about.queries(queries, encoder), count("k", k)
         chosen = None if filters is None else _where(conditions(filters, about.kinds), about)
 
         def found(query: np.ndarray) -> list[Found]:

@@ -27,7 +27,7 @@ from ..edge.fields import conditions, values_of
 from ..errors import InputError, require
 from ..similarity import TokenStore
 from ..similarity.coarse import METHODS, Method, settings_of
-from .common import BATCH, About, Found, batches, best_documents, gone, read_into
+from .common import BATCH, About, Found, batches, best_documents, count, gone, read_into
 
 #: Names of vectors.
 _TOKENS, _COARSE = "tokens", "coarse"
@@ -122,16 +122,16 @@ def search(
         dimension, or an encoder with another teacher.
     """
     with _reading(target) as (engine, about):
-        tokens = about.queries(queries, k, encoder)
+        tokens, k = about.queries(queries, encoder), count("k", k)
         chosen = None if filters is None else _filter(engine.models, conditions(filters, about.kinds))
         method = _method(about)
+        asked = max(20 * k, 200) if candidates is None else count("candidates", candidates)
 
         def found(query: np.ndarray) -> list[Found]:
             small = method.queries([query])[0] if method else None
 
             def fetch(pieces: int) -> list[tuple[str, float, str, Mapping[str, Any]]]:
-                wanted = max(candidates or max(20 * k, 200), pieces)
-                rows = engine.query(query, small, wanted, pieces, chosen)
+                rows = engine.query(query, small, max(asked, pieces), pieces, chosen)
                 return [(p["id"], score, p["text"], p["fields"]) for p, score in rows]
 
             return best_documents(fetch, k, about)

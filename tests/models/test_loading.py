@@ -4,9 +4,9 @@ import logging
 
 import numpy as np
 import pytest
-from optical_rs.data.packages import package_folder
+from optical_rs.data.packages import package_file, package_folder
 from optical_rs.errors import InputError
-from optical_rs.models import late_interaction, pooled_encoder
+from optical_rs.models import late_interaction, load_model, pooled_encoder
 from optical_rs.models.loading import without_pooler_reports
 
 
@@ -38,8 +38,19 @@ def test_the_packaged_english_encoder_is_the_one_of_its_package():
     texts = ["Where is Kano?", "A city in the north of Nigeria."]
     ours = pooled_encoder("packaged:all-MiniLM-L6-v2").encode_query(texts, convert_to_numpy=True)
     np.testing.assert_allclose(np.concatenate(ours), theirs.encode(texts), atol=1e-5)
+
+
+def test_what_is_wrong_with_a_package_is_one_line():
     with pytest.raises(InputError, match=r"package x is not installed: pip install 'x'$"):
         package_folder("no_such_package", "x", "x")
+    with pytest.raises(InputError, match=r"the installed x has no model/modules.json: pip install -U 'y'$"):
+        package_file("json", "x", "model/modules.json", "y")
+    with pytest.raises(
+        InputError, match=r"^model: expected a late-interaction model, got the encoder 'packaged:all"
+    ):
+        load_model("packaged:all-MiniLM-L6-v2")
+    with pytest.raises(InputError, match=r"unknown packaged model 'packaged:minilm'; did you mean"):
+        load_model("packaged:minilm")
 
 
 def test_other_missing_weights_are_reported(reports):

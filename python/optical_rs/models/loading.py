@@ -56,6 +56,10 @@ def _is_of_more_than_the_pooler(record: logging.LogRecord) -> bool:
 
 def check_path(path: str, argument: str) -> str:
     """A local folder must hold a model; anything that is no path is left to the model hub."""
+    if path in PACKAGED:
+        raise InputError(
+            f"{argument}: expected a late-interaction model, got the encoder '{path}'; optical-rs teacher trains one of it"
+        )
     if path.startswith("packaged:"):
         raise InputError(f"{argument}: unknown packaged model '{path}'{closest(path, PACKAGED)}")
     # Our commands write to runs/, which is nobody's name on the hub.

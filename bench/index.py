@@ -168,7 +168,7 @@ def changed(options: Any) -> list[dict[str, Any]]:
     for method in options.stages:
         coarse = make_coarse(store, options.store.with_name(f"{options.store.name}.{method}"), method)
         live = np.flatnonzero(~store.deleted)
-        numbers = live[:: len(live) // CHANGED][:CHANGED].tolist()
+        numbers = live[:: max(len(live) // CHANGED, 1)][:CHANGED].tolist()
         ids, contents = ([column[i] for i in numbers] for column in (store.ids, store.contents))
         tokens = [store[i] for i in numbers]
         seconds = {}
@@ -186,12 +186,12 @@ def changed(options: Any) -> list[dict[str, Any]]:
         step("delete", lambda ids=ids: store.delete(ids))
         step("first_search_after", look)
         # In the form that other machines' tokens come in, as often committed as by ``optical-rs index``.
-        parts = [slice(first, first + BATCH) for first in range(0, CHANGED, BATCH)]
+        parts = [slice(first, first + BATCH) for first in range(0, len(numbers), BATCH)]
         shards = [(columns.encoded(tokens[p], store.dim, store.dtype), ids[p], contents[p]) for p in parts]
         step("add", lambda shards=shards: [store.append_columns(*shard) for shard in shards])
         coarse = step("first_stage", lambda method=method, path=coarse.path: make_coarse(store, path, method))
         step("first_search_after_adding", lambda coarse=coarse: look(coarse))
-        rows.append({"stage": repr(method), "texts": CHANGED, "seconds": seconds})
+        rows.append({"stage": repr(method), "texts": len(numbers), "seconds": seconds})
         print(rows[-1], flush=True)
     return rows
 

@@ -377,7 +377,8 @@ def test_any_filters_are_answered(client, filters):
 
 def test_an_address_that_cannot_be_had_is_one_line(teacher, tmp_path, capsys):
     export(teacher, tmp_path / "model", precisions=["float32"])
-    index(Encoder(tmp_path / "model"), {"d": "the fire"}, tmp_path / "store")
+    # A blank text is no query, and stands in the way of none.
+    index(Encoder(tmp_path / "model"), {"blank": " ", "d": "the fire"}, tmp_path / "store")
     arguments = [str(tmp_path / "store"), "--model", str(tmp_path / "model")]
     with bound("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

@@ -33,8 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     index = opened(options)
     from ..edge.serve import application, bound, listen, own_names
 
-    if len(index):
-        index.search(index.text(0) or "test", 1)  # what does not fit is reported before anybody waits
+    index.search("test", 1)  # what does not fit is reported before anybody waits
     page = application(index, hosts=own_names(options.host))
     with bound(options.host, options.port) as listening:
         port = listening.getsockname()[1]

@@ -109,7 +109,9 @@ def test_hits_are_those_of_exact_search(engine, store, queries):
             assert hit.document == hit.id
             assert hit.text == f"text {hit.id} ŵ"
             assert hit.fields == own_fields(int(hit.id[1:]))
-    assert "d5" not in {hit.id for hit in engine.search(target, queries[:1], 100)[0]}
+    everything = engine.search(target, queries[:1], 100)[0]
+    assert "d5" not in {hit.id for hit in everything}
+    assert engine.search(target, queries[:1], 2**70) == [everything]
     assert engine.search(target, [np.zeros((0, DIM))], 3) == [[]]
 
 
@@ -430,6 +432,8 @@ def test_lancedb_with_an_index(tmp_path, queries):
     store = make(tmp_path / "s", texts=400)
     target = tmp_path / "db" / "t"
     lancedb.write(store, target, index={"index_type": "IVF_FLAT", "num_partitions": 4})
+    with pytest.raises(InputError, match="nprobes: expected at least 1, got -1"):
+        lancedb.search(target, queries, 10, nprobes=-1)
     got = lancedb.search(target, queries, 10, nprobes=4, refine=10)
     want = search(queries, store, 10)
     assert [[hit.id for hit in hits] for hits in got] == [[name for name, _ in hits] for hits in want]

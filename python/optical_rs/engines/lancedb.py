@@ -148,10 +148,10 @@ def search(
                 asked = asked.select(["id", "text", "fields", "_distance"])
                 if chosen:
                     asked = asked.where(chosen, prefilter=True)
-                if nprobes:
-                    asked = asked.nprobes(nprobes)
-                if refine:
-                    asked = asked.refine_factor(refine)
+                if nprobes is not None:
+                    asked = asked.nprobes(count("nprobes", nprobes))
+                if refine is not None:
+                    asked = asked.refine_factor(count("refine", refine))
                 # A distance is the sum of 1 − cosine over the query's tokens.
                 return [
                     (row["id"], len(query) - row["_distance"], row["text"], json.loads(row["fields"]))

@@ -284,3 +284,11 @@ def test_one_vector_scores_as_among_others(level, dtype, tmp_path):
             assert np.array_equal(maxsim([query], store)[0], scores)
     finally:
         optical_rs.set_simd_level(before)
+
+
+def test_the_longest_tokens_in_bytes_do_not_overflow(tmp_path):
+    store = TokenStore.create(tmp_path / "store", 133_144, dtype="int8")
+    ones = np.ones((1, store.dim), np.float32)
+    store.append([ones], ["a"])
+    for queries, want in (([ones], store.dim), ([np.repeat(ones, 2, axis=0)], 2 * store.dim)):
+        assert maxsim(queries, store)[0, 0] == pytest.approx(want, rel=1e-6)

@@ -233,6 +233,10 @@ def test_other_bad_input(tmp_path, texts):
         (lambda: TokenStore.create(tmp_path / "x", 5, {"a": {1}}), "metadata: expected a JSON object"),
         (lambda: TokenStore.create(tmp_path / "x", 5, [1]), "metadata: expected a JSON object, got list"),
         (lambda: TokenStore.create(tmp_path / "x", 2.5), "dim: expected at least 1, got 2.5"),
+        (
+            lambda: TokenStore.create(tmp_path / "x", 133_145, dtype="int8"),
+            "dim: expected at most 133144 with",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             call()

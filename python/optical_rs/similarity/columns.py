@@ -26,6 +26,8 @@ FORMAT = "optical-token-store"
 VERSION = 2
 #: How numbers are kept, and as what numpy reads them: bfloat16 as bits, which it has no numbers for.
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "int8": "i1"}
+#: Numbers of a token in bytes at most: the sum of so many products of two bytes fits 32 bits.
+MOST_BYTES = (2**31 - 1) // 127**2
 COLUMNS = ("values", "scales", "lengths", "ids", "id_ends", "contents", "content_ends", "deleted")
 #: The fields of :class:`State` in ``store.json``.
 _FIELDS = ("dim", "dtype", "metadata", "generation", "bytes", "crc32")

@@ -87,7 +87,7 @@ class TokenStore:
         dtype : {"float32", "float16", "bfloat16", "int8"}
             How tokens are kept. ``"float16"`` is off by at most 2⁻¹¹ of a number (from 2⁻¹⁴ on),
             ``"bfloat16"`` by 2⁻⁹. ``"int8"`` has one byte a number and a scale a token, so that each number
-            is off by at most 1/254 of the token's largest.
+            is off by at most 1/254 of the token's largest; ``dim`` is up to 133,144 then.
 
         Raises
         ------
@@ -100,6 +100,8 @@ class TokenStore:
             raise InputError(f"dim: expected at least 1, got {dim}")
         if dtype not in DTYPES:
             raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        if dtype == "int8" and dim > columns.MOST_BYTES:
+            raise InputError(f"dim: expected at most {columns.MOST_BYTES} with int8, got {dim}")
         try:
             state = State(int(dim), dtype, json.loads(json.dumps(metadata or {})))
         except (TypeError, ValueError, RecursionError) as error:

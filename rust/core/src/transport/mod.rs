@@ -34,7 +34,6 @@ mod driver;
 mod gradient;
 mod kernel;
 mod pace;
-pub mod reference;
 mod residual;
 mod schedule;
 mod sweep;

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Result, error::proceed};
 /// Runs and judgments in the formats of TREC.
 pub mod trec {
     pub use super::lines::Places;
@@ -176,12 +176,11 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         max_documents: options.max_documents.unwrap_or(usize::MAX),
         ties,
     };
-    let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let topics: Vec<(&T, &R)> = run.iter().collect();
     let rows: Vec<Read<Option<Row>>> = {
         let topics = topics.par_iter().with_min_len(4);
         let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
-            if cancelled() {
+            if proceed(options.cancel).is_err() {
                 return Ok(None);
             }
             scratch.read(*topic, *documents, how.single)?;
@@ -196,9 +195,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         });
         measured.collect()
     };
-    if cancelled() {
-        return Err(Error::Interrupted);
-    }
+    proceed(options.cancel)?;
     let rows = all_or_first(rows).map_err(|(topic, fault)| topics[topic].1.error(fault))?;
     let mut found: BTreeMap<T, Row> =
         topics.iter().zip(rows).filter_map(|((topic, _), row)| Some((**topic, row?))).collect();

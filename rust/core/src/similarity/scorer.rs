@@ -1,7 +1,7 @@
 //! Queries laid out for the form that the documents are in, and scored against them a block at a time.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use half::bf16;
 use rayon::prelude::*;
@@ -10,8 +10,9 @@ use super::form::{Form, Job, LaidOut, PANEL, Scratch};
 use super::forms::{Floats, Words};
 use super::single::Single;
 use super::{Ragged, Text, Values, quantise};
+use crate::error::{ensure, proceed};
 use crate::simd::{self, Float, Level, prefetch_row};
-use crate::{Error, Result, error::ensure};
+use crate::{Error, Result};
 
 /// Numbers of documents that a task goes through with one panel after another, so that they are read from memory
 /// once: with a panel, a first-level cache as floats.
@@ -258,10 +259,6 @@ pub(super) fn check_dim(queries: &Ragged<'_>, documents: &Ragged<'_>) -> Result<
     Ok(())
 }
 
-pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
-    cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
-}
-
 /// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
 pub(super) fn total(best: &[f32]) -> f32 {
     if let [one] = best {
@@ -298,9 +295,7 @@ pub fn maxsim(
     }
     let blocks = documents.blocks();
     let found = blocks.par_iter().map_init(Scratch::default, |scratch, block| {
-        if cancelled(cancel) {
-            return Err(Error::Interrupted);
-        }
+        proceed(cancel)?;
         scorer.score(block.start as usize..block.end as usize, scratch)?;
         Ok(scratch.scores.clone())
     });

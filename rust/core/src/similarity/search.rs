@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::Ragged;
 use super::form::Scratch;
-use super::scorer::{Scorer, blocks, cancelled};
-use crate::{Error, Result, error::ensure};
+use super::scorer::{Scorer, blocks};
+use crate::Result;
+use crate::error::{ensure, proceed};
 
 /// A document and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,9 +68,7 @@ pub fn search(
     let none = || vec![Best { k, ..Best::default() }; scorer.queries()];
     let search = |state: Result<(Vec<Best>, Scratch)>, block: &Range<u32>| {
         let (mut best, mut scratch) = state?;
-        if cancelled(cancel) {
-            return Err(Error::Interrupted);
-        }
+        proceed(cancel)?;
         let numbers = block.clone().map(number);
         scorer.score(numbers.clone().map(|i| i as usize), &mut scratch)?;
         for (best, scores) in best.iter_mut().zip(scratch.scores.chunks_exact(block.len())) {

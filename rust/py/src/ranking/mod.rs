@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::enter::{Watch, enter, watched};
-use source::{Data, Held, Source, raise};
+use crate::errors::raise;
+use source::{Data, Held, Source, Value};
 
 /// A topic's id in a result.
 enum Topic {
@@ -214,10 +215,8 @@ pub(crate) fn evaluate(
             cancel: Some(&watch.cancel),
             done: Some(&watch.done),
         };
-        // The inner result, as errors of files are told from others here.
-        Ok(Job { wanted: &wanted, options, watch }.all(&qrels, &run))
+        Job { wanted: &wanted, options, watch }.all(&qrels, &run)
     })?;
-    let found = found.map_err(raise)?;
     let values: Vec<u8> = found.values.iter().flatten().flat_map(|v| v.to_ne_bytes()).collect();
     Ok(Measured {
         topics: list(py, &found.topics)?.unbind(),
@@ -232,15 +231,18 @@ pub(crate) fn evaluate(
 }
 
 /// The dict of dicts that a file is.
-fn dicts<'py, V>(py: Python<'py>, topics: &InOrder<'_, V>) -> PyResult<Bound<'py, PyDict>>
-where
-    V: Copy + IntoPyObject<'py>,
-{
+fn read<'py, V: Value + IntoPyObject<'py>>(
+    py: Python<'py>,
+    source: &Source<'py, V>,
+    parse: for<'t> fn(&'t str, &'t [u8], Version) -> Result<InOrder<'t, V>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let held = Held::new(source)?;
+    let Data::Text(file, text) = held.data().map_err(raise)? else { return Err(raise(mixed())) };
     let all = PyDict::new(py);
-    for (topic, documents) in topics {
+    for (topic, documents) in enter(py, 0.0, |_| parse(file, text, Version::Nine))? {
         let of = PyDict::new(py);
         for (document, value) in documents {
-            of.set_item(id_of(py, document)?, *value)?;
+            of.set_item(id_of(py, document)?, value)?;
         }
         all.set_item(id_of(py, topic)?, of)?;
     }
@@ -250,27 +252,13 @@ where
 /// A run's file as `{topic: {document: score}}`.
 #[pyfunction]
 pub(crate) fn read_run<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<Bound<'py, PyDict>> {
-    let held = Held::new(&run)?;
-    match held.data().map_err(raise)? {
-        Data::Text(file, text) => {
-            let read = enter(py, 0.0, |_| Ok(trec::read_run(file, text, Version::Nine)))?;
-            dicts(py, &read.map_err(raise)?)
-        }
-        _ => Err(raise(mixed())),
-    }
+    read(py, &run, trec::read_run)
 }
 
 /// A file of judgments as `{topic: {document: relevance}}`.
 #[pyfunction]
 pub(crate) fn read_qrels<'py>(py: Python<'py>, qrels: Source<'py, i64>) -> PyResult<Bound<'py, PyDict>> {
-    let held = Held::new(&qrels)?;
-    match held.data().map_err(raise)? {
-        Data::Text(file, text) => {
-            let read = enter(py, 0.0, |_| Ok(trec::read_qrels(file, text, Version::Nine)))?;
-            dicts(py, &read.map_err(raise)?)
-        }
-        _ => Err(raise(mixed())),
-    }
+    read(py, &qrels, trec::read_qrels)
 }
 
 /// The tag of the last line of a run's text, which trec_eval prints as `runid`.

@@ -269,7 +269,6 @@ type Gradients<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<f32>>);
 /// The gradient of `Σ weights · scores` in the tokens of both sides of [`maxsim_matches`].
 #[pyfunction]
 #[pyo3(signature = (queries, query_offsets, documents, document_offsets, matched, weights, own))]
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn maxsim_gradient<'py>(
     py: Python<'py>,
     queries: Matrix<'py, f32>,

@@ -162,18 +162,15 @@ macro_rules! shells {
         $(#[$doc])*
         /// # Safety
         /// As for the kernel; `level` must be supported by this machine.
-        #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name<T: $crate::simd::Float>(level: $crate::simd::Level, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx512<T: $crate::simd::Float>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the features are enabled here; the rest is the kernel's contract.
                 unsafe { $kernel::<T::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx2<T: $crate::simd::Float>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: as above.
                 unsafe { $kernel::<T::Avx2>($($arg),*) }

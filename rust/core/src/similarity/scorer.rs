@@ -42,7 +42,7 @@ struct Panels<F: Form> {
     groups: usize,
     /// Query tokens, with those that fill the last panel.
     tokens: usize,
-    queries: Vec<F::Query>,
+    queries: Vec<F::Number>,
     sums: Vec<i32>,
     scales: Vec<f32>,
 }
@@ -58,7 +58,7 @@ impl<F: Form> Panels<F> {
             dim,
             groups,
             tokens,
-            queries: vec![F::Query::default(); tokens * stride],
+            queries: vec![F::Number::default(); tokens * stride],
             sums: vec![0; tokens],
             scales,
         };
@@ -67,7 +67,7 @@ impl<F: Form> Panels<F> {
             let panel = &mut panels.queries[first * stride..][..width * stride];
             for k in 0..dim {
                 let x = if F::SCALED { f32::from(codes[t * dim + k]) } else { queries[t * dim + k] };
-                panel[(k / F::TOGETHER * width + t - first) * F::TOGETHER + k % F::TOGETHER] = F::query(x);
+                panel[(k / F::GROUP * width + t - first) * F::GROUP + k % F::GROUP] = F::query(x);
             }
             if F::SCALED {
                 panels.sums[t] = codes[t * dim..][..dim].iter().map(|c| i32::from(*c)).sum();
@@ -105,7 +105,7 @@ impl<F: Form> LaidOut for Panels<F> {
                 let start = end;
                 end += text.tokens * stride;
                 if made.len() < end {
-                    made.resize(end, F::Token::default());
+                    made.resize(end, F::Number::default());
                 }
                 F::make(text.values, self.dim, stride, &mut made[start..end]);
             }

@@ -188,7 +188,6 @@ fn lay_out(level: Level, documents: Values<'_>, queries: &[f32], dim: usize) -> 
 
 /// Queries, ready to be scored against documents.
 pub(super) struct Scorer<'a> {
-    queries: &'a Ragged<'a>,
     documents: &'a Ragged<'a>,
     /// Query tokens with those that fill the last panel, and where each query begins and ends among them.
     tokens: usize,
@@ -218,7 +217,7 @@ impl<'a> Scorer<'a> {
             Values::Int8 { .. } if count == 1 => (1, Box::new(Single::new(level, &values))),
             form => (count.next_multiple_of(PANEL / 2), lay_out(level, form, &values, queries.dim())),
         };
-        Ok(Scorer { queries, documents, tokens, starts, laid_out })
+        Ok(Scorer { documents, tokens, starts, laid_out })
     }
 
     /// Scores of some documents, row-major (queries × documents), into `scratch.scores`.
@@ -246,10 +245,6 @@ impl<'a> Scorer<'a> {
             scratch.scores.extend(best);
         }
         Ok(())
-    }
-
-    pub(super) fn queries(&self) -> usize {
-        self.queries.len()
     }
 }
 
@@ -293,7 +288,7 @@ pub fn maxsim(
     if scores.is_empty() {
         return Ok(());
     }
-    let blocks = documents.blocks();
+    let blocks = &documents.blocks;
     let found = blocks.par_iter().map_init(Scratch::default, |scratch, block| {
         proceed(cancel)?;
         scorer.score(block.start as usize..block.end as usize, scratch)?;

@@ -54,7 +54,7 @@ pub fn search(
     let scorer = Scorer::new(queries, documents)?;
     let chosen;
     let (parts, number): (&[Range<u32>], &(dyn Fn(u32) -> u32 + Sync)) = match selection {
-        Selection::All => (documents.blocks(), &|i| i),
+        Selection::All => (&documents.blocks, &|i| i),
         Selection::Only(numbers) => {
             for i in numbers {
                 ensure!((*i as usize) < count, "selection: expected numbers below {count}, got {i}");
@@ -65,7 +65,7 @@ pub fn search(
     };
     // More than there are could not be found.
     let k = k.min(documents.len());
-    let none = || vec![Best { k, ..Best::default() }; scorer.queries()];
+    let none = || vec![Best { k, ..Best::default() }; queries.len()];
     let search = |state: Result<(Vec<Best>, Scratch)>, block: &Range<u32>| {
         let (mut best, mut scratch) = state?;
         proceed(cancel)?;

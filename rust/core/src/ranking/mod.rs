@@ -48,7 +48,7 @@ pub use preference::{Preference, Statement, evaluate_preferences};
 pub use qrels::{GroupQrels, Preferences};
 pub use ranked::{AtLevel, Fault, Id, Judgments, Ranked, Retrieved};
 use ranked::{Read, all_or_first};
-pub use rows::{Column, Rows, TextColumn, qrels_of_rows, qrels_of_topics, run_of_rows};
+pub use rows::{Column, Rows, TextColumn, qrels_of_rows, run_of_rows};
 use scratch::{Ranking, Scratch};
 
 /// Judgments: topic → document → relevance.

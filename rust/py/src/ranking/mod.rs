@@ -9,6 +9,7 @@ use optical_core::ranking::{
 use optical_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use rayon::prelude::*;
 
 use crate::enter::{Watch, enter, watched};
 use crate::errors::raise;
@@ -144,8 +145,9 @@ fn qrels_of_text<'t>(qrels: &Data<'t, i64>, version: Version) -> Result<Qrels<&'
         Data::Text(file, text) => trec::parse_qrels(file, text, version),
         Data::Columns(topics, documents, relevance) => core::qrels_of_rows(topics, documents, relevance),
         Data::Dict(topics) => {
-            let topics: Vec<_> = topics.iter().map(|(topic, of)| (topic.as_slice(), of)).collect();
-            Ok(core::qrels_of_topics(&topics, |of| of.iter().collect()))
+            let judged =
+                topics.par_iter().with_min_len(4).map(|(topic, of)| (topic.as_slice(), of.iter().collect()));
+            Ok(judged.collect())
         }
         Data::Numbers(..) => Err(mixed()),
     }

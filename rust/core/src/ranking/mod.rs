@@ -243,7 +243,7 @@ fn values(ranked: Ranked, measures: &[Measure], options: &EvaluateOptions<'_>) -
 
 /// What a topic without results counts for each measure.
 fn values_of_nothing<D>(judged: &Judgments<D>, measures: &[Measure], level: i64) -> Vec<f64> {
-    let ranked = Ranked::nothing(judged);
+    let ranked = Ranked::new(Vec::new(), 0, judged);
     let num_rel = |m: &Measure| ranked.at(m.relevance_level.unwrap_or(level), 0, Version::Nine).num_rel;
     measures.iter().map(|m| m.formula.of_nothing(num_rel(m))).collect()
 }

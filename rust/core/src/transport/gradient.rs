@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ndarray::{ArrayView3, ArrayViewMut3, Axis, Zip};
+use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::check_reg;
@@ -42,12 +42,9 @@ pub fn implicit_gradient<T: Float>(
         proceed(cancel)?;
         let (plan, cost) = (plan.index_axis(Axis(0), i), cost.index_axis(Axis(0), i));
         let (n, m) = plan.dim();
-        let mut t = Vec::with_capacity(n * m);
-        let mut c = Vec::with_capacity(n * m);
-        Zip::from(&plan).and(&cost).for_each(|p, x| {
-            t.push(p.double());
-            c.push(if *p > T::ZERO { x.double() } else { 0.0 });
-        });
+        let t: Vec<f64> = plan.iter().map(|p| p.double()).collect();
+        let both = plan.iter().zip(&cost);
+        let mut c: Vec<f64> = both.map(|(p, x)| if *p > T::ZERO { x.double() } else { 0.0 }).collect();
         one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)], reg_m);
         out.iter_mut().zip(&c).for_each(|(o, g)| *o = T::of(*g));
         Ok(())

@@ -288,6 +288,12 @@ fn the_implicit_gradient_is_that_of_finite_differences() {
         let row: f64 = (0..m).map(|j| gradient[[0, i, j]]).sum();
         assert!((row - 1.0 / n as f64).abs() < 1e-10, "rows sum to a");
     }
+    let columns_first = |x: &Array3<f64>| x.view().permuted_axes([0, 2, 1]).as_standard_layout().into_owned();
+    let (plan, cost) = (columns_first(&solved.plan), columns_first(&cost));
+    let [plan, cost] = [plan.view(), cost.view()].map(|x| x.permuted_axes([0, 2, 1]));
+    let mut again = Array3::zeros((1, n, m));
+    assert_eq!(implicit_gradient(plan, cost, &regs, HARD, None, again.view_mut()), Ok(()));
+    assert_eq!(again, gradient, "the order of the numbers in memory is of no importance");
 }
 
 #[test]

@@ -125,6 +125,8 @@ pub struct Evaluation<T> {
     pub values: Vec<Vec<f64>>,
     /// Each measure over all topics.
     pub summaries: Vec<f64>,
+    /// How each was made of the topics' values.
+    pub kinds: Vec<Summary>,
     /// What the first documents of each topic are, where that was asked for.
     pub strings: Vec<String>,
 }
@@ -140,6 +142,7 @@ impl<T> Evaluation<T> {
             retrieved: self.retrieved,
             values: self.values,
             summaries: self.summaries,
+            kinds: self.kinds,
             strings: self.strings,
         }
     }
@@ -165,7 +168,7 @@ fn summarise(values: &[f64], summary: Summary) -> f64 {
 fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
     judged: &BTreeMap<T, J>,
     run: &Run<T, R>,
-    summaries: &[Summary],
+    kinds: Vec<Summary>,
     ties: bool,
     options: &EvaluateOptions<'_>,
     measure: impl Fn(&Scratch<D>, &Ranking, &J) -> Stated<Row> + Sync,
@@ -204,8 +207,9 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         retrieved: Vec::new(),
         missing: Vec::new(),
         unjudged: run.keys().filter(|topic| !judged.contains_key(topic)).copied().collect(),
-        values: vec![Vec::with_capacity(found.len()); summaries.len()],
+        values: vec![Vec::with_capacity(found.len()); kinds.len()],
         summaries: Vec::new(),
+        kinds,
         strings: Vec::new(),
     };
     for (topic, judged) in judged {
@@ -223,7 +227,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         result.strings.extend(options.strings.map(|_| string));
         result.values.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
     }
-    let columns = result.values.iter().zip(summaries);
+    let columns = result.values.iter().zip(&result.kinds);
     result.summaries = columns.map(|(values, summary)| summarise(values, *summary)).collect();
     Ok(result)
 }
@@ -248,7 +252,7 @@ fn values_of_nothing<D>(judged: &Judgments<D>, measures: &[Measure], level: i64)
     measures.iter().map(|m| m.formula.of_nothing(num_rel(m))).collect()
 }
 
-fn summaries(measures: &[Measure]) -> Vec<Summary> {
+fn kinds(measures: &[Measure]) -> Vec<Summary> {
     measures.iter().map(|m| m.formula.summary()).collect()
 }
 
@@ -266,7 +270,7 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
     gather(
         qrels,
         run,
-        &summaries(measures),
+        kinds(measures),
         measures.iter().any(|m| m.formula == Formula::NumTied),
         options,
         |scratch: &Scratch<D>, how, judged| Ok(values(scratch.rank(judged, how), measures, options)),
@@ -297,5 +301,5 @@ pub fn evaluate_groups<T: Id, D: Id, R: Retrieved<D>>(
         Some(judged) => values_of_nothing(judged, measures, options.relevance_level),
         None => vec![0.0; measures.len()],
     };
-    gather(qrels, run, &summaries(measures), false, options, mean, nothing)
+    gather(qrels, run, kinds(measures), false, options, mean, nothing)
 }

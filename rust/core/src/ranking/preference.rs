@@ -322,12 +322,12 @@ pub fn evaluate_preferences<T: Id, D: Id, R: Retrieved<D>>(
     measures: &[Preference],
     options: &EvaluateOptions<'_>,
 ) -> Result<Evaluation<T>> {
-    let summaries: Vec<Summary> = measures.iter().map(Preference::summary).collect();
+    let kinds = measures.iter().map(Preference::summary).collect();
     let values = |scratch: &Scratch<D>, how: &Ranking, statements: &Vec<Statement<D>>| {
         let topic = Topic::new(scratch.ranking_by_ascending_ids(how), statements)?;
         Ok((measures.iter().map(|m| m.of(&topic)).collect(), String::new()))
     };
-    gather(statements, run, &summaries, false, options, values, |_| vec![0.0; measures.len()])
+    gather(statements, run, kinds, false, options, values, |_| vec![0.0; measures.len()])
 }
 
 #[cfg(test)]

@@ -51,15 +51,6 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn summaries(&self) -> Vec<Summary> {
-        match self {
-            Wanted::Measures(wanted) | Wanted::OfGroups(wanted) => {
-                wanted.iter().map(|m| m.formula.summary()).collect()
-            }
-            Wanted::Preferences(wanted, _) => wanted.iter().map(Preference::summary).collect(),
-        }
-    }
-
     fn new(format: &str, names: &[String]) -> Result<Self> {
         let measures = || names.iter().map(|name| Measure::parse(name)).collect::<Result<_>>();
         let preference = |name: &String| {
@@ -226,7 +217,7 @@ pub(crate) fn evaluate(
         unjudged: list(py, &found.unjudged)?.unbind(),
         retrieved: found.retrieved,
         means: found.summaries,
-        summaries: wanted.summaries().into_iter().map(summary_name).collect(),
+        summaries: found.kinds.into_iter().map(summary_name).collect(),
         values: PyBytes::new(py, &values).unbind(),
         strings: found.strings,
     })

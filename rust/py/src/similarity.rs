@@ -3,7 +3,6 @@
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use ndarray::{Ix1, Ix2};
-use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS};
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use optical_core::similarity::{self as core, Against, Ragged, Selection, Values};
 use pyo3::prelude::*;
@@ -81,9 +80,7 @@ fn list_of(
                 "{name}: expected arrays (tokens, dim) of float32{shape} in text {i}"
             ))
         })?;
-        let needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS;
-        // SAFETY: the array is alive, and its header is read with the interpreter attached.
-        if unsafe { (*array.as_array_ptr()).flags } & needed != needed {
+        if !(array.is_aligned() && array.is_c_contiguous()) {
             return Err(contiguous(format!("{name}, text {i}")));
         }
         if i > 0 && array.shape()[1] != dim {

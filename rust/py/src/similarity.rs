@@ -298,9 +298,7 @@ type Quantised<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);
 pub(crate) fn quantise<'py>(py: Python<'py>, values: Matrix<'py, f32>) -> PyResult<Quantised<'py>> {
     let shape = values.0.as_array().raw_dim();
     let (codes, scales) = core::quantise(rows_of(&values)?, shape[1]);
-    let codes = ndarray::Array2::from_shape_vec(shape, codes)
-        .map_err(|e| raise(optical_core::Error::Argument(format!("values: {e}"))))?;
-    Ok((codes.into_pyarray(py), scales.into_pyarray(py)))
+    Ok((codes.into_pyarray(py).reshape(shape)?, scales.into_pyarray(py)))
 }
 
 fn method(k_sim: u32, dim_proj: usize, r_reps: usize, seed: u64) -> core::Muvera {
@@ -337,7 +335,5 @@ pub(crate) fn muvera<'py>(
     let each = r_reps as f64 * (f64::from(k_sim) + 1.0) * texts.dim() as f64;
     let work = texts.total_tokens() as f64 * each + (texts.len() * numbers) as f64;
     let found = enter(py, work, |cancel| method.encode(texts, side, Some(cancel)))?;
-    let found = ndarray::Array2::from_shape_vec((texts.len(), numbers), found)
-        .map_err(|e| raise(optical_core::Error::Argument(format!("texts: {e}"))))?;
-    Ok(found.into_pyarray(py))
+    found.into_pyarray(py).reshape([texts.len(), numbers])
 }

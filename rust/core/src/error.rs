@@ -1,5 +1,7 @@
 //! Everything that can be wrong with an input.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// Shorthand for a result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -14,6 +16,15 @@ macro_rules! ensure {
 }
 #[cfg(any(feature = "transport", feature = "similarity", feature = "ranking"))]
 pub(crate) use ensure;
+
+/// Go on, unless the caller has set the flag.
+#[cfg(any(feature = "transport", feature = "similarity", feature = "ranking"))]
+pub(crate) fn proceed(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted),
+        _ => Ok(()),
+    }
+}
 
 /// A bad input, named precisely enough to be corrected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

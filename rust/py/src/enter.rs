@@ -7,7 +7,6 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use numpy::ndarray::Dimension;
-use numpy::npyffi::flags::NPY_ARRAY_ALIGNED;
 use numpy::{Element, PyArray, PyReadonlyArray, PyUntypedArrayMethods};
 use optical_core::Result;
 use pyo3::Borrowed;
@@ -25,9 +24,7 @@ impl<'a, 'py, T: Element + 'a, D: Dimension + 'a> FromPyObject<'a, 'py> for Inpu
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let array = object.cast::<PyArray<T, D>>()?;
-        // SAFETY: the array is alive, and its header is read with the interpreter attached.
-        let flags = unsafe { (*array.as_array_ptr()).flags };
-        if flags & NPY_ARRAY_ALIGNED == 0 {
+        if !array.is_aligned() {
             return Err(InputError::new_err("expected an array whose numbers are aligned in memory"));
         }
         Ok(Input(object.extract().map_err(PyErr::from)?))

@@ -3,7 +3,6 @@
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use ndarray::{Ix1, Ix2};
-use numpy::npyffi::flags::{NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS};
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use optical_core::similarity::{self as core, Against, Ragged, Selection, Values};
 use pyo3::prelude::*;
@@ -81,9 +80,7 @@ fn list_of(
                 "{name}: expected arrays (tokens, dim) of float32{shape} in text {i}"
             ))
         })?;
-        let needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS;
-        // SAFETY: the array is alive, and its header is read with the interpreter attached.
-        if unsafe { (*array.as_array_ptr()).flags } & needed != needed {
+        if !(array.is_aligned() && array.is_c_contiguous()) {
             return Err(contiguous(format!("{name}, text {i}")));
         }
         if i > 0 && array.shape()[1] != dim {
@@ -269,7 +266,6 @@ type Gradients<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<f32>>);
 /// The gradient of `Σ weights · scores` in the tokens of both sides of [`maxsim_matches`].
 #[pyfunction]
 #[pyo3(signature = (queries, query_offsets, documents, document_offsets, matched, weights, own))]
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn maxsim_gradient<'py>(
     py: Python<'py>,
     queries: Matrix<'py, f32>,
@@ -302,9 +298,7 @@ type Quantised<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);
 pub(crate) fn quantise<'py>(py: Python<'py>, values: Matrix<'py, f32>) -> PyResult<Quantised<'py>> {
     let shape = values.0.as_array().raw_dim();
     let (codes, scales) = core::quantise(rows_of(&values)?, shape[1]);
-    let codes = ndarray::Array2::from_shape_vec(shape, codes)
-        .map_err(|e| raise(optical_core::Error::Argument(format!("values: {e}"))))?;
-    Ok((codes.into_pyarray(py), scales.into_pyarray(py)))
+    Ok((codes.into_pyarray(py).reshape(shape)?, scales.into_pyarray(py)))
 }
 
 fn method(k_sim: u32, dim_proj: usize, r_reps: usize, seed: u64) -> core::Muvera {
@@ -341,7 +335,5 @@ pub(crate) fn muvera<'py>(
     let each = r_reps as f64 * (f64::from(k_sim) + 1.0) * texts.dim() as f64;
     let work = texts.total_tokens() as f64 * each + (texts.len() * numbers) as f64;
     let found = enter(py, work, |cancel| method.encode(texts, side, Some(cancel)))?;
-    let found = ndarray::Array2::from_shape_vec((texts.len(), numbers), found)
-        .map_err(|e| raise(optical_core::Error::Argument(format!("texts: {e}"))))?;
-    Ok(found.into_pyarray(py))
+    found.into_pyarray(py).reshape([texts.len(), numbers])
 }

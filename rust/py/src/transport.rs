@@ -38,36 +38,24 @@ impl Solver {
     }
 }
 
-/// The real entries of a side: lengths, or a mask as bytes that are not 0. (A numpy bool may be any byte,
-/// and Rust's is 0 or 1.)
+/// The real entries of a side.
 #[derive(FromPyObject)]
-pub(crate) enum Side<'py> {
+pub(crate) enum Side {
     Lengths(Vec<usize>),
-    Mask(Input<'py, u8, Ix2>),
+    Mask(#[pyo3(from_py_with = mask)] Array2<bool>),
+}
+
+/// From bytes that are not 0: a numpy bool may be any byte, and Rust's is 0 or 1.
+fn mask(given: &Bound<'_, PyAny>) -> PyResult<Array2<bool>> {
+    Ok(array::<u8, Ix2>(given)?.as_array().mapv(|byte| byte != 0))
 }
 
 /// A side as the core takes it.
-enum Kept {
-    All,
-    Lengths(Vec<usize>),
-    Mask(Array2<bool>),
-}
-
-impl Kept {
-    fn of(side: Option<Side<'_>>) -> Self {
-        match side {
-            None => Kept::All,
-            Some(Side::Lengths(lengths)) => Kept::Lengths(lengths),
-            Some(Side::Mask(mask)) => Kept::Mask(mask.0.as_array().mapv(|byte| byte != 0)),
-        }
-    }
-
-    fn extent(&self) -> Extent<'_> {
-        match self {
-            Kept::All => Extent::All,
-            Kept::Lengths(lengths) => Extent::Lengths(lengths),
-            Kept::Mask(mask) => Extent::Mask(mask.view()),
-        }
+fn extent(side: &Option<Side>) -> Extent<'_> {
+    match side {
+        None => Extent::All,
+        Some(Side::Lengths(lengths)) => Extent::Lengths(lengths),
+        Some(Side::Mask(mask)) => Extent::Mask(mask.view()),
     }
 }
 
@@ -138,20 +126,19 @@ fn made<'py, T: Element>(py: Python<'py>, shape: [usize; 3]) -> Bound<'py, PyArr
 /// Solve a padded batch; see `optical_rs.transport.solve_batch`.
 #[pyfunction]
 #[pyo3(signature = (cost, reg, a, b, rows, cols, start, solver, want_plan))]
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn solve_batch<'py>(
     py: Python<'py>,
     cost: &Bound<'py, PyAny>,
     reg: Vec<f64>,
     a: Option<Bound<'py, PyAny>>,
     b: Option<Bound<'py, PyAny>>,
-    rows: Option<Side<'py>>,
-    cols: Option<Side<'py>>,
+    rows: Option<Side>,
+    cols: Option<Side>,
     start: Option<Bound<'py, PyAny>>,
     solver: Solver,
     want_plan: bool,
 ) -> PyResult<Solved> {
-    let (options, sides) = (solver.options()?, [Kept::of(rows), Kept::of(cols)]);
+    let (options, sides) = (solver.options()?, [rows, cols]);
     if cost.cast::<PyArray3<f64>>().is_ok() {
         solve::<f64>(py, cost, &reg, [a, b, start], &sides, options, want_plan)
     } else {
@@ -164,7 +151,7 @@ fn solve<'py, T: Float + Element>(
     cost: &Bound<'py, PyAny>,
     reg: &[f64],
     matrices: [Option<Bound<'py, PyAny>>; 3],
-    sides: &[Kept; 2],
+    sides: &[Option<Side>; 2],
     options: Options<'static>,
     want_plan: bool,
 ) -> PyResult<Solved> {
@@ -179,8 +166,8 @@ fn solve<'py, T: Float + Element>(
         reg,
         a: a.as_ref().map(|x| x.as_array()),
         b: b.as_ref().map(|x| x.as_array()),
-        rows: sides[0].extent(),
-        cols: sides[1].extent(),
+        rows: extent(&sides[0]),
+        cols: extent(&sides[1]),
         start: start.as_ref().map(|x| x.as_array()),
     };
     let work = (count * n * m) as f64 * 2.0 * options.max_iter as f64;
@@ -238,15 +225,14 @@ pub(crate) fn implicit_gradient<'py>(
 /// Align padded token embeddings; see `optical_rs.transport.alignment_loss`.
 #[pyfunction]
 #[pyo3(signature = (x, y, a, b, rows, cols, reg, relative, implicit, solver, want_x, want_y))]
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn align_batch<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
     a: Option<Bound<'py, PyAny>>,
     b: Option<Bound<'py, PyAny>>,
-    rows: Option<Side<'py>>,
-    cols: Option<Side<'py>>,
+    rows: Option<Side>,
+    cols: Option<Side>,
     reg: f64,
     relative: bool,
     implicit: bool,
@@ -255,7 +241,7 @@ pub(crate) fn align_batch<'py>(
     want_y: bool,
 ) -> PyResult<Aligned> {
     let options = AlignmentOptions { solver: solver.options()?, reg, relative, implicit };
-    let sides = [Kept::of(rows), Kept::of(cols)];
+    let sides = [rows, cols];
     if x.cast::<PyArray3<f64>>().is_ok() {
         align::<f64>(py, [x, y], [a, b], &sides, options, [want_x, want_y])
     } else {
@@ -267,7 +253,7 @@ fn align<'py, T: Float + Element>(
     py: Python<'py>,
     tokens: [&Bound<'py, PyAny>; 2],
     weights: [Option<Bound<'py, PyAny>>; 2],
-    sides: &[Kept; 2],
+    sides: &[Option<Side>; 2],
     options: AlignmentOptions<'static>,
     wanted: [bool; 2],
 ) -> PyResult<Aligned> {
@@ -288,8 +274,8 @@ fn align<'py, T: Float + Element>(
         y,
         a: a.as_ref().map(|a| a.as_array()),
         b: b.as_ref().map(|b| b.as_array()),
-        rows: sides[0].extent(),
-        cols: sides[1].extent(),
+        rows: extent(&sides[0]),
+        cols: extent(&sides[1]),
     };
     let per_pair = (2 * options.solver.max_iter + 3 * x.dim().2) as f64;
     let work = (x.dim().0 * x.dim().1 * y.dim().1) as f64 * per_pair;

@@ -60,8 +60,9 @@ fn line_end(text: &[u8], at: usize) -> usize {
     }
 }
 
-pub(super) fn count_fields(text: &[u8], mut at: usize) -> usize {
-    std::iter::from_fn(|| Some(field(text, &mut at)).filter(|f| !f.is_empty())).count()
+/// The fields of a line from `at` on.
+pub(super) fn fields(text: &[u8], mut at: usize) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || Some(field(text, &mut at)).filter(|f| !f.is_empty()))
 }
 
 /// The places of one topic's lines in a file.

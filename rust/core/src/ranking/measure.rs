@@ -228,7 +228,7 @@ impl Formula {
 }
 
 /// A ratio of counts; 0 over 0.
-fn share(count: usize, of: usize) -> f64 {
+pub(super) fn share(count: usize, of: usize) -> f64 {
     if of == 0 { 0.0 } else { count as f64 / of as f64 }
 }
 

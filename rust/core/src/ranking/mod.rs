@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Result, error::proceed};
 /// Runs and judgments in the formats of TREC.
 pub mod trec {
     pub use super::lines::Places;
@@ -48,7 +48,7 @@ pub use preference::{Preference, Statement, evaluate_preferences};
 pub use qrels::{GroupQrels, Preferences};
 pub use ranked::{AtLevel, Fault, Id, Judgments, Ranked, Retrieved};
 use ranked::{Read, all_or_first};
-pub use rows::{Column, Rows, TextColumn, qrels_of_rows, qrels_of_topics, run_of_rows};
+pub use rows::{Column, Rows, TextColumn, qrels_of_rows, run_of_rows};
 use scratch::{Ranking, Scratch};
 
 /// Judgments: topic → document → relevance.
@@ -125,6 +125,8 @@ pub struct Evaluation<T> {
     pub values: Vec<Vec<f64>>,
     /// Each measure over all topics.
     pub summaries: Vec<f64>,
+    /// How each was made of the topics' values.
+    pub kinds: Vec<Summary>,
     /// What the first documents of each topic are, where that was asked for.
     pub strings: Vec<String>,
 }
@@ -140,6 +142,7 @@ impl<T> Evaluation<T> {
             retrieved: self.retrieved,
             values: self.values,
             summaries: self.summaries,
+            kinds: self.kinds,
             strings: self.strings,
         }
     }
@@ -165,7 +168,7 @@ fn summarise(values: &[f64], summary: Summary) -> f64 {
 fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
     judged: &BTreeMap<T, J>,
     run: &Run<T, R>,
-    summaries: &[Summary],
+    kinds: Vec<Summary>,
     ties: bool,
     options: &EvaluateOptions<'_>,
     measure: impl Fn(&Scratch<D>, &Ranking, &J) -> Stated<Row> + Sync,
@@ -176,12 +179,11 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         max_documents: options.max_documents.unwrap_or(usize::MAX),
         ties,
     };
-    let cancelled = || options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed));
     let topics: Vec<(&T, &R)> = run.iter().collect();
     let rows: Vec<Read<Option<Row>>> = {
         let topics = topics.par_iter().with_min_len(4);
         let measured = topics.map_init(Scratch::default, |scratch, (topic, documents)| {
-            if cancelled() {
+            if proceed(options.cancel).is_err() {
                 return Ok(None);
             }
             scratch.read(*topic, *documents, how.single)?;
@@ -196,9 +198,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         });
         measured.collect()
     };
-    if cancelled() {
-        return Err(Error::Interrupted);
-    }
+    proceed(options.cancel)?;
     let rows = all_or_first(rows).map_err(|(topic, fault)| topics[topic].1.error(fault))?;
     let mut found: BTreeMap<T, Row> =
         topics.iter().zip(rows).filter_map(|((topic, _), row)| Some((**topic, row?))).collect();
@@ -207,8 +207,9 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         retrieved: Vec::new(),
         missing: Vec::new(),
         unjudged: run.keys().filter(|topic| !judged.contains_key(topic)).copied().collect(),
-        values: vec![Vec::with_capacity(found.len()); summaries.len()],
+        values: vec![Vec::with_capacity(found.len()); kinds.len()],
         summaries: Vec::new(),
+        kinds,
         strings: Vec::new(),
     };
     for (topic, judged) in judged {
@@ -226,7 +227,7 @@ fn gather<T: Id, D: Id, R: Retrieved<D>, J: Sync>(
         result.strings.extend(options.strings.map(|_| string));
         result.values.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
     }
-    let columns = result.values.iter().zip(summaries);
+    let columns = result.values.iter().zip(&result.kinds);
     result.summaries = columns.map(|(values, summary)| summarise(values, *summary)).collect();
     Ok(result)
 }
@@ -246,12 +247,12 @@ fn values(ranked: Ranked, measures: &[Measure], options: &EvaluateOptions<'_>) -
 
 /// What a topic without results counts for each measure.
 fn values_of_nothing<D>(judged: &Judgments<D>, measures: &[Measure], level: i64) -> Vec<f64> {
-    let ranked = Ranked::nothing(judged);
+    let ranked = Ranked::new(Vec::new(), 0, judged);
     let num_rel = |m: &Measure| ranked.at(m.relevance_level.unwrap_or(level), 0, Version::Nine).num_rel;
     measures.iter().map(|m| m.formula.of_nothing(num_rel(m))).collect()
 }
 
-fn summaries(measures: &[Measure]) -> Vec<Summary> {
+fn kinds(measures: &[Measure]) -> Vec<Summary> {
     measures.iter().map(|m| m.formula.summary()).collect()
 }
 
@@ -269,7 +270,7 @@ pub fn evaluate<T: Id, D: Id, R: Retrieved<D>>(
     gather(
         qrels,
         run,
-        &summaries(measures),
+        kinds(measures),
         measures.iter().any(|m| m.formula == Formula::NumTied),
         options,
         |scratch: &Scratch<D>, how, judged| Ok(values(scratch.rank(judged, how), measures, options)),
@@ -300,5 +301,5 @@ pub fn evaluate_groups<T: Id, D: Id, R: Retrieved<D>>(
         Some(judged) => values_of_nothing(judged, measures, options.relevance_level),
         None => vec![0.0; measures.len()],
     };
-    gather(qrels, run, &summaries(measures), false, options, mean, nothing)
+    gather(qrels, run, kinds(measures), false, options, mean, nothing)
 }

@@ -1,8 +1,6 @@
 //! Measures by name: trec_eval's (`ndcg_cut_10`, `set_F_0.5`, `ndcg_1=3.5,2=9`) and those of ir_measures
 //! (`nDCG@10`, `P(rel=2)@5`, `RBP(p=0.8)`).
 
-use std::str::FromStr;
-
 use super::gain::Gain;
 use super::measure::{ALL, Formula, Measure};
 use crate::{Error, Result};
@@ -214,9 +212,9 @@ impl<'a> Call<'a> {
 
     /// The measure, if there is one of this name.
     fn measure(mut self) -> Result<Option<Measure>> {
-        let level = |level: &str| i64::from_str(level).ok();
         let binary = !matches!(self.name, "NumQ" | "nDCG" | "NDCG" | "Judged" | "ERR" | "Compat");
-        let relevance_level = if binary { self.value("rel", "an integer", level)? } else { None };
+        let relevance_level =
+            if binary { self.value("rel", "an integer", |level| level.parse().ok())? } else { None };
         let formula = match self.name {
             "NumQ" => Formula::NumQ,
             "NumRet" if relevance_level.is_none() => Formula::NumRet,

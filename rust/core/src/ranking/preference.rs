@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::measure::share;
 use super::scratch::{Ranking, Scratch};
 use super::{EvaluateOptions, Evaluation, Id, Retrieved, Run, Stated, Summary, gather};
 use crate::Result;
@@ -96,11 +97,11 @@ impl Preference {
             Kind::Fulfilled => sum(groups, |g| g.fulfilled(self.1, ret)) as f64,
             Kind::Share => {
                 let possible = sum(groups, |g| g.possible(self.1, ret));
-                ratio(sum(groups, |g| g.fulfilled(self.1, ret)), possible)
+                share(sum(groups, |g| g.fulfilled(self.1, ret)), possible)
             }
             Kind::MeanOverPairs => topic.mean_over_pairs(self.1),
             Kind::MeanOverGroups => {
-                mean(groups, |g| ratio(g.fulfilled(self.1, ret), g.possible(self.1, ret)))
+                mean(groups, |g| share(g.fulfilled(self.1, ret), g.possible(self.1, ret)))
             }
             Kind::MeanOverBalancedGroups => {
                 let mean = mean(groups, |g| g.balanced(self.1, ret));
@@ -117,10 +118,6 @@ fn sum(groups: &[Group], count: impl Fn(&Group) -> usize) -> usize {
 
 fn mean(groups: &[Group], value: impl Fn(&Group) -> f64) -> f64 {
     groups.iter().fold(0.0, |sum, group| sum + value(group)) / groups.len() as f64
-}
-
-fn ratio(count: usize, of: usize) -> f64 {
-    if of == 0 { 0.0 } else { count as f64 / of as f64 }
 }
 
 /// The number of a document: its place among the judged ones.
@@ -325,12 +322,12 @@ pub fn evaluate_preferences<T: Id, D: Id, R: Retrieved<D>>(
     measures: &[Preference],
     options: &EvaluateOptions<'_>,
 ) -> Result<Evaluation<T>> {
-    let summaries: Vec<Summary> = measures.iter().map(Preference::summary).collect();
+    let kinds = measures.iter().map(Preference::summary).collect();
     let values = |scratch: &Scratch<D>, how: &Ranking, statements: &Vec<Statement<D>>| {
         let topic = Topic::new(scratch.ranking_by_ascending_ids(how), statements)?;
         Ok((measures.iter().map(|m| m.of(&topic)).collect(), String::new()))
     };
-    gather(statements, run, &summaries, false, options, values, |_| vec![0.0; measures.len()])
+    gather(statements, run, kinds, false, options, values, |_| vec![0.0; measures.len()])
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::lines::{Places, count_fields, field, number, topics};
+use super::lines::{Places, field, fields, number, topics};
 use super::ranked::{Read, all_or_first};
 use super::{Fault, Id, InOrder, Judgments, Qrels, Statement, Version};
 use crate::Result;
@@ -31,14 +31,14 @@ fn each_judgment<'t, const N: usize>(
     mut take: impl FnMut(usize, [&'t [u8]; N]) -> Read,
 ) -> Read {
     places.each_line(|position, text, at| {
-        let fields = std::array::from_fn(|_| field(text, at));
-        if fields.last().is_none_or(|last| last.is_empty()) || !field(text, at).is_empty() {
-            let n = count_fields(text, position);
+        let found = std::array::from_fn(|_| field(text, at));
+        if found.last().is_none_or(|last| last.is_empty()) || !field(text, at).is_empty() {
+            let n = fields(text, position).count();
             let swapped = if n == 6 { "; are judgments and run swapped?" } else { "" };
             let reason = format!("expected {} fields ({names}), got {n}{swapped}", N + 1);
             return Err(Fault::new(position, reason));
         }
-        take(position, fields)
+        take(position, found)
     })
 }
 

@@ -125,11 +125,6 @@ impl Ranked {
         Ranked { hits, num_ret, grades, num_tied: 0 }
     }
 
-    /// A topic without results.
-    pub(super) fn nothing<D>(judged: &Judgments<D>) -> Self {
-        Ranked::new(Vec::new(), 0, judged)
-    }
-
     /// The grades above 0, highest first: the ideal ranking.
     pub fn ideal(&self) -> &[i64] {
         &self.grades[..self.grades.partition_point(|grade| *grade > 0)]

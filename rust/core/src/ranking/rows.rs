@@ -142,16 +142,6 @@ pub fn qrels_of_rows<T: Id, D: Id>(
     }
 }
 
-/// Judgments of topics; a document of a topic comes once.
-pub fn qrels_of_topics<T: Id, D: Id, J: Sync>(
-    topics: &[(T, J)],
-    judgments: impl Fn(&J) -> Judgments<D> + Sync,
-) -> Qrels<T, D> {
-    let judged = |(topic, of): &(T, J)| (*topic, judgments(of));
-    let parts: Vec<_> = topics.par_iter().with_min_len(4).map(judged).collect();
-    parts.into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

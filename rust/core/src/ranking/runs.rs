@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::lines::{Places, count_fields, field, number, topics};
+use super::lines::{Places, field, fields, number, topics};
 use super::ranked::{Read, all_or_first};
 use super::scratch::Scratch;
 use super::{Fault, Id, InOrder, Retrieved, Run, Version};
@@ -46,7 +46,7 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
             let score = field(text, at);
             let tag = field(text, at);
             if tag.is_empty() {
-                let n = count_fields(text, position);
+                let n = fields(text, position).count();
                 let swapped = if n == 4 { "; are judgments and run swapped?" } else { "" };
                 let reason =
                     format!("expected 6 fields (topic Q0 document rank score tag), got {n}{swapped}");
@@ -59,7 +59,7 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
             // What follows the tag is ignored, but not what an id with blanks leaves behind: a number as tag, or rank and
             // score before the last field.
             if !field(text, at).is_empty() && (number(tag).is_some() || ends_like_a_result(text, position)) {
-                let n = count_fields(text, position);
+                let n = fields(text, position).count();
                 let reason = format!("expected 6 fields, got {n}; does an id have a blank in it?");
                 return Err(Fault::new(position, reason));
             }
@@ -84,21 +84,14 @@ impl<'t> Retrieved<&'t [u8]> for Places<'t> {
 }
 
 /// Whether two numbers stand before the last field of a line.
-fn ends_like_a_result(text: &[u8], mut at: usize) -> bool {
-    let last = std::iter::from_fn(|| Some(field(text, &mut at)).filter(|f| !f.is_empty()));
-    let last = last.fold([&b""[..]; 3], |[_, rank, score], tag| [rank, score, tag]);
+fn ends_like_a_result(text: &[u8], at: usize) -> bool {
+    let last = fields(text, at).fold([&b""[..]; 3], |[_, rank, score], tag| [rank, score, tag]);
     number(last[0]).is_some() && number(last[1]).is_some()
 }
 
 /// The tag of a run's last line, which trec_eval prints as `runid`.
 pub fn run_tag(text: &[u8]) -> &[u8] {
-    let mut lines = text.rsplit(|b| *b == b'\n');
-    let last = lines.find(|line| count_fields(line, 0) >= 6).unwrap_or_default();
-    let mut at = 0;
-    for _ in 0..5 {
-        field(last, &mut at);
-    }
-    field(last, &mut at)
+    text.rsplit(|b| *b == b'\n').find_map(|line| fields(line, 0).nth(5)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -34,8 +34,6 @@ impl<D> Default for Scratch<D> {
     }
 }
 
-const TWICE: &str = "retrieved twice";
-
 fn hash(document: &impl Hash) -> u64 {
     FixedState::default().hash_one(document)
 }
@@ -113,15 +111,14 @@ impl<D: Id> Scratch<D> {
         }
         let twice = self.seen.first_repeated(documents, hashes);
         let nan = scores.iter().position(|s| s.is_nan());
-        let fault = match (twice, nan) {
-            (None, None) => return outcome,
-            (Some(at), nan) if nan.is_none_or(|n| at <= n) => (at, TWICE),
-            (_, Some(at)) | (Some(at), None) => (at, "the score is not a number"),
-        };
-        let (at, what) = fault;
-        let reason = format!("topic '{}', document '{}': {what}", topic.show(), documents[at].show());
-        let make = if what == TWICE { Fault::contradiction } else { Fault::new };
-        Err(make(from.position(at), reason))
+        let Some(at) = [twice, nan].into_iter().flatten().min() else { return outcome };
+        let fault =
+            |what: &str| format!("topic '{}', document '{}': {what}", topic.show(), documents[at].show());
+        Err(if twice == Some(at) {
+            Fault::contradiction(from.position(at), fault("retrieved twice"))
+        } else {
+            Fault::new(from.position(at), fault("the score is not a number"))
+        })
     }
 
     /// What was read, in that order.

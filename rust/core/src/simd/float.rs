@@ -76,10 +76,10 @@ mod sealed {
 }
 
 macro_rules! as_std {
-    ($t:ty, $($method:ident)*) => {$(
+    ($t:ty, $($method:ident($($other:ident)?) -> $result:ty),*) => {$(
         #[inline(always)]
-        fn $method(self) -> Self {
-            <$t>::$method(self)
+        fn $method(self $(, $other: Self)?) -> $result {
+            <$t>::$method(self $(, $other)?)
         }
     )*};
 }
@@ -109,18 +109,9 @@ macro_rules! float {
             fn double(self) -> f64 {
                 f64::from(self)
             }
-            as_std! { $t, ln exp abs sqrt }
-            #[inline(always)]
-            fn is_finite(self) -> bool {
-                <$t>::is_finite(self)
-            }
-            #[inline(always)]
-            fn max(self, other: Self) -> Self {
-                <$t>::max(self, other)
-            }
-            #[inline(always)]
-            fn min(self, other: Self) -> Self {
-                <$t>::min(self, other)
+            as_std! {
+                $t, ln() -> Self, exp() -> Self, abs() -> Self, sqrt() -> Self, is_finite() -> bool,
+                max(other) -> Self, min(other) -> Self
             }
         }
     };

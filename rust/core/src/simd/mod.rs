@@ -93,20 +93,13 @@ static LEVEL: AtomicU8 = AtomicU8::new(0);
 /// with the portable shell. Disagreement would mean a miscompiled or emulated instruction; the next
 /// narrower level is taken instead, so results stay right at the price of speed.
 pub fn level() -> Level {
-    match LEVEL.load(Ordering::Relaxed) {
-        1 => Level::Portable,
-        2 => Level::Avx2,
-        3 => Level::Avx512,
-        _ => {
-            let chosen = Level::ALL
-                .into_iter()
-                .rev()
-                .find(|&level| level.is_supported() && check::agrees_with_portable(level))
-                .unwrap_or(Level::Portable);
-            LEVEL.store(chosen as u8, Ordering::Relaxed);
-            chosen
-        }
-    }
+    let kept = LEVEL.load(Ordering::Relaxed);
+    Level::ALL.into_iter().find(|level| *level as u8 == kept).unwrap_or_else(|| {
+        let sound = |level: &Level| level.is_supported() && check::agrees_with_portable(*level);
+        let chosen = Level::ALL.into_iter().rev().find(sound).unwrap_or(Level::Portable);
+        LEVEL.store(chosen as u8, Ordering::Relaxed);
+        chosen
+    })
 }
 
 /// Run kernels with `level` from now on, in the whole process. Meant for tests and benchmarks.
@@ -162,18 +155,15 @@ macro_rules! shells {
         $(#[$doc])*
         /// # Safety
         /// As for the kernel; `level` must be supported by this machine.
-        #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name<T: $crate::simd::Float>(level: $crate::simd::Level, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx512<T: $crate::simd::Float>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the features are enabled here; the rest is the kernel's contract.
                 unsafe { $kernel::<T::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx2<T: $crate::simd::Float>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: as above.
                 unsafe { $kernel::<T::Avx2>($($arg),*) }

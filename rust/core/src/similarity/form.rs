@@ -39,10 +39,8 @@ pub(super) struct Made {
 /// `run` is called only where the processor has its instructions, and the others only from it. Pointers are to
 /// as many elements as the methods say.
 pub(super) unsafe trait Form: Send + Sync + Sized + 'static {
-    /// Numbers of query tokens.
-    type Query: Copy + Default + Send + Sync;
-    /// Numbers of document tokens.
-    type Token: Copy + Default + Send + Sync;
+    /// Numbers of tokens.
+    type Number: Copy + Default + Send + Sync;
     /// Single-precision vectors of the instruction set.
     type V: Vector<Elem = f32>;
     /// A group of as many query tokens as `V` has lanes.
@@ -51,30 +49,28 @@ pub(super) unsafe trait Form: Send + Sync + Sized + 'static {
     type Group: Copy;
     /// Sums, one for each lane.
     type Sums: Copy;
-    /// Numbers of a token in a group.
+    /// Numbers of a token in a group: those of a query token lie side by side in a panel.
     const GROUP: usize;
-    /// Numbers of a query token that lie side by side in a panel.
-    const TOGETHER: usize;
     /// Document tokens that are worked on together, at most 8: their sums are to fit the registers.
     const ROWS: usize;
     /// Whether sums are multiplied by the scales of both tokens.
     const SCALED: bool;
 
     /// A query's number.
-    fn query(x: f32) -> Self::Query;
+    fn query(x: f32) -> Self::Number;
     /// Tokens as they lie, if that is in this form.
-    fn direct<'v>(values: Values<'v>) -> Option<&'v [Self::Token]>;
+    fn direct<'v>(values: Values<'v>) -> Option<&'v [Self::Number]>;
     /// Tokens of `dim` numbers made this form; what is between `dim` and `stride` is 0 already.
-    fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [Self::Token]);
+    fn make(values: Values<'_>, dim: usize, stride: usize, to: &mut [Self::Number]);
     /// Memory for them.
-    fn buffer(made: &mut Made) -> &mut Vec<Self::Token>;
+    fn buffer(made: &mut Made) -> &mut Vec<Self::Number>;
 
     /// Sums to begin with, given the sums of the query tokens' numbers, one for each lane.
     unsafe fn start(sums: *const i32) -> Self::Sums;
-    /// A group of `V::LANES` query tokens, of which `width` lie side by side.
-    unsafe fn lanes(at: *const Self::Query, width: usize) -> Self::Lanes;
+    /// A group of each of `V::LANES` query tokens.
+    unsafe fn lanes(at: *const Self::Number) -> Self::Lanes;
     /// A group of one document token.
-    unsafe fn group(at: *const Self::Token) -> Self::Group;
+    unsafe fn group(at: *const Self::Number) -> Self::Group;
     /// `sums` and the products of two groups.
     unsafe fn add(sums: Self::Sums, lanes: Self::Lanes, group: Self::Group) -> Self::Sums;
     /// The sums as floats.
@@ -91,12 +87,12 @@ pub(super) struct Job<'a, F: Form> {
     /// Query tokens of the panel.
     pub width: usize,
     /// (groups × width × numbers of a group), in the order of the form.
-    pub queries: &'a [F::Query],
+    pub queries: &'a [F::Number],
     /// Sums of each query token's numbers, and their scales.
     pub sums: &'a [i32],
     pub query_scales: &'a [f32],
     /// (tokens × groups × numbers of a group).
-    pub text: &'a [F::Token],
+    pub text: &'a [F::Number],
     /// Scales of the text's tokens, if the form has some.
     pub scales: &'a [f32],
     /// Whether the text comes from memory, rather than from a cache.
@@ -188,11 +184,11 @@ unsafe fn rows<F: Form, const R: usize, const C: usize>(
     // SAFETY: the contract of `panel`: R tokens from `first` on, C · LANES query tokens from `lane` on.
     unsafe {
         let text = job.text.as_ptr().add(first * stride);
-        let queries = job.queries.as_ptr().add(lane * F::TOGETHER);
+        let queries = job.queries.as_ptr().add(lane * F::GROUP);
         let begin: [F::Sums; C] =
             std::array::from_fn(|c| F::start(job.sums.as_ptr().add(lane + c * F::V::LANES)));
         let mut sums = [begin; R];
-        let bytes = R * F::GROUP * size_of::<F::Token>();
+        let bytes = R * F::GROUP * size_of::<F::Number>();
         for g in 0..groups {
             // Where R more groups are the first to reach another line: a page's end stops the processor from
             // asking by itself.
@@ -200,8 +196,7 @@ unsafe fn rows<F: Form, const R: usize, const C: usize>(
                 prefetch(text.wrapping_add(AHEAD * R * stride + g * R * F::GROUP));
             }
             let at = queries.add(g * width * F::GROUP);
-            let lanes: [F::Lanes; C] =
-                std::array::from_fn(|c| F::lanes(at.add(c * F::V::LANES * F::TOGETHER), width));
+            let lanes: [F::Lanes; C] = std::array::from_fn(|c| F::lanes(at.add(c * F::V::LANES * F::GROUP)));
             for r in 0..R {
                 let group = F::group(text.add(r * stride + g * F::GROUP));
                 for c in 0..C {

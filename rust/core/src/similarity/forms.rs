@@ -66,14 +66,12 @@ pub(super) struct Floats<V>(std::marker::PhantomData<V>);
 
 // SAFETY: the vector's own instructions; LANES elements are read where a vector is.
 unsafe impl<V: Shell> Form for Floats<V> {
-    type Query = f32;
-    type Token = f32;
+    type Number = f32;
     type V = V;
     type Lanes = V;
     type Group = V;
     type Sums = V;
     const GROUP: usize = 1;
-    const TOGETHER: usize = 1;
     const ROWS: usize = V::ROWS;
     const SCALED: bool = false;
 
@@ -102,7 +100,7 @@ unsafe impl<V: Shell> Form for Floats<V> {
         unsafe { V::splat(0.0) }
     }
     #[inline(always)]
-    unsafe fn lanes(at: *const f32, _width: usize) -> V {
+    unsafe fn lanes(at: *const f32) -> V {
         // SAFETY: as above.
         unsafe { V::load(at) }
     }
@@ -130,10 +128,8 @@ unsafe impl<V: Shell> Form for Floats<V> {
 macro_rules! kind {
     ($number:ty, $group:literal, $scaled:literal, $buffer:ident, query $query:expr, direct $direct:pat => $same:expr,
      make $values:pat => $from:expr, $of:expr) => {
-        type Query = $number;
-        type Token = $number;
+        type Number = $number;
         const GROUP: usize = $group;
-        const TOGETHER: usize = $group;
         const SCALED: bool = $scaled;
 
         fn query(x: f32) -> $number {
@@ -196,12 +192,12 @@ macro_rules! form {
                 unsafe { $start(sums) }
             }
             #[inline(always)]
-            unsafe fn lanes(at: *const Self::Query, _width: usize) -> $lanes {
+            unsafe fn lanes(at: *const Self::Number) -> $lanes {
                 // SAFETY: as above.
                 unsafe { $load(at.cast()) }
             }
             #[inline(always)]
-            unsafe fn group(at: *const Self::Token) -> $group {
+            unsafe fn group(at: *const Self::Number) -> $group {
                 // SAFETY: as above.
                 unsafe { $read(at.cast::<i32>().read_unaligned()) }
             }

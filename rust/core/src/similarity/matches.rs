@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::scorer::{cancelled, check_dim, total};
+use super::scorer::{check_dim, total};
 use super::{Ragged, Source, Values};
+use crate::error::{ensure, proceed};
 use crate::simd::{self, Level, ROWS, matmul::run_product};
-use crate::{Error, Result, error::ensure};
+use crate::{Error, Result};
 
 /// Query tokens that a product takes at a time: two of the widest vectors.
 const PANEL: usize = 32;
@@ -134,9 +135,7 @@ pub fn maxsim_matches(
     let columns = matched.par_chunks_exact_mut(tokens).enumerate().map_init(
         Scratch::default,
         |scratch, (document, matched)| {
-            if cancelled(cancel) {
-                return Err(Error::Interrupted);
-            }
+            proceed(cancel)?;
             let (own, of) = (pairs.document(document), pairs.queries_of(document));
             let asking = pairs.query_starts[of.start] as usize..pairs.query_starts[of.end] as usize;
             scratch.search(level, &panels, &pairs.d[own.start * dim..own.end * dim], dim, asking, matched);
@@ -268,20 +267,17 @@ pub fn maxsim_gradient(
         (part, rest) = rest.split_at_mut(pairs.document(document).len() * dim);
         parts.push(part);
     }
-    of_queries.par_chunks_exact_mut(dim).enumerate().for_each(|(t, out)| {
-        if cancelled(cancel) {
-            return;
-        }
+    of_queries.par_chunks_exact_mut(dim).enumerate().try_for_each(|(t, out)| {
+        proceed(cancel)?;
         for document in pairs.documents_of(query_of[t]) {
             if let Ok(row) = usize::try_from(matched[document * tokens + t]) {
                 add(out, weights[pairs.at(query_of[t], document)], &pairs.d[row * dim..][..dim]);
             }
         }
-    });
-    parts.into_par_iter().enumerate().for_each(|(document, out)| {
-        if cancelled(cancel) {
-            return;
-        }
+        Ok(())
+    })?;
+    parts.into_par_iter().enumerate().try_for_each(|(document, out)| {
+        proceed(cancel)?;
         let first = pairs.document(document).start;
         for query in pairs.queries_of(document) {
             let weight = weights[pairs.at(query, document)];
@@ -291,8 +287,8 @@ pub fn maxsim_gradient(
                 }
             }
         }
-    });
-    if cancelled(cancel) { Err(Error::Interrupted) } else { Ok(()) }
+        Ok(())
+    })
 }
 
 /// `out += weight · x`; nothing for a weight of 0, as most are where only hard negatives count.

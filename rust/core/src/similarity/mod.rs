@@ -36,7 +36,6 @@ mod store;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -133,7 +132,7 @@ pub struct Ragged<'a> {
     source: Source<'a>,
     dim: usize,
     /// Texts that a task takes.
-    blocks: Cow<'a, [Range<u32>]>,
+    blocks: Vec<Range<u32>>,
 }
 
 impl<'a> Ragged<'a> {
@@ -171,10 +170,10 @@ impl<'a> Ragged<'a> {
     }
 
     fn of(source: Source<'a>, dim: usize) -> Result<Self> {
-        let mut made = Ragged { source, dim, blocks: Cow::Borrowed(&[]) };
+        let mut made = Ragged { source, dim, blocks: Vec::new() };
         let count = made.len();
         ensure!(u32::try_from(count).is_ok(), "texts: expected fewer than 2³², got {count}");
-        made.blocks = Cow::Owned(scorer::blocks((0..made.len()).map(|i| made.tokens(i)), dim));
+        made.blocks = scorer::blocks((0..count).map(|i| made.tokens(i)), dim);
         Ok(made)
     }
 
@@ -200,9 +199,7 @@ impl<'a> Ragged<'a> {
     pub fn total_tokens(&self) -> usize {
         match self.source {
             Source::Packed(_, offsets) => offsets[offsets.len() - 1] as usize,
-            Source::List(texts) => {
-                texts.iter().map(|text| text.len().checked_div(self.dim).unwrap_or(0)).sum()
-            }
+            Source::List(texts) => (0..texts.len()).map(|i| self.tokens(i)).sum(),
         }
     }
 
@@ -244,10 +241,6 @@ impl<'a> Ragged<'a> {
             Source::Packed(values, _) => values,
             Source::List(_) => Values::F32(&[]),
         }
-    }
-
-    fn blocks(&self) -> &[Range<u32>] {
-        &self.blocks
     }
 
     /// Refuse numbers that are not finite.

@@ -20,9 +20,8 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::scorer::cancelled;
 use super::{Ragged, Values};
-use crate::{Error, Result};
+use crate::{Error, Result, error::proceed};
 
 /// Which encoding is made.
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +130,7 @@ impl Muvera {
         out.par_chunks_exact_mut(numbers).enumerate().try_for_each_init(
             Scratch::default,
             |scratch, (i, out)| {
-                if cancelled(cancel) {
-                    return Err(Error::Interrupted);
-                }
+                proceed(cancel)?;
                 match texts.text(i).values {
                     Values::F32(tokens) => self.encode_one(tokens, dim, side, &drawn, scratch, out),
                     _ => return Err(Error::Argument("texts: expected single precision".into())),

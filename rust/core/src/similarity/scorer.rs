@@ -1,7 +1,7 @@
 //! Queries laid out for the form that the documents are in, and scored against them a block at a time.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use half::bf16;
 use rayon::prelude::*;
@@ -10,8 +10,9 @@ use super::form::{Form, Job, LaidOut, PANEL, Scratch};
 use super::forms::{Floats, Words};
 use super::single::Single;
 use super::{Ragged, Text, Values, quantise};
+use crate::error::{ensure, proceed};
 use crate::simd::{self, Float, Level, prefetch_row};
-use crate::{Error, Result, error::ensure};
+use crate::{Error, Result};
 
 /// Numbers of documents that a task goes through with one panel after another, so that they are read from memory
 /// once: with a panel, a first-level cache as floats.
@@ -41,7 +42,7 @@ struct Panels<F: Form> {
     groups: usize,
     /// Query tokens, with those that fill the last panel.
     tokens: usize,
-    queries: Vec<F::Query>,
+    queries: Vec<F::Number>,
     sums: Vec<i32>,
     scales: Vec<f32>,
 }
@@ -57,7 +58,7 @@ impl<F: Form> Panels<F> {
             dim,
             groups,
             tokens,
-            queries: vec![F::Query::default(); tokens * stride],
+            queries: vec![F::Number::default(); tokens * stride],
             sums: vec![0; tokens],
             scales,
         };
@@ -66,7 +67,7 @@ impl<F: Form> Panels<F> {
             let panel = &mut panels.queries[first * stride..][..width * stride];
             for k in 0..dim {
                 let x = if F::SCALED { f32::from(codes[t * dim + k]) } else { queries[t * dim + k] };
-                panel[(k / F::TOGETHER * width + t - first) * F::TOGETHER + k % F::TOGETHER] = F::query(x);
+                panel[(k / F::GROUP * width + t - first) * F::GROUP + k % F::GROUP] = F::query(x);
             }
             if F::SCALED {
                 panels.sums[t] = codes[t * dim..][..dim].iter().map(|c| i32::from(*c)).sum();
@@ -104,7 +105,7 @@ impl<F: Form> LaidOut for Panels<F> {
                 let start = end;
                 end += text.tokens * stride;
                 if made.len() < end {
-                    made.resize(end, F::Token::default());
+                    made.resize(end, F::Number::default());
                 }
                 F::make(text.values, self.dim, stride, &mut made[start..end]);
             }
@@ -187,7 +188,6 @@ fn lay_out(level: Level, documents: Values<'_>, queries: &[f32], dim: usize) -> 
 
 /// Queries, ready to be scored against documents.
 pub(super) struct Scorer<'a> {
-    queries: &'a Ragged<'a>,
     documents: &'a Ragged<'a>,
     /// Query tokens with those that fill the last panel, and where each query begins and ends among them.
     tokens: usize,
@@ -217,7 +217,7 @@ impl<'a> Scorer<'a> {
             Values::Int8 { .. } if count == 1 => (1, Box::new(Single::new(level, &values))),
             form => (count.next_multiple_of(PANEL / 2), lay_out(level, form, &values, queries.dim())),
         };
-        Ok(Scorer { queries, documents, tokens, starts, laid_out })
+        Ok(Scorer { documents, tokens, starts, laid_out })
     }
 
     /// Scores of some documents, row-major (queries × documents), into `scratch.scores`.
@@ -246,20 +246,12 @@ impl<'a> Scorer<'a> {
         }
         Ok(())
     }
-
-    pub(super) fn queries(&self) -> usize {
-        self.queries.len()
-    }
 }
 
 pub(super) fn check_dim(queries: &Ragged<'_>, documents: &Ragged<'_>) -> Result<()> {
     let (dim, got) = (queries.dim(), documents.dim());
     ensure!(got == dim, "documents: expected dimension {dim}, as the queries have, got {got}");
     Ok(())
-}
-
-pub(super) fn cancelled(cancel: Option<&AtomicBool>) -> bool {
-    cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 /// The sum of a query's maxima, in doubles; eight at a time, as one sum would wait for itself.
@@ -296,11 +288,9 @@ pub fn maxsim(
     if scores.is_empty() {
         return Ok(());
     }
-    let blocks = documents.blocks();
+    let blocks = &documents.blocks;
     let found = blocks.par_iter().map_init(Scratch::default, |scratch, block| {
-        if cancelled(cancel) {
-            return Err(Error::Interrupted);
-        }
+        proceed(cancel)?;
         scorer.score(block.start as usize..block.end as usize, scratch)?;
         Ok(scratch.scores.clone())
     });

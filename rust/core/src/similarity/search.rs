@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::Ragged;
 use super::form::Scratch;
-use super::scorer::{Scorer, blocks, cancelled};
-use crate::{Error, Result, error::ensure};
+use super::scorer::{Scorer, blocks};
+use crate::Result;
+use crate::error::{ensure, proceed};
 
 /// A document and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +54,7 @@ pub fn search(
     let scorer = Scorer::new(queries, documents)?;
     let chosen;
     let (parts, number): (&[Range<u32>], &(dyn Fn(u32) -> u32 + Sync)) = match selection {
-        Selection::All => (documents.blocks(), &|i| i),
+        Selection::All => (&documents.blocks, &|i| i),
         Selection::Only(numbers) => {
             for i in numbers {
                 ensure!((*i as usize) < count, "selection: expected numbers below {count}, got {i}");
@@ -64,12 +65,10 @@ pub fn search(
     };
     // More than there are could not be found.
     let k = k.min(documents.len());
-    let none = || vec![Best { k, ..Best::default() }; scorer.queries()];
+    let none = || vec![Best { k, ..Best::default() }; queries.len()];
     let search = |state: Result<(Vec<Best>, Scratch)>, block: &Range<u32>| {
         let (mut best, mut scratch) = state?;
-        if cancelled(cancel) {
-            return Err(Error::Interrupted);
-        }
+        proceed(cancel)?;
         let numbers = block.clone().map(number);
         scorer.score(numbers.clone().map(|i| i as usize), &mut scratch)?;
         for (best, scores) in best.iter_mut().zip(scratch.scores.chunks_exact(block.len())) {

@@ -43,10 +43,8 @@ struct Column {
 
 impl Column {
     fn open(file: PathBuf, size: u64, sum: u64) -> Result<Self> {
-        let (opened, length) = match open(&file) {
-            Ok(both) => both,
-            Err(error) => return bad(&file, format!("cannot be read ({error})")),
-        };
+        let (opened, length) =
+            open(&file).or_else(|error| bad(&file, format!("cannot be read ({error})")))?;
         // A map beyond the end of a file would end the process.
         if length < size {
             return bad(&file, format!("is truncated: {length} bytes, {size} committed"));
@@ -286,10 +284,8 @@ impl Description {
             Some("int8") => (Kind::Int8, 1),
             _ => return bad(folder, format!("keeps tokens as {}, which cannot be read", raw["dtype"])),
         };
-        match Description::sound(&raw, kind, bytes) {
-            Some(description) => Ok(description),
-            None => bad(&file, "is damaged: its numbers contradict each other"),
-        }
+        Description::sound(&raw, kind, bytes)
+            .map_or_else(|| bad(&file, "is damaged: its numbers contradict each other"), Ok)
     }
 
     fn sound(raw: &Value, kind: Kind, bytes: u64) -> Option<Self> {

@@ -147,7 +147,7 @@ fn batch_and_blocks_do_not_change_a_score() {
     let (dv, do_) = texts(4, &lengths, dim);
     let (qv, qo) = texts(3, &[9, 40, 3], dim);
     let (q, d) = (ragged(Values::F32(&qv), &qo, dim), ragged(Values::F32(&dv), &do_, dim));
-    assert!(d.blocks().len() > 1);
+    assert!(d.blocks.len() > 1);
     let mut all = vec![0.0; q.len() * d.len()];
     assert_eq!(maxsim(&q, &d, None, &mut all), Ok(()));
     for (i, j) in [(0, 0), (1, 36), (2, 699), (0, 350)] {

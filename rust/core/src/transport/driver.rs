@@ -36,7 +36,7 @@ use super::sweep::Rule;
 use super::workspace::Workspace;
 use super::{Method, Options, Report, Status};
 use crate::simd::{Float, Level};
-use crate::{Error, Result};
+use crate::{Error, Result, error::proceed};
 
 /// Sweeps between two looks at whether proximal steps still change the value.
 const SETTLING: usize = 8;
@@ -56,9 +56,7 @@ impl<T: Float> Workspace<T> {
         if self.rows.is_empty() || self.cols.is_empty() {
             return Ok(Report { value: self.unmatched, ..Report::EMPTY });
         }
-        if options.cancelled() {
-            return Err(Error::Interrupted);
-        }
+        proceed(options.cancel)?;
         if options.method == Method::Ipot && size_of::<T>() == 4 {
             return self.solve_in_double(reg, options, level);
         }
@@ -207,8 +205,8 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
     /// Sweeps until the estimate is within the tolerance, or as many as may be.
     fn iterate(&mut self) -> Result<()> {
         while self.n_iter < self.options.max_iter {
-            if self.n_iter.is_multiple_of(16) && self.options.cancelled() {
-                return Err(Error::Interrupted);
+            if self.n_iter.is_multiple_of(16) {
+                proceed(self.options.cancel)?;
             }
             let (step, plain) = self.step();
             self.n_iter += 1;

@@ -1,13 +1,14 @@
 //! The gradient of <T*(C), C> through the dependence of the optimal plan on the cost.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use ndarray::{ArrayView3, ArrayViewMut3, Axis, Zip};
+use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::check_reg;
+use crate::Result;
+use crate::error::{ensure, proceed};
 use crate::simd::Float;
-use crate::{Error, Result, error::ensure};
 
 /// Sides up to this are solved directly, larger ones by conjugate gradients.
 const DIRECT: usize = 384;
@@ -37,25 +38,17 @@ pub fn implicit_gradient<T: Float>(
         "cost: expected the shape of the plan, {shape:?}, got {got:?}"
     );
     check_reg::<T>(reg, plan.dim().0)?;
-    out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut out)| {
-        if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-            return;
-        }
+    out.axis_iter_mut(Axis(0)).into_par_iter().enumerate().try_for_each(|(i, mut out)| {
+        proceed(cancel)?;
         let (plan, cost) = (plan.index_axis(Axis(0), i), cost.index_axis(Axis(0), i));
         let (n, m) = plan.dim();
-        let mut t = Vec::with_capacity(n * m);
-        let mut c = Vec::with_capacity(n * m);
-        Zip::from(&plan).and(&cost).for_each(|p, x| {
-            t.push(p.double());
-            c.push(if *p > T::ZERO { x.double() } else { 0.0 });
-        });
+        let t: Vec<f64> = plan.iter().map(|p| p.double()).collect();
+        let both = plan.iter().zip(&cost);
+        let mut c: Vec<f64> = both.map(|(p, x)| if *p > T::ZERO { x.double() } else { 0.0 }).collect();
         one(n, m, &t, &mut c, reg[i.min(reg.len() - 1)], reg_m);
         out.iter_mut().zip(&c).for_each(|(o, g)| *o = T::of(*g));
-    });
-    if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-        return Err(Error::Interrupted);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The gradient of one row-major n × m problem, written over the cost.

@@ -34,13 +34,12 @@ mod driver;
 mod gradient;
 mod kernel;
 mod pace;
-pub mod reference;
 mod residual;
 mod schedule;
 mod sweep;
 mod workspace;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
@@ -156,10 +155,6 @@ impl Options<'_> {
         let both = self.is_unbalanced() && self.method == Method::Ipot;
         ensure!(!both, "reg_m: expected hard marginals with method 'ipot'");
         Ok(())
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 

@@ -9,9 +9,11 @@ use optical_core::ranking::{
 use optical_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use rayon::prelude::*;
 
 use crate::enter::{Watch, enter, watched};
-use source::{Data, Held, Source, raise};
+use crate::errors::raise;
+use source::{Data, Held, Source, Value};
 
 /// A topic's id in a result.
 enum Topic {
@@ -49,15 +51,6 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn summaries(&self) -> Vec<Summary> {
-        match self {
-            Wanted::Measures(wanted) | Wanted::OfGroups(wanted) => {
-                wanted.iter().map(|m| m.formula.summary()).collect()
-            }
-            Wanted::Preferences(wanted, _) => wanted.iter().map(Preference::summary).collect(),
-        }
-    }
-
     fn new(format: &str, names: &[String]) -> Result<Self> {
         let measures = || names.iter().map(|name| Measure::parse(name)).collect::<Result<_>>();
         let preference = |name: &String| {
@@ -143,8 +136,9 @@ fn qrels_of_text<'t>(qrels: &Data<'t, i64>, version: Version) -> Result<Qrels<&'
         Data::Text(file, text) => trec::parse_qrels(file, text, version),
         Data::Columns(topics, documents, relevance) => core::qrels_of_rows(topics, documents, relevance),
         Data::Dict(topics) => {
-            let topics: Vec<_> = topics.iter().map(|(topic, of)| (topic.as_slice(), of)).collect();
-            Ok(core::qrels_of_topics(&topics, |of| of.iter().collect()))
+            let judged =
+                topics.par_iter().with_min_len(4).map(|(topic, of)| (topic.as_slice(), of.iter().collect()));
+            Ok(judged.collect())
         }
         Data::Numbers(..) => Err(mixed()),
     }
@@ -214,10 +208,8 @@ pub(crate) fn evaluate(
             cancel: Some(&watch.cancel),
             done: Some(&watch.done),
         };
-        // The inner result, as errors of files are told from others here.
-        Ok(Job { wanted: &wanted, options, watch }.all(&qrels, &run))
+        Job { wanted: &wanted, options, watch }.all(&qrels, &run)
     })?;
-    let found = found.map_err(raise)?;
     let values: Vec<u8> = found.values.iter().flatten().flat_map(|v| v.to_ne_bytes()).collect();
     Ok(Measured {
         topics: list(py, &found.topics)?.unbind(),
@@ -225,22 +217,25 @@ pub(crate) fn evaluate(
         unjudged: list(py, &found.unjudged)?.unbind(),
         retrieved: found.retrieved,
         means: found.summaries,
-        summaries: wanted.summaries().into_iter().map(summary_name).collect(),
+        summaries: found.kinds.into_iter().map(summary_name).collect(),
         values: PyBytes::new(py, &values).unbind(),
         strings: found.strings,
     })
 }
 
 /// The dict of dicts that a file is.
-fn dicts<'py, V>(py: Python<'py>, topics: &InOrder<'_, V>) -> PyResult<Bound<'py, PyDict>>
-where
-    V: Copy + IntoPyObject<'py>,
-{
+fn read<'py, V: Value + IntoPyObject<'py>>(
+    py: Python<'py>,
+    source: &Source<'py, V>,
+    parse: for<'t> fn(&'t str, &'t [u8], Version) -> Result<InOrder<'t, V>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let held = Held::new(source)?;
+    let Data::Text(file, text) = held.data().map_err(raise)? else { return Err(raise(mixed())) };
     let all = PyDict::new(py);
-    for (topic, documents) in topics {
+    for (topic, documents) in enter(py, 0.0, |_| parse(file, text, Version::Nine))? {
         let of = PyDict::new(py);
         for (document, value) in documents {
-            of.set_item(id_of(py, document)?, *value)?;
+            of.set_item(id_of(py, document)?, value)?;
         }
         all.set_item(id_of(py, topic)?, of)?;
     }
@@ -250,27 +245,13 @@ where
 /// A run's file as `{topic: {document: score}}`.
 #[pyfunction]
 pub(crate) fn read_run<'py>(py: Python<'py>, run: Source<'py, f64>) -> PyResult<Bound<'py, PyDict>> {
-    let held = Held::new(&run)?;
-    match held.data().map_err(raise)? {
-        Data::Text(file, text) => {
-            let read = enter(py, 0.0, |_| Ok(trec::read_run(file, text, Version::Nine)))?;
-            dicts(py, &read.map_err(raise)?)
-        }
-        _ => Err(raise(mixed())),
-    }
+    read(py, &run, trec::read_run)
 }
 
 /// A file of judgments as `{topic: {document: relevance}}`.
 #[pyfunction]
 pub(crate) fn read_qrels<'py>(py: Python<'py>, qrels: Source<'py, i64>) -> PyResult<Bound<'py, PyDict>> {
-    let held = Held::new(&qrels)?;
-    match held.data().map_err(raise)? {
-        Data::Text(file, text) => {
-            let read = enter(py, 0.0, |_| Ok(trec::read_qrels(file, text, Version::Nine)))?;
-            dicts(py, &read.map_err(raise)?)
-        }
-        _ => Err(raise(mixed())),
-    }
+    read(py, &qrels, trec::read_qrels)
 }
 
 /// The tag of the last line of a run's text, which trec_eval prints as `runid`.

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyString};
 
-use crate::errors::InputError;
+use crate::errors::{InputError, raise};
 
 type Array<'py, T> = PyReadonlyArray1<'py, T>;
 type Ids<'py> = (Array<'py, u8>, Array<'py, i64>);
@@ -182,17 +182,5 @@ impl<'s, 'py, V: Value> Held<'s, 'py, V> {
             }
             Source::Dict(_) => Data::Dict(&self.entries),
         })
-    }
-}
-
-/// The exception of an error, with the exit status that trec_eval has for it.
-pub(super) fn raise(error: Error) -> PyErr {
-    let contradicts = matches!(error, Error::Contradiction(_));
-    let raised = InputError::new_err(error.to_string());
-    if contradicts {
-        // trec_eval reads such files, and fails when it computes.
-        Python::attach(|py| raised.value(py).setattr("status", 4)).map_or_else(|e| e, |()| raised)
-    } else {
-        raised
     }
 }

@@ -30,15 +30,24 @@ def commands() -> str:
     """Every command with its arguments, from the parsers."""
     from optical_rs.cli import COMMANDS
 
-    return "\n\n".join(_command(name, what) for name, what in COMMANDS.items())
+    return _linked("\n\n".join(_command(name, what) for name, what in COMMANDS.items()))
+
+
+def _linked(text: str) -> str:
+    """Pages that help texts name, as links of a page in docs/reference."""
+    return re.sub(r"docs/([\w/-]+)\.md", r"[\1](../\1.md)", text)
 
 
 def _command(name: str, what: str) -> str:
     parser = import_module(f"optical_rs.cli.{name.replace('-', '_')}").build_parser()
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     # The list of all options comes below; the usage shows what must be given.
-    usage = re.sub(r" \[-[^\]]*\]", "", usage)
+    usage = re.sub(r" \[-(?:[^\[\]]|\[[^\]]*\])*\]", "", usage)
     lines = [f"## {name}", parser.description or what, f"```text\n{usage}\n```"]
+    if name == "experiment":
+        return "\n\n".join(
+            [*lines, "Its arguments are those of [train](#train); `--keep` is `none` by default."]
+        )
     plain = [g for g in parser._action_groups if g.title in ("options", "positional arguments")]
     lines.append(_arguments([action for group in plain for action in group._group_actions]))
     for group in parser._action_groups:
@@ -61,7 +70,7 @@ def _argument(action: argparse.Action) -> str:
     default = action.default
     if action.required and action.option_strings:
         said = "required"
-    elif action.nargs == 0 or default in (None, argparse.SUPPRESS):
+    elif action.nargs == 0 or default in (None, argparse.SUPPRESS) or isinstance(default, tuple):
         said = ""
     else:
         said = f"`{' '.join(map(str, default)) if isinstance(default, list) else default}`"
@@ -73,7 +82,7 @@ def recipe_keys() -> str:
     """The keys of a recipe, from its dataclass."""
     from optical_rs.experiment.tables import recipe_table
 
-    return recipe_table()
+    return _linked(recipe_table())
 
 
 def system_options() -> str:

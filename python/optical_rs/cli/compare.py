@@ -32,13 +32,32 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-c", "--complete", action="store_true", help="topics that a run lacks count as 0")
     parser.add_argument("--baseline", metavar="NAME", help="compare all others with this run")
-    parser.add_argument("--test", choices=TESTS, default="t")
-    parser.add_argument("--correction", choices=CORRECTIONS, default="holm")
+    parser.add_argument(
+        "--test",
+        choices=TESTS,
+        default="t",
+        help="paired t-test, sign flips, or ranks of differences (default: t)",
+    )
+    parser.add_argument(
+        "--correction",
+        choices=CORRECTIONS,
+        default="holm",
+        help="for testing several pairs or measures (default: holm)",
+    )
     parser.add_argument("--margin", type=float, help="also test for equivalence within this difference")
-    parser.add_argument("--alpha", type=float, default=0.05, help="level of tests and intervals")
-    parser.add_argument("--resamples", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--format", choices=("markdown", "latex", "json"), default="markdown")
+    parser.add_argument(
+        "--alpha", type=float, default=0.05, help="level of tests and intervals (default: 0.05)"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=10_000, help="samples of bootstrap and sign flips (default: 10000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (default: 0)")
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "latex", "json"),
+        default="markdown",
+        help="of the table (default: markdown)",
+    )
     parser.add_argument("--languages", type=Path, help="a file of topics and their languages, a line each")
     parser.add_argument("--output", type=Path, metavar="DIR", help="also write charts there (extra plot)")
     add_json(parser)

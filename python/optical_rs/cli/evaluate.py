@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="what models compute in: of torch float32 (default), bfloat16, or auto, the faster of them on this machine; "
         "of exported models int8 or float32",
     )
-    parser.add_argument("--measures", nargs="+", default=list(MEASURES))
+    parser.add_argument(
+        "--measures", nargs="+", default=list(MEASURES), help="by the names of trec_eval or ir_measures"
+    )
     parser.add_argument("--depth", type=int, default=1000, help="results kept per query")
     parser.add_argument("--max_queries", type=int, help="a random sample of the queries")
     parser.add_argument(

@@ -13,10 +13,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser("fuse", "Fuse several TREC runs into one.")
     parser.add_argument("runs", nargs="+", metavar="run", help="TREC runs (.gz too)")
     parser.add_argument("--output", required=True, metavar="RUN", help="the fused run")
-    parser.add_argument("--method", choices=METHODS, default="rrf")
+    parser.add_argument(
+        "--method", choices=METHODS, default="rrf", help="reciprocal ranks, or scaled scores (default: rrf)"
+    )
     parser.add_argument("--weights", nargs="+", type=float, help="a weight for each run")
     parser.add_argument("--k", type=int, default=60, help="constant of reciprocal rank fusion (default: 60)")
-    parser.add_argument("--depth", type=int, default=1000, help="documents per query")
+    parser.add_argument("--depth", type=int, default=1000, help="documents per query (default: 1000)")
     add_json(parser)
     return parser
 

@@ -1,6 +1,7 @@
 """What the parsers of commands have in common."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -33,6 +34,10 @@ class Parser(argparse.ArgumentParser):
             hint = closest(unknown[0].partition("=")[0], known) if unknown[0].startswith("-") else ""
             raise InputError(f"{self.prog}: unknown argument '{unknown[0]}'{hint}")
         return options
+
+    def format_help(self) -> str:
+        """As argparse's, with hyphens in long options, as the pages spell them."""
+        return re.sub(r"(?<![\w-])--\w+", lambda name: name[0].replace("_", "-"), super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raise the parser's complaint; ``--help`` is where the options are listed."""

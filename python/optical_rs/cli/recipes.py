@@ -58,12 +58,12 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
         default=keep,
         help=f"students that are kept: all, the best by dev queries in each language, or none (default: {keep})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that other settings made")
     parser.add_argument(
         "--reuse",
         type=Path,
         metavar="DIR",
-        help="copy results of the same content from the folder of another run",
+        help="folder of another run, whose results of the same content are copied",
     )
     parser.add_argument(
         "--cache",

@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen at; with another one than the default, other machines can reach the page",
     )
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, default=8080, help="port to listen at (default: 8080)")
     return parser
 
 

@@ -78,7 +78,9 @@ class Recipe:
 
     bitext: str = key("", "sentence pairs: a file, or a source such as mafand:hau; see docs/how-to/data.md")
     collection: str = key("", "test collection; nothing is evaluated without one")
-    collections: dict[str, Any] = key({}, "more test collections: a name for each, and its spec or options")
+    collections: dict[str, Any] = key(
+        {}, "more test collections: a name for each, and its spec, or its spec with options"
+    )
     dev_collection: str = key(
         "", "collection whose dev queries choose checkpoints (default: the collection, or held-out pairs)"
     )
@@ -86,30 +88,35 @@ class Recipe:
         "packaged:multilingual-e5-small",
         "late-interaction checkpoint, or any encoder, which gets a closed-form head",
     )
-    student: str = key("", "what students start from, as teacher (default: the teacher)")
+    student: str = key(
+        "",
+        "model that students start from: a late-interaction checkpoint, or any encoder (default: the teacher)",
+    )
     dim: int = key(128, "token dimension of closed-form heads")
-    side: str = key("query", "foreign side: query, document or both")
-    languages: dict[str, list[str]] = key({}, "languages, or groups of them: low-resource: [ha, yo]")
+    side: str = key("query", "the side in the foreign language: query, document or both")
+    languages: dict[str, list[str]] = key(
+        {}, "languages, or groups of them: {low-resource: [ha, yo], high-resource: [fr]}"
+    )
     head_languages: list[str] = key([], "languages whose English a head is fitted on (default: all)")
     head_text: str = key(
         "",
         "what a head is fitted on: documents (of the collection), bitext, or a file; see docs/how-to/teachers.md",
     )
-    seeds: Any = key(1, "number of seeds, or of each group of languages")
+    seeds: Any = key(1, "number of seeds, for all languages or for each group")
     out_of_domain: dict[str, dict[str, Any]] = key(
-        {}, "language: a collection of another domain, with a sample"
+        {}, "a collection of another domain for some languages: {ny: {collection: bible:ny, queries: 300}}"
     )
-    systems: dict[str, dict[str, Any]] = key({}, "name: loss and options, or method and options")
+    systems: dict[str, dict[str, Any]] = key({}, "each system's name, and its loss or method with options")
     training: dict[str, Any] = key({}, "training arguments of all systems")
     baseline: str = key("", "the system that others are tested against (default: the first)")
-    translation: list[str] = key([], "systems that translate; gains are given over the best of them")
-    question: str = key("", "the question that the recipe answers, for the head of the report")
+    translation: list[str] = key([], "systems that translate; the report gives gains over the best of them")
+    question: str = key("", "the question that the recipe answers, as the title of the report")
     max_pairs: int | None = key(None, "use only the first pairs")
-    freeze_embeddings: bool = key(True, "keep the word embedding table fixed")
-    dropout: float | None = key(0.0, "of students in training; null for the encoder's own")
+    freeze_embeddings: bool = key(True, "keep the word embedding table fixed: true or false")
+    dropout: float | None = key(0.0, "dropout of students in training; null: the encoder's own")
     token_dtype: str = key("float32", "how stored tokens are kept: float32, float16, bfloat16 or int8")
-    foreign_column: str = key("foreign", "column of bitext files")
-    english_column: str = key("english", "column of bitext files")
+    foreign_column: str = key("foreign", "name of the foreign column in bitext files")
+    english_column: str = key("english", "name of the English column in bitext files")
 
     @property
     def every_language(self) -> list[str]:

@@ -177,8 +177,8 @@ def test_the_help_of_train_lists_options_that_the_trainer_has():
         "collection",
         "side",
         "output",
-        "num_train_epochs",
-        "learning_rate",
+        "num-train-epochs",
+        "learning-rate",
         "seed",
     ):
         assert f"\n  --{name} " in listed

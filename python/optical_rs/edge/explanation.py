@@ -58,7 +58,7 @@ def explained(
     tokens: tuple[np.ndarray, np.ndarray],
     reg: float = 0.05,
 ) -> Explanation:
-    """Which tokens of a document answer to which of a query.
+    """Which tokens of a document match which of a query.
 
     Parameters
     ----------

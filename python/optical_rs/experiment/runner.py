@@ -62,9 +62,9 @@ def run(
 ) -> tuple[dict[str, Any], list[str]]:
     """Make the cells that are missing, then the report.
 
-    A cell is a system in one language with one seed. Its folder holds its results, and its student if that is kept. What
-    is there already is known by the content that made it: models, text, options. A collection that was added is asked
-    without training anew where students were kept.
+    A cell is a system in one language with one seed. Its folder holds its results, and its student if that is kept.
+    Existing results are recognised by the content that made them: models, text, options. A collection that was added
+    needs no training where students were kept.
 
     Parameters
     ----------

@@ -44,9 +44,12 @@ class OpticalRetriever(BaseRetriever):
         index: str | os.PathLike | Sequence[str | os.PathLike],
         model: str | os.PathLike | None = None,
         k: int = 10,
+        *,
+        filters: dict[str, Any] | None = None,
+        lexical: bool = False,
         **options: Any,
     ):
-        super().__init__(k=k, **options)  # type: ignore[call-arg]
+        super().__init__(k=k, filters=filters, lexical=lexical, **options)  # type: ignore[call-arg]
         self._index = Index(index, model)
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:

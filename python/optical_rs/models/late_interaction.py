@@ -32,8 +32,8 @@ def late_interaction(
 ) -> MultiVectorEncoder:
     """A late-interaction model from any encoder, with a projection that needs no training.
 
-    Tokens of a plain encoder all point the same way: cosines of multilingual-e5 lie in .7–1, where
-    neither MaxSim nor transport sees anything. The head computed here removes the mean of the tokens
+    Tokens of a plain encoder all point in nearly the same direction: cosines of multilingual-e5 lie in .7–1,
+    too near each other for MaxSim and transport. The head computed here removes the mean of the tokens
     of ``fit_on``, keeps their ``dim`` principal directions and divides each by the square root of
     its standard deviation (half whitening)::
 

@@ -144,7 +144,7 @@ def compare_results(
     tied: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """As :func:`compare`, of results that are there already, such as means over seeds.
+    """As :func:`compare`, for results that exist already, such as means over seeds.
 
     Parameters
     ----------

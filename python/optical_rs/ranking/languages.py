@@ -141,10 +141,9 @@ def means_by_language(result: EvaluationResult, languages: Mapping[str, str]) ->
 
 
 def rank_distance(qrels: Any, run: Any, *, depth: int = 1000, relevance_level: int = 1) -> dict[str, float]:
-    """Lowest-placed less highest-placed rank of a query's relevant documents.
+    """The rank of the last less that of the first of a query's relevant documents.
 
-    For parallel documents, which are translations of each other, 0 < n − 1 is the least for n of them: the
-    system puts them side by side. A document that is not among the first ``depth`` has rank depth + 1.
+    For n parallel documents, which are translations of each other, the least is n − 1: they stand side by side. A document that is not among the first ``depth`` has rank depth + 1.
 
     Parameters
     ----------

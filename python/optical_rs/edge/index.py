@@ -22,7 +22,7 @@ from .shards import Encode, encode_here
 #: Documents that are encoded and committed together: their new texts are a shard.
 BATCH = 256
 #: Tokens of a store from which on ``optical-rs index`` makes a first stage without being asked: exhaustive search takes
-#: a tenth of a second there on one thread (``bench/first_stage.py``, ``bench/index.py``).
+#: a tenth of a second there on two threads (``bench/first_stage.py``, ``bench/index.py``).
 LARGE = 8_000_000
 #: Texts whose tokens are counted to see what a trimmed vocabulary costs.
 _SAMPLE = 100

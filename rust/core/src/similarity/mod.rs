@@ -67,7 +67,7 @@ pub enum Values<'a> {
     /// Queries are quantised as well. With s the scales and ‖·‖₁ the sums of absolute values, the
     /// product of a query token x and a document token y is off by at most
     /// (s_y ‖x‖₁ + s_x ‖y‖₁) / 2 + dim · s_x · s_y / 4, and sums of bytes are exact: results do not
-    /// depend on the instruction set.
+    /// depend on the instruction set. They have 32 bits, so that a token has up to 133,144 numbers.
     Int8 {
         /// (tokens × dim).
         codes: &'a [i8],

@@ -248,9 +248,17 @@ impl<'a> Scorer<'a> {
     }
 }
 
+/// Numbers of a token in bytes at most: the sum of so many products of two bytes fits 32 bits.
+const MOST_BYTES: usize = i32::MAX as usize / (127 * 127);
+
 pub(super) fn check_dim(queries: &Ragged<'_>, documents: &Ragged<'_>) -> Result<()> {
     let (dim, got) = (queries.dim(), documents.dim());
     ensure!(got == dim, "documents: expected dimension {dim}, as the queries have, got {got}");
+    let bytes = matches!(documents.form(), Values::Int8 { .. });
+    ensure!(
+        !bytes || dim <= MOST_BYTES,
+        "documents: expected at most {MOST_BYTES} numbers a token in bytes, got {dim}"
+    );
     Ok(())
 }
 

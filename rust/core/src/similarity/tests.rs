@@ -229,6 +229,21 @@ fn a_query_of_one_token_scores_as_among_others() {
 }
 
 #[test]
+fn sums_of_bytes_do_not_overflow() {
+    for (dim, fits) in [(133_144, true), (133_145, false)] {
+        let (codes, scales) = (vec![127; dim], [1.0 / 127.0]);
+        let documents = ragged(Values::Int8 { codes: &codes, scales: &scales }, &[0, 1], dim);
+        for tokens in [1, 2] {
+            let (queries, offsets) = (vec![1.0; tokens * dim], [0, tokens as i64]);
+            let mut scores = [0.0];
+            let done = maxsim(&ragged(Values::F32(&queries), &offsets, dim), &documents, None, &mut scores);
+            assert_eq!(done.is_ok(), fits);
+            assert!(!fits || (scores[0] / (tokens * dim) as f32 - 1.0).abs() < 1e-5, "{}", scores[0]);
+        }
+    }
+}
+
+#[test]
 fn texts_are_scored_where_they_lie() {
     let dim = 7;
     let (dv, do_) = texts(4, &LENGTHS, dim);

@@ -1,6 +1,6 @@
 """MaxSim on a GPU by the kernels of ``late-interaction-kernels``, where that package is installed.
 
-They never store the similarity matrix (queries × documents × tokens × tokens), which plain torch does. Products of
+Source: https://github.com/hcompai/late-interaction-kernels. The kernels never store the similarity matrix (queries × documents × tokens × tokens), which plain torch does. Products of
 single precision are taken in half precision there and summed in single.
 """
 
@@ -25,13 +25,18 @@ def scores(
     Parameters
     ----------
     queries : (Q, tokens, dim) tensor
+        On a GPU, in single or half precision; shapes were checked before.
     documents : (D, tokens, dim) tensor
+        D is Q · ``own``, if that is given.
     q_mask, d_mask : (Q, tokens) and (D, tokens) bool tensors or None
+        Real tokens; all by default.
     own : int or None
+        Documents of each query, which lie one after the other; None scores all with all.
 
     Returns
     -------
     (Q, D) or (Q, own) float32 tensor
+        ``-inf`` for a document without tokens, unless the query has none either: 0. Differentiable.
     """
     import late_interaction_kernels
 

@@ -1,7 +1,8 @@
 """MaxSim on a GPU by the kernels of ``late-interaction-kernels``, where that package is installed.
 
-Source: https://github.com/hcompai/late-interaction-kernels. The kernels never store the similarity matrix (queries × documents × tokens × tokens), which plain torch does. Products of
-single precision are taken in half precision there and summed in single.
+Source: https://github.com/hcompai/late-interaction-kernels. The kernels never store the similarity matrix (queries ×
+documents × tokens × tokens), which plain torch does. Products of single precision are taken in half precision there and
+summed in single.
 """
 
 import importlib.util

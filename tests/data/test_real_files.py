@@ -122,6 +122,19 @@ def test_afriqa_questions_and_their_translations_are_bitext_without_those_of_tes
         assert not {digest(text) for text in [*found.foreign, *found.english]} & tested
     with pytest.raises(InputError, match="split: afriqa:hau has no 'test'; it has train, dev"):
         load_bitext("afriqa:hau", split="test")
+    # Train and dev as training text; Yoruba has no dev, and one row of Twi's has no question.
+    for language, size in {"hau": 406, "ibo": 488, "twi": 648, "yor": 241, "zul": 423}.items():
+        everything = load_bitext(f"afriqa:{language}/all")
+        assert len(everything) == size
+        assert not {digest(text) for text in [*everything.foreign, *everything.english]} & tested
+        assert (
+            everything.foreign[: len(load_bitext(f"afriqa:{language}"))]
+            == load_bitext(f"afriqa:{language}").foreign
+        )
+    with pytest.raises(InputError, match="split: afriqa:hau/all has no 'dev'; it has train"):
+        load_bitext("afriqa:hau/all", split="dev")
+    with pytest.raises(InputError, match="got 'afriqa:hau/all'"):
+        load_collection("afriqa:hau/all")
     with pytest.raises(InputError, match="split: afriqa:swa has no 'train'"):
         load_bitext("afriqa:swa")
     with pytest.raises(InputError, match="expected afriqa:LANGUAGE, which has the translations"):

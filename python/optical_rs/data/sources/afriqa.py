@@ -4,7 +4,8 @@
 fon and wol), as people translated them. ``afriqa:hau+ibo`` pools questions and passages of several languages;
 ``afriqa:hau@hau+ibo`` asks one language's questions over the passages of all. As bitext, ``afriqa:hau`` pairs the
 questions with their translations; no test question is part of it, in any language and as a translation, nor is a
-question that the passage of one answers.
+question that the passage of one answers. ``afriqa:hau/all`` trains on the questions of train and dev, for a last training
+when nothing is left to be chosen on dev.
 """
 
 import dataclasses
@@ -21,6 +22,8 @@ from .source import Found, Part, Repository, Source, choose_language, id_of, tex
 _GITHUB = Repository("afriqa", "masakhane-io/afriqa", "5c29933753692c28773c34ac1f68482007f1d2bb")
 _QUESTIONS = {"": "question_lang", "translated": "question_translated"}
 _PARTS = ("train", "dev", "test")
+#: As bitext: dev's questions train as well.
+_EVERY = "/all"
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,10 +150,15 @@ def _pairs(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
 
 def _bitext(rest: str, splits: tuple[str, ...]) -> Iterator[tuple]:
     # The same questions as the pairs above, each with its human translation. Some are asked again in a test, in the
-    # same language or in another.
-    for language in _Spec.parse(rest).asked:
-        for split in splits:
+    # same language or in another. A row without a passage may be without a question, too (Twi's dev part has one).
+    every = rest.endswith(_EVERY)
+    for language in _Spec.parse(rest.removesuffix(_EVERY)).asked:
+        for split in ("train", "dev") if every else splits:
+            if split not in files()[language]:
+                continue
             for where, row, passage in _rows(language, split):
+                if not passage and not all(isinstance(row.get(field), str) for field in _QUESTIONS.values()):
+                    continue
                 question, translated = (text_of(where, row, field) for field in _QUESTIONS.values())
                 tested = {digest(question), digest(translated)} & questions_of_tests()
                 if not tested and digest(passage) not in passages_of_tests():
@@ -164,6 +172,8 @@ def _pair_splits(rest: str) -> tuple[str, ...]:
 
 
 def _bitext_splits(rest: str) -> tuple[str, ...]:
+    if rest.endswith(_EVERY):
+        return tuple(split for split in _bitext_splits(rest.removesuffix(_EVERY)) if split == "train")
     if _Spec.parse(rest).field != _QUESTIONS[""]:
         raise InputError(
             f"afriqa:{rest}: expected afriqa:LANGUAGE, which has the translations beside the questions"
@@ -176,7 +186,8 @@ SOURCE = Source(
     spelling="afriqa:hau",
     title=(
         "questions in bem, fon, hau, ibo, kin, swa, twi, wol, yor, zul over English (fon, wol: French) passages; "
-        "`/translated`: their human translations; `afriqa:hau+ibo`, `afriqa:hau@hau+ibo`: pools"
+        "`/translated`: their human translations; `afriqa:hau+ibo`, `afriqa:hau@hau+ibo`: pools; "
+        "`/all`, as bitext: train and dev together"
     ),
     size="hau, ibo, swa, twi, yor, zul: 300 · 409 · 295 · 486 · 253 · 325 test questions, 3,997 passages",
     licence="CC BY 4.0",

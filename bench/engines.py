@@ -148,8 +148,8 @@ def on_disk(file: Path) -> int:
     return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
 
 
-def measured(name: str, python: str, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
-    """The rows of an engine."""
+def measured(name: str, ways: list[str], python: str, folder: Path, threads: int) -> Iterator[dict[str, Any]]:
+    """The rows of an engine, for each of the ways in which it keeps the tokens."""
     package = ENGINES[name][1]
     ask = [python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
     version = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
@@ -157,7 +157,7 @@ def measured(name: str, python: str, folder: Path, threads: int) -> Iterator[dic
         print(f"{name}: {package} is not installed in {python}")
         return
     limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), str(threads))
-    for how in ENGINES[name][2]:
+    for how in ways:
         command = [python, __file__, "--child", name, how, str(folder), str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
         for line in done.stdout.splitlines():
@@ -186,11 +186,15 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--documents", type=int, help="no more than so many")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--kept", nargs="+", metavar="WAY", help="only these ways to keep the tokens")
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=INTERPRETER")
     options = parser.parse_args()
     pythons = dict(entry.split("=", 1) for entry in options.python)
     if unknown := pythons.keys() - ENGINES.keys():
         raise argparse.ArgumentTypeError(f"unknown engine {unknown}; have {', '.join(ENGINES)}")
+    ways = {e: [w for w in ENGINES[e][2] if w in (options.kept or (w,))] for e in options.engines}
+    if unknown := set(options.kept or ()) - {way for names in ways.values() for way in names}:
+        raise argparse.ArgumentTypeError(f"unknown ways {unknown}")
     optical_rs.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -198,7 +202,8 @@ def main() -> None:
         exact = [{n for n, _ in hits} for hits in search(queries, store, TOP)]
         rows = []
         for engine in options.engines:
-            for row in measured(engine, pythons.get(engine, sys.executable), folder, options.threads):
+            python = pythons.get(engine, sys.executable)
+            for row in measured(engine, ways[engine], python, folder, options.threads):
                 if "found" in row:
                     shares = [
                         len(want & set(got)) / len(want)

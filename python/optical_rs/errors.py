@@ -9,10 +9,11 @@ class InputError(ValueError):
     """A bad input: an argument, a file or a combination that cannot be used as given.
 
     The message is one line that names the argument or the file and line, what was expected and what
-    was got. Command-line tools print it and exit with ``status``.
+    was got. Command-line tools print it and exit with ``status``; ``told`` says that another process prints it.
     """
 
     status = 2
+    told = False
 
 
 class ConvergenceWarning(UserWarning):

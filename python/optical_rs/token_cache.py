@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -104,11 +105,15 @@ class TokenCache:
     ):
         if precision not in PRECISIONS:
             raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        self.model, self.dtype, self.precision = model, dtype, precision
+        self.model, self.dtype, self.precision, self.folder = model, dtype, precision, folder
         self.fingerprint = fingerprint_of(model)
         root = Path(folder) if folder is not None else cache_folder() / "tokens"
         made_in = "" if precision == "float32" else f"-{precision}"
         self.path = root / f"{self.fingerprint[:32]}-{dtype}{made_in}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another machine, it is that machine's cache."""
+        return partial(TokenCache, dtype=self.dtype, precision=self.precision), (self.model, self.folder)
 
     def tokens(self, texts: Sequence[str], role: str) -> StoredTokens:
         """Tokens of texts in the role ``"query"`` or ``"document"``; those that are not in the cache are encoded.

@@ -368,55 +368,6 @@ def test_a_student_of_another_dimension_is_refused(recipe, tmp_path, tiny_encode
     assert not (tmp_path / "out").exists()
 
 
-def two_processes(port):
-    """The beginning of a command that torchrun starts twice; every test has a port of its own."""
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_student(recipe, tmp_path):
-    """DistributedDataParallel through torchrun; on a CPU its backend is gloo."""
-    systems = {"optical": {"loss": "optical"}, "idf": {"loss": "optical", "marginals": "idf"}}
-    file = recipe(systems)
-    command = two_processes("29517")
-    command += ["-m", "optical_rs.train", "--config", str(file), "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    # Twelve pairs in batches of four over two processes: one full step each in two epochs.
-    for name in systems:
-        assert json.loads((tmp_path / "out" / name / "optical.json").read_text())["steps"] == 2
-    rows = json.loads((tmp_path / "out" / "report.json").read_text())["systems"]["in-domain"][""]
-    assert set(rows) == set(systems)
-
-
-@pytest.mark.slow
-def test_processes_with_folders_of_their_own_are_refused(recipe, tmp_path):
-    """As on machines without a shared disk: in one line, before anything is trained."""
-    script = tmp_path / "apart.py"
-    script.write_text(
-        "import os\n"
-        "from optical_rs.cli import run_command\n"
-        "from optical_rs.cli.train import main\n"
-        "from optical_rs.experiment import runner\n"
-        "runner.VISIBLE = 1.0\n"
-        f"output = {str(tmp_path)!r} + '/out' + os.environ['RANK']\n"
-        f"run_command(main, ['--config', {str(recipe())!r}, '--output', output])\n"
-    )
-    command = two_processes("29518")
-    done = subprocess.run(
-        [*command, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode != 0
-    assert "is not one folder for all processes" in done.stderr, done.stderr[-2000:]
-    assert not list(tmp_path.glob("out*/**/optical.json"))
-
-
 def test_evaluate_refuses_models_that_do_not_fit(tmp_path, teacher, tiny_encoder, collection_folder):
     from optical_rs.models import late_interaction
 

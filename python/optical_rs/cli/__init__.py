@@ -59,7 +59,8 @@ def run_command(command: Callable[[Sequence[str]], None], arguments: Sequence[st
         command(respell(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

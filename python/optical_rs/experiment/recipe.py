@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, closest, require
+from ..fingerprint import of_settings
 
 SIDES = ("query", "document", "both")
 #: What a system may be besides a loss, and the options of each.
@@ -216,6 +217,11 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise InputError(f"not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def same_recipe(recipe: Any, *_: Any, **__: Any) -> dict[str, str]:
+    """The keys of a recipe, which all processes of a run must be given alike."""
+    return {f"recipe: {name}": of_settings(value) for name, value in vars(recipe).items()}
 
 
 def find_recipe(name: str | Path) -> Path:

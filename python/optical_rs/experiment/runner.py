@@ -16,8 +16,6 @@ import numpy as np
 import sentence_transformers
 import torch
 import transformers
-from accelerate import PartialState
-from accelerate.utils import gather_object
 
 from .. import build_info, fingerprint
 from ..errors import InputError
@@ -25,10 +23,10 @@ from ..files import write_json
 from ..models import RECORD, origin, write_card
 from ..progress import progress_bar
 from ..retrieval import write_evaluation
-from ..training import arguments
+from ..training import arguments, processes
 from ..training.fit import MARK
 from .plan import CONFIG, Plan, adopt, other_settings, refuse_foreign
-from .recipe import RETRIEVAL, Cell, Recipe
+from .recipe import RETRIEVAL, Cell, Recipe, same_recipe
 from .report import write_report
 from .students import Made, evaluate_cell, kept_student, languages_in_training, train_cells
 from .untrained import ask, chosen
@@ -38,8 +36,6 @@ from .workbench import Workbench
 KEPT = 1000
 #: What students are kept: of every cell, of the best system by dev queries in each language, or none.
 KEEP = ("all", "best", "none")
-#: Seconds within which a file that one machine made is seen by the others; network file systems take some.
-VISIBLE = 60.0
 
 
 class CellsFailed(InputError):
@@ -48,6 +44,7 @@ class CellsFailed(InputError):
     status = 1
 
 
+@processes.led(lambda recipe, *_, **__: recipe.training, same=same_recipe, elsewhere=({}, []))
 def run(
     recipe: Recipe,
     folder: Path,
@@ -63,6 +60,7 @@ def run(
     """Make the cells that are missing, then the report.
 
     A cell is a system in one language with one seed. Its folder holds its results, and its student if that is kept.
+    Of several processes the main one does this, and the others train its students with it; they return ``({}, [])``.
     Existing results are recognised by the content that made them: models, text, options. A collection that was added
     needs no training where students were kept.
 
@@ -99,9 +97,6 @@ def run(
     """
     if keep not in KEEP:
         raise InputError(f"keep: expected one of {', '.join(KEEP)}, got {keep!r}")
-    state = PartialState(cpu=bool(recipe.training.get("use_cpu", not torch.cuda.is_available())))
-    if not state.is_main_process:
-        say = _silent
     bench = Workbench(recipe, folder, cache=cache, say=say)
     plan = Plan(bench, keep)
     if dry_run:
@@ -111,33 +106,16 @@ def run(
     if report_only and not any(plan.record(cell) for group in plan.groups for cell in group):
         raise InputError(f"report_only: {folder} holds no results of this recipe")
     lock = filelock.FileLock(folder / ".lock", timeout=0)
-    if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise InputError(f"output: another process writes to {folder}") from None
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        state.wait_for_everyone()
-        _expect_shared(folder)
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"output: another process writes to {folder}") from None
+    try:
         return _locked(plan, reuse, overwrite, report_only, say)
     finally:
-        if state.is_main_process:
-            lock.release()
-            (folder / ".lock").unlink(missing_ok=True)
-
-
-def _expect_shared(folder: Path) -> None:
-    """Refuse processes on machines with folders of their own: each would go on from something else, and wait for ever."""
-    if PartialState().num_processes == 1:
-        return
-    deadline = time.monotonic() + VISIBLE
-    while not (seen := (folder / ".lock").exists()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if not all(gather_object([seen])):
-        raise InputError(
-            f"output: {folder} is not one folder for all processes; training on several machines needs a shared one"
-        )
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
 def _dry_run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
@@ -154,10 +132,6 @@ def _dry_run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], li
     return {}, []
 
 
-def _silent(line: str) -> None:
-    """Ranks other than the first say nothing."""
-
-
 def _locked(
     plan: Plan,
     reuse: Path | None,
@@ -166,7 +140,6 @@ def _locked(
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[str]]:
     bench, recipe, folder = plan.bench, plan.bench.recipe, plan.bench.folder
-    state = PartialState()
     refuse_foreign(plan)
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
     resolved["training"] = arguments.what_counts({**arguments.defaults(), **resolved["training"]})
@@ -174,19 +147,16 @@ def _locked(
         other = bench.teacher_state()
         if other == "other" or (other == "made" and bench.start_state() == "other"):
             raise InputError(other_settings(folder, resolved))
-    with state.main_process_first():
-        bench.prints  # noqa: B018 - models are made by one process, and loaded by the others
+    bench.prints  # noqa: B018 - without models nothing can be made, and nothing is to be removed
     stale = plan.stale()
     if stale and not (overwrite or report_only):
         raise InputError(other_settings(folder, resolved))
-    state.wait_for_everyone()
-    if state.is_main_process and not report_only:
+    if not report_only:
         for cell in stale:
             shutil.rmtree(folder / cell.path)
         write_json(folder / CONFIG, resolved)
-    if reuse is not None and not report_only and state.is_main_process:
+    if reuse is not None and not report_only:
         say(f"{adopt(plan, reuse)} results taken from {reuse}")
-    state.wait_for_everyone()
     every = [cell for group in plan.groups for cell in group]
     todo = [group for group in plan.groups if not all(plan.is_done(cell) for cell in group)]
     done = sum(map(plan.is_done, every))
@@ -194,9 +164,6 @@ def _locked(
     failures: list[str] = []
     if not report_only:
         failures = _make(plan, todo, say)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return {}, failures
     if plan.keep == "best" and not report_only:
         keep_best(plan, say)
     available = [cell for cell in every if plan.is_made(cell) and len(plan.missing(cell)) == 0]
@@ -221,15 +188,14 @@ def _make(plan: Plan, todo: Sequence[list[Cell]], say: Callable[[str], None]) ->
             except KeyboardInterrupt:
                 raise
             except Exception as error:
-                if PartialState().num_processes > 1:
-                    raise  # the other processes are in the middle of it
+                if processes.busy():
+                    raise
                 reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
                 failures.append(f"{group[0]}: {reason}")
                 say(f"failed: {failures[-1]}")
                 if not isinstance(error, InputError):
                     with (bench.folder / "failures.log").open("a", encoding="utf-8") as log:
                         log.write(traceback.format_exc())
-            PartialState().wait_for_everyone()
             gc.collect()
             done += len(group)
             progress(done, sum(map(len, todo)))
@@ -240,12 +206,11 @@ def _made(plan: Plan, group: Sequence[Cell]):
     """The cells of a group that are not done, one at a time."""
     bench = plan.bench
     if not bench.recipe.systems[group[0].system].get("loss"):
-        if PartialState().is_main_process:
-            for cell in group:
-                began = time.perf_counter()
-                found = {place: ask(bench, cell, place) for place in bench.asked(cell.system, cell.language)}
-                record = {**chosen(bench, cell), "cell_seconds": time.perf_counter() - began}
-                yield Made(cell, found, record)
+        for cell in group:
+            began = time.perf_counter()
+            found = {place: ask(bench, cell, place) for place in bench.asked(cell.system, cell.language)}
+            record = {**chosen(bench, cell), "cell_seconds": time.perf_counter() - began}
+            yield Made(cell, found, record)
         return
     needed = [cell for cell in group if not plan.is_done(cell)]
     left = []
@@ -253,7 +218,7 @@ def _made(plan: Plan, group: Sequence[Cell]):
         student = kept_student(bench.folder / cell.path) if plan.is_made(cell) else None
         if student is None:
             left.append(cell)
-        elif PartialState().is_main_process:
+        else:
             found = evaluate_cell(bench, cell, student, plan.missing(cell))
             yield Made(cell, found, plan.record(cell))
     if left:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from sentence_transformers import MultiVectorEncoder
 
 from ..data import Collection
@@ -68,8 +67,6 @@ def train_cells(
         label=str(first),
     )
     seconds = (time.perf_counter() - began) / len(languages_in_training(bench, first))
-    if not PartialState().is_main_process:
-        return
     for cell in group:
         own = bench.recipe.systems[cell.system]
         student = trained.at(own.get("interpolate", 1.0))

@@ -16,9 +16,10 @@ from ..ranking.significance import adjust
 from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
 from ..token_cache import TokenCache
 from ..training import fewer_layers, train_retriever
+from ..training import processes
 from ..training.english import read_every
 from ..training.negatives import Negatives
-from .recipe import find_recipe, key, read_yaml
+from .recipe import find_recipe, key, read_yaml, same_recipe
 
 #: Keys of an entry of ``pairs``, of ``text`` and of ``collections``.
 _PAIRS = ("pairs", "split", "max_pairs")
@@ -161,6 +162,7 @@ def _collection(entry: Any, split: str) -> Collection:
     return loaded.sample(queries=options.get("queries"), documents=options.get("documents"))
 
 
+@processes.led(lambda recipe, *_, **__: recipe.training, same=same_recipe, elsewhere={})
 def make_teacher(
     recipe: TeacherRecipe,
     folder: Path,

@@ -13,6 +13,7 @@ from ..data import Bitext, Collection, load_bitext
 from ..errors import InputError
 from ..models import E5_SMALL, origin
 from ..token_cache import TokenCache
+from . import processes
 from .anchor import read_anchor
 from .dev import dev_of
 from .distillation import DEFAULT, Distillation, name_of
@@ -22,6 +23,7 @@ from .teacher import check_models, prepare_start, prepare_teacher
 from .trained import save_student
 
 
+@processes.led(lambda *_, training=None, **__: training)
 def distil(
     bitext: str | os.PathLike | Bitext,
     teacher: Any = E5_SMALL,

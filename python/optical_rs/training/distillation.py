@@ -32,7 +32,7 @@ from ..models import (
 )
 from ..retrieval import content_of
 from ..token_cache import TokenCache
-from . import arguments
+from . import arguments, processes
 from .anchor import Anchor, AnchoredLoss
 from .batches import ORDERS, LengthBucketBatchSampler
 from .dev import RetrievalEvaluator
@@ -203,6 +203,7 @@ class Distillation:
         """Make a student: :meth:`train`, which has the parameters, and :attr:`interpolate`."""
         return self.train(bitext, teacher, start, **options).at(self.interpolate)
 
+    @processes.led(lambda self, *_, **__: self.training)
     def train(
         self,
         bitext: Bitext,
@@ -240,6 +241,27 @@ class Distillation:
         """
         start = teacher if start is None else start
         english = TokenCache(teacher) if english is None else english
+        # What cannot be continued has no checkpoints to keep.
+        place = Path(folder) if folder is not None and self.resumable else None
+        if place is not None:
+            start_print = english.fingerprint if start is teacher else fingerprint.of_model(start)
+            claim(place, self.identity(english.fingerprint, start_print, bitext, groups, dev))
+        return processes.together(
+            self._train, bitext, teacher, start, list(groups), dev, english, place, label
+        )
+
+    def _train(
+        self,
+        bitext: Bitext,
+        teacher: MultiVectorEncoder,
+        start: MultiVectorEncoder,
+        groups: Sequence[str],
+        dev: Collection | None,
+        english: TokenCache,
+        folder: Path | None,
+        label: str,
+    ) -> "Trained":
+        """:meth:`train` in all processes."""
         transformers.set_seed(self.seed)
         student = student_of(start)
         if self.freeze_embeddings:
@@ -256,21 +278,14 @@ class Distillation:
             set_dropout(student, self.dropout)
         evaluator = None
         with tempfile.TemporaryDirectory() as temporary:
-            resumable = self.resumable and folder is not None
-            training["output_dir"] = str(folder if resumable else temporary)
-            if resumable:
-                start_print = english.fingerprint if start is teacher else fingerprint.of_model(start)
-                claim(
-                    Path(training["output_dir"]),
-                    self.identity(english.fingerprint, start_print, bitext, groups, dev),
-                )
-            elif dev is None or not self.chooses:
+            kept = folder is not None and processes.is_main()
+            training["output_dir"] = str(folder if kept else temporary)
+            if folder is None and (dev is None or not self.chooses):
                 training["save_strategy"] = "no"
             if not self.resumable:
                 training |= {"save_strategy": "no", "eval_strategy": "no"}
             if dev is not None and self.chooses:
-                with PartialState().main_process_first():
-                    evaluator = RetrievalEvaluator(dev, english, self.search_side)
+                evaluator = RetrievalEvaluator(dev, english, self.search_side)
             record: dict[str, Any] = {"pairs": len(bitext)}
             held = self._anchored(start, teacher, english)
             if self.mlm:
@@ -303,7 +318,7 @@ class Distillation:
             return None
         tokens = english if start is teacher else TokenCache(start, english.path.parent, dtype=english.dtype)
         roles = ("query", "document") if self.loss == RETRIEVAL else self.sides
-        with PartialState().main_process_first():
+        with processes.in_turn():
             before = {role: tokens.tokens(self.anchor.texts, role) for role in roles}
         return partial(AnchoredLoss, anchor=self.anchor, before=before, seed=self.seed)
 
@@ -311,7 +326,7 @@ class Distillation:
         sides = self.sides
         unique = {text: i for i, text in enumerate(dict.fromkeys(bitext.english))}
         texts = list(unique)
-        with PartialState().main_process_first():
+        with processes.in_turn():
             parts = [english.tokens(texts, side) for side in sides]
         tokens = parts[0] if len(parts) == 1 else parts[0].joined(parts[1])
         options = dict(self.loss_options)
@@ -321,7 +336,7 @@ class Distillation:
             options["teacher_idf"] = TeacherWeights(english.model, texts, sides)
         if self.passages:
             unique_passages = list(dict.fromkeys(self.passages))
-            with PartialState().main_process_first():
+            with processes.in_turn():
                 options["passages"] = english.tokens(unique_passages, "document")
         loss: Any = resolve_loss(self.loss)(student, tokens, **options)
         if held is not None:
@@ -364,7 +379,11 @@ class Distillation:
         right = found = 0
         own: dict[str, Any] = {} if self.margin is None else {"margin": self.margin}
         for text in self.mine:
-            mined = mine_bitext(student, english.model, text.foreign, sorted(set(text.english)), **own)
+            search = partial(
+                mine_bitext, student, english.model, text.foreign, sorted(set(text.english)), **own
+            )
+            # Processors that round otherwise would find other pairs.
+            mined = processes.from_main(search)
             known = set(zip(text.foreign, text.english, strict=True))
             right += sum(pair in known for pair in zip(mined.foreign, mined.english, strict=True))
             found += len(mined)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from sentence_transformers import MultiVectorEncoderTrainer
 from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
@@ -18,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from ..files import write_json
 from ..progress import quiet
+from . import processes
 from .anchor import AnchoredLoss, CountSteps
 from .arguments import made
 from .dev import RetrievalEvaluator
@@ -39,6 +39,8 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train ``loss.model`` in place; an interrupted run goes on from its last whole checkpoint.
+
+    Several processes share one call of this; checkpoints are those of the main one, and so is the best weights' choice.
 
     Parameters
     ----------
@@ -69,7 +71,9 @@ def fit(
         options |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
     elif options.get("eval_strategy") == "no" or options.get("save_strategy") == "no":
         options |= {"load_best_model_at_end": False, "metric_for_best_model": None}
-    resume = _resumed(options.pop("resume_from_checkpoint", None), folder)
+    asked = options.pop("resume_from_checkpoint", None)
+    found = _resumed(asked, folder) if processes.is_main() else None
+    resume = processes.copied(None if found is None else Path(found), folder)
     args = made(options)
 
     class Trainer(MultiVectorEncoderTrainer):
@@ -78,7 +82,27 @@ def fit(
 
         def evaluate(self, *args, **kwargs):
             with self._aside():
-                return super().evaluate(*args, **kwargs)
+                # The trainer's own way ends the others when evaluation takes longer than their time-out.
+                place = {"epoch": self.state.epoch, "steps": self.state.global_step}
+                found = processes.from_main(lambda: evaluator(self.model, **place))
+                self.evaluator = lambda *_, **__: dict(found)
+                try:
+                    return super().evaluate(*args, **kwargs)
+                finally:
+                    self.evaluator = evaluator
+
+        def _load_best_model(self):
+            if processes.is_main():
+                super()._load_best_model()
+
+        def _save_rng_state(self, output_dir):
+            super()._save_rng_state(output_dir)
+            # Each process has random numbers of its own, and goes on with them.
+            if args.world_size > 1:
+                own = Path(output_dir, f"rng_state_{args.process_index}.pth")
+                for name, state in processes.gathered((own.name, own.read_bytes())):
+                    if processes.is_main():
+                        Path(output_dir, name).write_bytes(state)
 
         def _save_checkpoint(self, *args, **kwargs):
             with self._aside():
@@ -107,7 +131,7 @@ def fit(
     if not args.disable_tqdm:
         trainer.add_callback(Progress(label))
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     seconds = time.perf_counter() - began - trainer.aside
     # Training in bfloat16 wraps the model's forward; what is measured afterwards is in full precision.
     trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
@@ -140,18 +164,15 @@ def _resumed(asked: Any, folder: Path) -> str | None:
 def claim(folder: Path, identity: str) -> None:
     """Remove checkpoints of another training from a folder; say whose those that follow are."""
     mark = folder / MARK
-    state = PartialState()
-    if state.is_main_process:
-        try:
-            found = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
-        except (OSError, ValueError):
-            found = None
-        if found != identity:
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(mark, {"made_of": identity})
-    state.wait_for_everyone()
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8")).get("made_of")
+    except (OSError, ValueError):
+        found = None
+    if found != identity:
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(mark, {"made_of": identity})
 
 
 class Steps(TrainerCallback):

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
@@ -16,7 +15,7 @@ from ..losses import TokenMSELoss
 from ..models import keep_layers, origin, student_of
 from ..retrieval import content_of
 from ..token_cache import TokenCache
-from . import arguments
+from . import arguments, processes
 from .dev import evaluate_alone
 from .distillation import Distillation, name_of
 from .retriever import DEV_DOCUMENTS, DEV_QUERIES
@@ -41,6 +40,7 @@ def defaults() -> dict[str, Any]:
     }
 
 
+@processes.led(lambda *_, training=None, **__: training)
 def fewer_layers(
     teacher: MultiVectorEncoder,
     layers: int,
@@ -150,10 +150,8 @@ def fewer_layers(
     record = {"system": system, "texts": len(used), **timing, **origin(base, sources)}
     if held is not None:
         record["dev_map"] = float(evaluate_alone(model, held).result.mean["map"])
-    state = PartialState()
-    if target is not None and state.is_main_process:
+    if target is not None:
         save_teacher(model, target, identity, record)
-    state.wait_for_everyone()
     model.optical_record = record
     return model
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import transformers
-from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
@@ -33,7 +32,7 @@ from ..models import (
 from ..retrieval import content_of
 from ..similarity.torch_ops import maxsim_scores
 from ..token_cache import TokenCache
-from . import arguments
+from . import arguments, processes
 from .dev import RetrievalEvaluator
 from .fit import claim, fit
 from .negatives import Negatives, mine_negatives, without_copies
@@ -66,6 +65,7 @@ def defaults() -> dict[str, Any]:
     }
 
 
+@processes.led(lambda *_, training=None, **__: training)
 def train_retriever(
     encoder: Any = E5_SMALL,
     pairs: Any = (),
@@ -185,50 +185,27 @@ def train_retriever(
         done = trained_before(target, identity, overwrite)
         if done is not None:
             return done
-    state = PartialState(cpu=bool(options.get("use_cpu")))
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary) if target is None else target / "checkpoints"
-        with state.main_process_first():
-            model = _start(encoder, dim, used, None if target is None else target / "start")
-            tokens = TokenCache(model, cache) if mined.by == "model" else None
-            rows = mine_negatives(used, mined, tokens, seed=seed)
-        # The columns of all rows are alike; a row without enough negatives is left out, as no other passage may be one.
-        count = max(map(len, rows))
-        kept = [i for i, row in enumerate(rows) if len(row) == count]
-        if target is not None:
-            claim(place, identity)
-            (target / RECORD).unlink(missing_ok=True)
-        columns: dict[str, list[str]] = {
-            "query": [used.questions[i] for i in kept],
-            "positive": [used.passages[i] for i in kept],
-            **{f"negative_{n + 1}": [rows[i][n] for i in kept] for n in range(count)},
-        }
-        start = student_of(model) if interpolate < 1 else None
-        transformers.set_seed(seed)
-        if freeze_embeddings:
-            freeze_word_embeddings(model)
-        if dropout is not None:
-            set_dropout(model, dropout)
-        roles = {name: "query" if name == "query" else "document" for name in columns}
-        mapping = {
-            "prompts": {name: model.prompts.get(role) or "" for name, role in roles.items()},
-            "router_mapping": roles,
-            "seed": seed,
-            "output_dir": str(place),
-            "remove_unused_columns": False,
-        }
-        if target is None and held is None:
-            mapping["save_strategy"] = "no"
-        loss = MultiVectorMultipleNegativesRankingLoss(
-            model, scale=scale, similarity_fct=partial(maxsim_scores, length_normalize=True)
-        )
-        record = fit(
-            loss,
-            Dataset.from_dict(columns),
-            {**options, **mapping},
-            evaluator=None if held is None else RetrievalEvaluator(held, None),
-            label=label,
-        )
+    model = _start(encoder, dim, used, None if target is None else target / "start")
+    tokens = TokenCache(model, cache) if mined.by == "model" else None
+    rows = mine_negatives(used, mined, tokens, seed=seed)
+    # The columns of all rows are alike; a row without enough negatives is left out, as no other passage may be one.
+    count = max(map(len, rows))
+    kept = [i for i, row in enumerate(rows) if len(row) == count]
+    place = None if target is None else target / "checkpoints"
+    if target is not None and place is not None:
+        claim(place, identity)
+        (target / RECORD).unlink(missing_ok=True)
+    columns: dict[str, list[str]] = {
+        "query": [used.questions[i] for i in kept],
+        "positive": [used.passages[i] for i in kept],
+        **{f"negative_{n + 1}": [rows[i][n] for i in kept] for n in range(count)},
+    }
+    start = student_of(model) if interpolate < 1 else None
+    if freeze_embeddings:
+        freeze_word_embeddings(model)
+    if dropout is not None:
+        set_dropout(model, dropout)
+    record = processes.together(_contrast, model, columns, held, scale, {**options, "seed": seed}, place, label)
     model.eval()
     if start is not None:
         weights.interpolate(model, start, interpolate)
@@ -237,11 +214,43 @@ def train_retriever(
             record["dev_map"] = RetrievalEvaluator(held, None)(model)["dev_map"]
     record |= {"pairs": len(kept), "left_out": len(every) - len(kept), "negatives": dataclasses.asdict(mined)}
     record |= origin(encoder if isinstance(encoder, str) else "", [part.name for part in loaded])
-    if target is not None and state.is_main_process:
+    if target is not None:
         save_teacher(model, target, identity, record)
-    state.wait_for_everyone()
     model.optical_record = record
     return model
+
+
+def _contrast(
+    model: MultiVectorEncoder,
+    columns: Mapping[str, list[str]],
+    dev: Collection | None,
+    scale: float,
+    training: Mapping[str, Any],
+    folder: Path | None,
+    label: str,
+) -> dict[str, Any]:
+    """Train a model in place on questions with passages and negatives, in all processes."""
+    transformers.set_seed(training["seed"])
+    roles = {name: "query" if name == "query" else "document" for name in columns}
+    loss = MultiVectorMultipleNegativesRankingLoss(
+        model, scale=scale, similarity_fct=partial(maxsim_scores, length_normalize=True)
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        mapping = {
+            "prompts": {name: model.prompts.get(role) or "" for name, role in roles.items()},
+            "router_mapping": roles,
+            "output_dir": str(folder) if folder is not None and processes.is_main() else temporary,
+            "remove_unused_columns": False,
+        }
+        if folder is None and dev is None:
+            mapping["save_strategy"] = "no"
+        return fit(
+            loss,
+            Dataset.from_dict(dict(columns)),
+            {**training, **mapping},
+            evaluator=None if dev is None else RetrievalEvaluator(dev, None),
+            label=label,
+        )
 
 
 def _loaded(pairs: Any) -> list[QuestionPassages]:

@@ -48,7 +48,7 @@ def machines(tmp_path_factory, tiny_encoder, pairs):
         folders = [tmp_path_factory.mktemp(f"{name}{i}") for i in range(2)]
         for folder in folders:
             (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-            (folder / "start.py").write_text(SCRIPT.format(beat=0.5, lost=20))
+            (folder / "start.py").write_text(SCRIPT.format(beat=0.5, lost=40))
             (folder / "tmp").mkdir()
         shutil.copytree(tiny_encoder, folders[0] / "encoder")
         lines = [f"{f} {g}\t{e} {h}\n" for f, e in pairs for g, h in pairs]
@@ -64,7 +64,15 @@ def start(folders, port, *more):
     for i, folder in enumerate(folders):
         (folder / "process").unlink(missing_ok=True)
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1", "--nnodes", "2"]
-        command += ["--node_rank", str(i), "--master_addr", "127.0.0.1", "--master_port", str(port), "start.py"]
+        command += [
+            "--node_rank",
+            str(i),
+            "--master_addr",
+            "127.0.0.1",
+            "--master_port",
+            str(port),
+            "start.py",
+        ]
         command += ["recipe.yaml", "--output", "out", *(more if i else ())]
         own = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "tmp")}
         with (folder / "log").open("w") as log:
@@ -107,7 +115,15 @@ def signal_at(step, folders, victims, number, system="optical"):
 def shared(machines):
     """The output folder of two processes of one machine."""
     folder, _ = machines("shared")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29517",
+    ]
     command += ["-m", "optical_rs.train", "--config", "recipe.yaml", "--output", "out"]
     own = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
@@ -168,7 +184,9 @@ def test_another_command_on_the_other_machine_is_refused(machines):
     found = [line for log in logs for line in log.splitlines() if line.startswith("error: ")]
     assert len(found) == 1, logs
     assert "process 1 (" in found[0]
-    assert "differs from the main process in recipe: training; every machine needs the same command" in found[0]
+    assert (
+        "differs from the main process in recipe: training; every machine needs the same command" in found[0]
+    )
     assert not (folders[0] / "out").exists()
 
 
@@ -181,7 +199,7 @@ def test_a_silent_machine_ends_the_other(machines, victim):
     signal_at(4, folders, [victim], signal.SIGSTOP)
     log, process = folders[1 - victim] / "log", started[1 - victim]
     assert process.wait(timeout=300) != 0
-    said = f"error: processes: no sign of life of process {victim} for 10 s; the same command goes on"
+    said = f"error: processes: no sign of life of process {victim} for 20 s; the same command goes on"
     assert said in log.read_text()
     os.kill(int((folders[victim] / "process").read_text()), signal.SIGKILL)
     started[victim].wait(timeout=300)

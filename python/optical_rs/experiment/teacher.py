@@ -15,8 +15,7 @@ from ..ranking import compare_results
 from ..ranking.significance import adjust
 from ..retrieval import Evaluation, describe, evaluate_pair, table, write_evaluation
 from ..token_cache import TokenCache
-from ..training import fewer_layers, train_retriever
-from ..training import processes
+from ..training import fewer_layers, processes, train_retriever
 from ..training.english import read_every
 from ..training.negatives import Negatives
 from .recipe import find_recipe, key, read_yaml, same_recipe

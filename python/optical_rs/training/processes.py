@@ -221,7 +221,7 @@ def _joined(same: Mapping[str, Any]) -> Iterator[_Team]:
         # torch has no class for what gloo says of a connection that was closed.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = str(error).strip().splitlines()[0].rpartition("] ")[2] or type(error).__name__
+        reason = str(error).strip().splitlines()[0].rpartition("] ")[2].partition(". ")[0] or type(error).__name__
         raise ProcessLost(
             f"processes: another process has ended or cannot be reached ({reason}); the same command goes on from what is kept"
         ) from error
@@ -377,7 +377,9 @@ class _In(io.RawIOBase):
         if not self.rest and not self.ended:
             size = int(_broadcast(torch.zeros(1, dtype=torch.int64))[0])
             self.ended = not size
-            self.rest = memoryview(_broadcast(torch.empty(size, dtype=torch.uint8)).numpy()) if size else self.rest
+            self.rest = (
+                memoryview(_broadcast(torch.empty(size, dtype=torch.uint8)).numpy()) if size else self.rest
+            )
             self.content.update(self.rest)
         count = min(len(buffer), len(self.rest))
         buffer[:count], self.rest = self.rest[:count], self.rest[count:]

@@ -205,7 +205,9 @@ def train_retriever(
         freeze_word_embeddings(model)
     if dropout is not None:
         set_dropout(model, dropout)
-    record = processes.together(_contrast, model, columns, held, scale, {**options, "seed": seed}, place, label)
+    record = processes.together(
+        _contrast, model, columns, held, scale, {**options, "seed": seed}, place, label
+    )
     model.eval()
     if start is not None:
         weights.interpolate(model, start, interpolate)

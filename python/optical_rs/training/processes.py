@@ -64,8 +64,6 @@ class _Team:
     group: Any
     #: Whether the others are in the middle of a call.
     busy: bool = False
-    #: What this process leaves behind if it is ended.
-    own: str | None = None
 
 
 _team: _Team | None = None
@@ -117,7 +115,7 @@ def led(
             with _joined({} if same is None else same(*args, **kwargs)) as team:
                 if state.is_main_process:
                     return _lead(team, functools.partial(function, *args, **kwargs), elsewhere is _SAME)
-                found = _follow(team)
+                found = _follow()
                 return found if elsewhere is _SAME else elsewhere
 
         return wrapped
@@ -207,26 +205,31 @@ def gathered(value: T) -> list[T]:
 
 @contextlib.contextmanager
 def _joined(same: Mapping[str, Any]) -> Iterator[_Team]:
-    global _team  # noqa: PLW0603 (one team at a time, as there is one process group)
+    global _team
+    before = tempfile.tempdir
     try:
-        _team = _Team(dist.new_group(backend="gloo", timeout=PATIENCE))
-        _expect_same({**_versions(), **same})
-        watch = _Watch()
-        try:
-            yield _team
-        finally:
-            watch.stop.set()
-        dist.destroy_process_group(_team.group)
+        with tempfile.TemporaryDirectory() as own, _ended_by_a_signal():
+            _team, tempfile.tempdir = _Team(dist.new_group(backend="gloo", timeout=PATIENCE)), own
+            _expect_same({**_versions(), **same})
+            # All that is temporary lies in one folder, which is removed however this ends.
+            watch = _Watch(own)
+            try:
+                yield _team
+            finally:
+                watch.stop.set()
+            dist.destroy_process_group(_team.group)
     except RuntimeError as error:
         # torch has no class for what gloo says of a connection that was closed.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = str(error).strip().splitlines()[0].rpartition("] ")[2].partition(". ")[0] or type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0].rpartition("] ")[2].partition(". ")[0] or type(error).__name__
+        )
         raise ProcessLost(
             f"processes: another process has ended or cannot be reached ({reason}); the same command goes on from what is kept"
         ) from error
     finally:
-        _team = None
+        _team, tempfile.tempdir = None, before
 
 
 def _versions() -> dict[str, str]:
@@ -265,24 +268,19 @@ def _lead(team: _Team, make: Callable[[], T], share: bool) -> T:
     return made
 
 
-def _follow(team: _Team) -> Any:
-    with tempfile.TemporaryDirectory() as own, _ended_by_a_signal():
-        # All that is temporary lies in one folder, which is removed however this ends.
-        before, tempfile.tempdir, team.own = tempfile.tempdir, own, own
-        try:
-            while True:
-                kind, *content = _receive()
-                if kind == "call":
-                    function, args, kwargs = content
-                    function(*args, **kwargs)
-                    del function, args, kwargs, content
-                elif kind == "error":
-                    content[0].told = True
-                    raise content[0]
-                else:
-                    return content[0]
-        finally:
-            tempfile.tempdir, team.own = before, None
+def _follow() -> Any:
+    while True:
+        kind, *content = _receive()
+        if kind == "call":
+            function, args, kwargs = content
+            function(*args, **kwargs)
+            # A model may be large, and the next call may be long in coming.
+            del function, args, kwargs, content
+        elif kind == "error":
+            content[0].told = True
+            raise content[0]
+        else:
+            return content[0]
 
 
 @contextlib.contextmanager
@@ -304,8 +302,8 @@ class _Watch:
     Signs of life are counted, not timed: who was stopped for a while has not missed any.
     """
 
-    def __init__(self) -> None:
-        self.rank = dist.get_rank()
+    def __init__(self, own: str) -> None:
+        self.rank, self.own = dist.get_rank(), own
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.store = dist.TCPStore(address, port, is_master=False)
         self.heard = {i: 0 for i in range(dist.get_world_size()) if i != self.rank}
@@ -339,8 +337,7 @@ class _Watch:
             file=sys.stderr,
             flush=True,
         )
-        if _team is not None and _team.own is not None:
-            shutil.rmtree(_team.own, ignore_errors=True)
+        shutil.rmtree(self.own, ignore_errors=True)
         # The main thread may wait in a call that nothing interrupts.
         os._exit(ProcessLost.status)
 

@@ -1,10 +1,10 @@
 """Distillation: one engine, from sentence pairs to a student.
 
-``distil`` is the one call of Python; ``distillation`` the engine behind it and behind every command; ``trained`` what comes
-out. Around it: ``teacher`` (models to start from), ``retriever`` and ``negatives`` (a teacher that is trained), ``layers`` (one with fewer layers), ``mixture`` and
-``batches`` (which pairs, in which order), ``stages`` and ``anchor`` (domain adaptation), ``hybrid`` (contrastive training
-across languages), ``dev`` (development queries), ``fit`` and ``arguments`` (one run of the trainer), ``processes`` (several of them, on one machine
-or more).
+``distil`` is the one call of Python; ``distillation`` the engine behind it and behind every command; ``trained`` what
+comes out. Around it: ``teacher`` (models to start from), ``retriever`` and ``negatives`` (a teacher that is trained),
+``layers`` (one with fewer layers), ``mixture`` and ``batches`` (which pairs, in which order), ``stages`` and ``anchor``
+(domain adaptation), ``hybrid`` (contrastive training across languages), ``dev`` (development queries), ``fit`` and
+``arguments`` (one run of the trainer), ``processes`` (several of them, on one machine or more).
 """
 
 from .anchor import Anchor

@@ -72,8 +72,8 @@ def fit(
     elif options.get("eval_strategy") == "no" or options.get("save_strategy") == "no":
         options |= {"load_best_model_at_end": False, "metric_for_best_model": None}
     asked = options.pop("resume_from_checkpoint", None)
-    found = _resumed(asked, folder) if processes.is_main() else None
-    resume = processes.copied(None if found is None else Path(found), folder)
+    whole = _resumed(asked, folder) if processes.is_main() else None
+    resume = processes.copied(None if whole is None else Path(whole), folder)
     args = made(options)
 
     class Trainer(MultiVectorEncoderTrainer):

@@ -1,12 +1,12 @@
 """Several processes, one training: the main process decides, reads and writes; the others train what it sends them.
 
 torchrun and ``accelerate launch`` start the same program in each process. A function decorated with :func:`led` runs in
-the main one alone. Where it comes to :func:`together`, it sends a call with its arguments to the others, which wait for it,
-and all of them make that call. Models, texts and checkpoints travel this way, so that the other machines need no files but the
-program's. In one process all of this is an ordinary call.
+the main one alone. Where it comes to :func:`together`, it sends a call with its arguments to the others, which wait
+for it, and all of them make that call. Models, texts and checkpoints travel this way, so that the other machines need
+no files but the program's. In one process all of this is an ordinary call.
 
-Who waits does so without a time limit. A process that ends closes its connections, which the others see at once; a machine
-that is switched off does not, and is missed by its silence (:class:`_Watch`).
+Who waits does so without a time limit. A process that ends closes its connections, which the others see at once; a
+machine that is switched off does not, and is missed by its silence (:class:`_Watch`).
 """
 
 import contextlib
@@ -160,7 +160,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def copied(folder: Path | None, target: Path) -> Path | None:
-    """Within a shared call: a folder of the main process, which the others get as a copy in ``target``; None for none."""
+    """Within a shared call: a folder of the main process, of which the others get a copy in ``target``; or None."""
     if _team is None:
         return folder
     name = from_main(lambda: None if folder is None else folder.name)
@@ -222,11 +222,10 @@ def _joined(same: Mapping[str, Any]) -> Iterator[_Team]:
         # torch has no class for what gloo says of a connection that was closed.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = (
-            str(error).strip().splitlines()[0].rpartition("] ")[2].partition(". ")[0] or type(error).__name__
-        )
+        reason = str(error).strip().splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise ProcessLost(
-            f"processes: another process has ended or cannot be reached ({reason}); the same command goes on from what is kept"
+            f"processes: another process has ended or cannot be reached ({reason or type(error).__name__}); the same "
+            "command goes on from what is kept"
         ) from error
     finally:
         _team, tempfile.tempdir = None, before
@@ -248,8 +247,8 @@ def _expect_same(mine: Mapping[str, Any]) -> None:
         differs = [key for key in main.keys() | other.keys() if main.get(key) != other.get(key)]
         if differs:
             error = InputError(
-                f"processes: {name} differs from the main process in {', '.join(sorted(differs))}; every machine needs the "
-                "same command and the same versions"
+                f"processes: {name} differs from the main process in {', '.join(sorted(differs))}; every machine needs "
+                "the same command and the same versions"
             )
             error.told = not is_main()
             raise error
@@ -332,8 +331,8 @@ class _Watch:
 
     def _end(self, lost: str) -> None:
         print(
-            f"error: processes: no sign of life of process {lost} for {BEAT * LOST:.0f} s; the same command goes on from "
-            "what is kept",
+            f"error: processes: no sign of life of process {lost} for {BEAT * LOST:.0f} s; the same command goes on "
+            "from what is kept",
             file=sys.stderr,
             flush=True,
         )
@@ -374,10 +373,9 @@ class _In(io.RawIOBase):
         if not self.rest and not self.ended:
             size = int(_broadcast(torch.zeros(1, dtype=torch.int64))[0])
             self.ended = not size
-            self.rest = (
-                memoryview(_broadcast(torch.empty(size, dtype=torch.uint8)).numpy()) if size else self.rest
-            )
-            self.content.update(self.rest)
+            if size:
+                self.rest = _broadcast(torch.empty(size, dtype=torch.uint8)).numpy().data
+                self.content.update(self.rest)
         count = min(len(buffer), len(self.rest))
         buffer[:count], self.rest = self.rest[:count], self.rest[count:]
         return count

@@ -407,14 +407,39 @@ def _score(topic: str, document: Any, score: Any) -> float:
     )
 
 
-def named(path: str | os.PathLike) -> Path:
-    """A path that ends in the name of what is there, as "." and ".." do not.
+def path_of(argument: str, value: Any) -> Path:
+    """A path that was given.
+
+    Raises
+    ------
+    InputError
+        Something else than a path, or a name that no file can have.
+
+    >>> path_of("out", "a/passages")
+    PosixPath('a/passages')
+    """
+    if (
+        not isinstance(value, str | os.PathLike)
+        or not (name := os.fspath(value))
+        or "\0" in os.fsdecode(name)
+    ):
+        raise InputError(f"{argument}: expected a path, got {value!r}")
+    return Path(os.fsdecode(name))
+
+
+def named(path: str | os.PathLike, argument: str = "path") -> Path:
+    """A path that ends in the name of what is there, as "." and ".." do not, without symbolic links.
+
+    A link is followed once, here: what is opened stays the same place when the link is pointed elsewhere, what lies
+    beside a folder is found by each of its names, and a lock is that of the folder itself.
 
     >>> named("a/passages"), named("/a/passages/..")
     (PosixPath('a/passages'), PosixPath('/a'))
     """
-    path = Path(path)
-    return Path(os.path.abspath(path)) if path.name in ("", "..") else path
+    path = path_of(argument, path)
+    real = os.path.realpath(path)
+    # As it was given where that is the place itself: messages then name it as the user does.
+    return Path(real) if path.name in ("", "..") or real != os.path.abspath(path) else path
 
 
 def beside(path: str | os.PathLike, ending: str) -> Path:

@@ -330,7 +330,7 @@ def test_bad_input(exported, whole, encoder, documents, tmp_path):
     for call, message in (
         (lambda: Index([], encoder), "path: expected at least one index"),
         (lambda: Index(tmp_path / "nothing", encoder), "is no token store"),
-        (lambda: Index([whole, tmp_path / "link"], encoder), "path: .*link is given twice"),
+        (lambda: Index([whole, tmp_path / "link"], encoder), "path: .* is given twice"),
         (lambda: Index([whole, tmp_path / "bytes"], encoder), "path: .*bytes was made with another model"),
         (lambda: Index([whole, tmp_path / "small"], encoder), r"was made with another model \(another\)"),
         (lambda: Index(model_gone.path), "model: expected the exported model that encodes queries"),

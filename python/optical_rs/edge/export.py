@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data import load_collection
 from ..errors import InputError, closest, require
-from ..files import lines_of
+from ..files import lines_of, named
 from ..fingerprint import identity_of, of_files, of_model
 from .encoder import COSTLY, FORMAT, MODELS, UNTRIMMED, VERSION, Encoder, sealed
 
@@ -167,7 +167,7 @@ def _plain(tokenizer: Any) -> str:
 
 def check_out(out: str | Path) -> Path:
     """A folder to write to, which must not hold anything."""
-    out = Path(out)
+    out = named(out, "out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"output: {out} is not empty")
     return out

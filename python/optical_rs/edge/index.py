@@ -83,7 +83,7 @@ def index(
         If documents take many more tokens than with the vocabulary that the model had before it was trimmed, or a
         store of an older version does not say which model made it.
     """
-    out = named(out)
+    out = named(out, "out")
     if window is not None:
         encoder.windows("", window, overlap)  # a size that cannot be is refused before anything is made
     elif overlap:

@@ -216,9 +216,19 @@ def tidy(folder: Path, state: State) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a store: its own files and then the folder, which fails if anything else is in it."""
+    """Remove a store: its own files and then the folder.
+
+    Raises
+    ------
+    InputError
+        A symbolic link, or a folder with anything else in it; nothing is removed then.
+    """
+    mine = own(folder)
+    if folder.is_symlink() or len(mine) < sum(1 for _ in folder.iterdir()):
+        what = "is a symbolic link" if folder.is_symlink() else "has files that are not of a store"
+        raise InputError(f"path: {folder} {what}, and is left alone; move it away")
     # The description goes first: what is left of an interrupted removal is no store.
-    for file in sorted(own(folder), key=lambda file: file.name != _DESCRIPTION):
+    for file in sorted(mine, key=lambda file: file.name != _DESCRIPTION):
         file.unlink()
     folder.rmdir()
 

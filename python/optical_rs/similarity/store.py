@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import named
 from ..fingerprint import of_settings
 from ..lock import folder_lock
 from . import columns
@@ -62,7 +63,7 @@ class TokenStore:
         InputError
             If ``path`` is no store, of another format version, damaged, or shorter than what was committed.
         """
-        self.path = Path(path)
+        self.path = named(path)
         self._lock = folder_lock(self.path)
         self._view = opened(self.path)
 
@@ -95,7 +96,7 @@ class TokenStore:
             If there is a store or anything else in the directory, it cannot be written to, or for a wrong
             ``dim``, ``dtype`` or ``metadata``.
         """
-        path = Path(path)
+        path = named(path)
         if not isinstance(dim, (int, np.integer)) or dim < 1:
             raise InputError(f"dim: expected at least 1, got {dim}")
         if dtype not in DTYPES:
@@ -116,7 +117,7 @@ class TokenStore:
                 columns.begin(path, state)
         except (OSError, InputError) as error:
             if new and not columns.holds_store(path):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, InputError):
                     columns.remove(path)
             if isinstance(error, InputError):
                 raise
@@ -484,7 +485,7 @@ def making(
         with made.writing():
             yield made
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             columns.remove(made.path)
         raise
 

@@ -11,7 +11,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..errors import InputError
-from ..files import write_json
+from ..files import named, write_json
 from ..models import (
     PACKAGED,
     RECORD,
@@ -120,6 +120,7 @@ def _kept(
     folder: Path, made_of: str, make: Callable[[], MultiVectorEncoder], base: str, argument: str
 ) -> MultiVectorEncoder:
     """A model that was made of this, or is made now and written whole."""
+    folder = named(folder, "output")
     record = folder / RECORD
     try:
         known = json.loads(record.read_text(encoding="utf-8")).get("made_of")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -319,6 +320,21 @@ def test_rerank_takes_a_run_alone(exported, whole, encoder, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="depth: expected at least 1, got 0"):
         rerank(Index(whole, encoder), {"q": "the dog"}, {"q": {"d0": 1.0}}, depth=0)
+
+
+def test_fields_of_numpy_are_kept_and_others_refused_before_anything_is_made(encoder, tmp_path):
+    rows = [
+        ("a", "the fire", {"year": np.int64(1990), "score": np.float32(0.5), "own": [np.True_, np.str_("x")]})
+    ]
+    found = Index(index(encoder, rows, tmp_path / "s").path, encoder)
+    assert found.search("fire", 1)[0].fields == {"year": 1990, "score": 0.5, "own": [True, "x"]}
+    assert found.search("fire", 1, filters={"year": np.int32(1990)})
+    for value in (Decimal(1), np.float64("nan"), {"a": 1}, (1, 2), b"x", "\ud800", ["\ud800"], 10**400):
+        with pytest.raises(InputError, match=r"^documents: 'a', field 'x': expected "):
+            index(encoder, [("a", "the fire", {"x": value})], tmp_path / "new")
+    with pytest.raises(InputError, match=r"^documents: 'a', fields: expected Unicode text"):
+        index(encoder, [("a", "the fire", {"\ud800": 1})], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_bad_input(exported, whole, encoder, documents, tmp_path):

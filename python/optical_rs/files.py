@@ -16,6 +16,28 @@ from . import _core
 from .errors import InputError
 
 
+def spelled(argument: str, value: Any, expected: str = "a path") -> str:
+    """A path, or a name that may be one, as text.
+
+    Raises
+    ------
+    InputError
+        Something else, or a name that no file can have.
+
+    >>> spelled("bitext", "kolibri:ny"), spelled("out", Path("a/passages"))
+    ('kolibri:ny', 'a/passages')
+    """
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise InputError(f"{argument}: expected {expected}, got {value!r:.100}")
+    return found
+
+
+def path_of(argument: str, value: Any) -> Path:
+    """As :func:`spelled`, a path."""
+    return Path(spelled(argument, value))
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
@@ -84,7 +106,7 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     InputError
         A missing, unreadable or broken file, or one that unpacks to far too much.
     """
-    path = Path(path)
+    path = path_of("path", path)
     with _reading(path), contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(_open(path))
         if path.suffix == ".gz":
@@ -286,7 +308,7 @@ def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int,
 
 def trec_file(path: str | os.PathLike) -> str | tuple[str, bytes]:
     """A file of runs or judgments as the native core reads it: by name, or unpacked."""
-    name = os.fspath(path)
+    name = spelled("path", path)
     return name if os.path.isfile(name) and not name.endswith(".gz") else (name, read_bytes(path))
 
 
@@ -332,8 +354,7 @@ def write_run(
         An id or a tag with blanks, which separate fields in such files, a score that is not a number, a document
         that comes twice, or a place that cannot be written to. Nothing is written before all is checked.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path: expected a file name, got {path!r}")
+    path = path_of("path", path)
     tag = _field("tag", tag)
     lines: list[str] = []
     topics: set[str] = set()
@@ -405,26 +426,6 @@ def _score(topic: str, document: Any, score: Any) -> float:
     raise InputError(
         f"run: topic '{topic}', document '{document}': expected a number as score, got {score!r}"
     )
-
-
-def path_of(argument: str, value: Any) -> Path:
-    """A path that was given.
-
-    Raises
-    ------
-    InputError
-        Something else than a path, or a name that no file can have.
-
-    >>> path_of("out", "a/passages")
-    PosixPath('a/passages')
-    """
-    if (
-        not isinstance(value, str | os.PathLike)
-        or not (name := os.fspath(value))
-        or "\0" in os.fsdecode(name)
-    ):
-        raise InputError(f"{argument}: expected a path, got {value!r}")
-    return Path(os.fsdecode(name))
 
 
 def named(path: str | os.PathLike, argument: str = "path") -> Path:

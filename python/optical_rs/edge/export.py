@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import lzma
+import os
 import shutil
 import tempfile
 import warnings
@@ -178,8 +179,10 @@ def loaded(model: Any) -> tuple[Any, str, dict[str, Any]]:
     from ..models import load_model
     from ..record import record_of
 
-    if isinstance(model, (str, Path)):
+    if isinstance(model, str | os.PathLike):
         return load_model(model, device="cpu"), str(model), record_of(model)
+    if not hasattr(model, "tokenizer"):
+        raise InputError(f"model: expected a path, hub id or MultiVectorEncoder, got {model!r:.100}")
     return model, type(model).__name__, {}
 
 

@@ -202,6 +202,8 @@ def conditions(
                 raise InputError(
                     f"filters: '{name}': expected a range with {', '.join(_BOUNDS)}, got an empty one"
                 )
+            if own == {"true or false"}:
+                raise InputError(f"filters: '{name}': expected true or false, got the range {dict(wanted)}")
             for bound, limit in wanted.items():
                 if bound not in _BOUNDS:
                     raise InputError(f"filters: '{name}': unknown bound '{bound}'{closest(bound, _BOUNDS)}")

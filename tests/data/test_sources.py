@@ -148,7 +148,11 @@ def test_afriqa_pairs_leave_out_passages_of_tests(files, monkeypatch):
     from optical_rs.data.sources import afriqa
 
     stem = "afriqa/data/gold_passages/hau/gold_span_passages.afriqa.hau.en.{}.json"
-    files(stem.format("train"), [question(1, "Seen in a test."), question(2, "Free"), question(3, None)])
+    unasked = question(4, None, question_translated=float("nan"))
+    files(
+        stem.format("train"),
+        [question(1, "Seen in a test."), question(2, "Free"), question(3, None), unasked],
+    )
     known = frozenset({afriqa.digest("seen in a TEST")})
     monkeypatch.setattr(afriqa, "passages_of_tests", lambda: known)
     found = load_pairs("afriqa:hau")

@@ -332,7 +332,9 @@ def test_fields_of_numpy_are_kept_and_others_refused_before_anything_is_made(enc
     with pytest.raises(InputError, match=r"^filters: 'own': expected text or true or false, got 3$"):
         found.search("fire", 1, filters={"own": 3})
     index(encoder, [("b", "the dog", {"flag": True})], tmp_path / "s")
-    with pytest.raises(InputError, match=r"^filters: 'flag': expected true or false, got the range {'gte': True}"):
+    with pytest.raises(
+        InputError, match=r"^filters: 'flag': expected true or false, got the range {'gte': True}"
+    ):
         Index(tmp_path / "s", encoder).search("fire", 1, filters={"flag": {"gte": True}})
     for value in (Decimal(1), np.float64("nan"), {"a": 1}, (1, 2), b"x", "\ud800", ["\ud800"], 10**400):
         with pytest.raises(InputError, match=r"^documents: 'a', field 'x': expected "):

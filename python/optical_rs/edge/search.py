@@ -111,7 +111,8 @@ class Index:
         threads: int | None = None,
     ):
         several = isinstance(path, Iterable) and not isinstance(path, str | bytes | os.PathLike | Mapping)
-        paths = [named(each) for each in (path if several else [path])]
+        given: Any = path if several else [path]
+        paths = [named(each) for each in given]
         if not paths:
             raise InputError("path: expected at least one index")
         # First stages first: if another process adds texts meanwhile, they are made of fewer than there are, not of more.

@@ -102,9 +102,19 @@ def encode(
     return found
 
 
-def is_exported(model: Any) -> bool:
-    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface."""
-    return not hasattr(model, "get_embedding_dimension")
+def is_exported(model: Any, argument: str = "model") -> bool:
+    """Whether a model is an :class:`~optical_rs.edge.Encoder`, which has neither torch nor its interface.
+
+    Raises
+    ------
+    InputError
+        Something that is no model.
+    """
+    if hasattr(model, "get_embedding_dimension"):
+        return False
+    if not hasattr(model, "tokens_per_batch"):
+        raise InputError(f"{argument}: expected a MultiVectorEncoder or an Encoder, got {model!r:.100}")
+    return True
 
 
 def batches(lengths: Sequence[int], tokens: int, padded: float) -> Iterator[list[int]]:

@@ -16,6 +16,28 @@ from . import _core
 from .errors import InputError
 
 
+def spelled(argument: str, value: Any, expected: str = "a path") -> str:
+    """A path, or a name that may be one, as text.
+
+    Raises
+    ------
+    InputError
+        Something else, or a name that no file can have.
+
+    >>> spelled("bitext", "kolibri:ny"), spelled("out", Path("a/passages"))
+    ('kolibri:ny', 'a/passages')
+    """
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise InputError(f"{argument}: expected {expected}, got {value!r:.100}")
+    return found
+
+
+def path_of(argument: str, value: Any) -> Path:
+    """As :func:`spelled`, a path."""
+    return Path(spelled(argument, value))
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
@@ -84,7 +106,7 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     InputError
         A missing, unreadable or broken file, or one that unpacks to far too much.
     """
-    path = Path(path)
+    path = path_of("path", path)
     with _reading(path), contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(_open(path))
         if path.suffix == ".gz":
@@ -286,7 +308,7 @@ def rows(path: str | os.PathLike, fields: int, what: str) -> Iterator[tuple[int,
 
 def trec_file(path: str | os.PathLike) -> str | tuple[str, bytes]:
     """A file of runs or judgments as the native core reads it: by name, or unpacked."""
-    name = os.fspath(path)
+    name = spelled("path", path)
     return name if os.path.isfile(name) and not name.endswith(".gz") else (name, read_bytes(path))
 
 
@@ -332,8 +354,7 @@ def write_run(
         An id or a tag with blanks, which separate fields in such files, a score that is not a number, a document
         that comes twice, or a place that cannot be written to. Nothing is written before all is checked.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path: expected a file name, got {path!r}")
+    path = path_of("path", path)
     tag = _field("tag", tag)
     lines: list[str] = []
     topics: set[str] = set()
@@ -407,14 +428,19 @@ def _score(topic: str, document: Any, score: Any) -> float:
     )
 
 
-def named(path: str | os.PathLike) -> Path:
-    """A path that ends in the name of what is there, as "." and ".." do not.
+def named(path: str | os.PathLike, argument: str = "path") -> Path:
+    """A path that ends in the name of what is there, as "." and ".." do not, without symbolic links.
+
+    A link is followed once, here: what is opened stays the same place when the link is pointed elsewhere, what lies
+    beside a folder is found by each of its names, and a lock is that of the folder itself.
 
     >>> named("a/passages"), named("/a/passages/..")
     (PosixPath('a/passages'), PosixPath('/a'))
     """
-    path = Path(path)
-    return Path(os.path.abspath(path)) if path.name in ("", "..") else path
+    path = path_of(argument, path)
+    real = os.path.realpath(path)
+    # As it was given where that is the place itself: messages then name it as the user does.
+    return Path(real) if path.name in ("", "..") or real != os.path.abspath(path) else path
 
 
 def beside(path: str | os.PathLike, ending: str) -> Path:

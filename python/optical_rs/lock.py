@@ -75,7 +75,7 @@ class FolderLock:
 
 
 def folder_lock(folder: str | os.PathLike) -> FolderLock:
-    """The lock of a folder, which must exist when it is taken.
+    """The lock of a folder, by whichever name; it must exist when the lock is taken.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def folder_lock(folder: str | os.PathLike) -> FolderLock:
     with _guard:
         lock = _known.get(key)
         if lock is None:
-            lock = _known[key] = FolderLock(Path(folder))
+            lock = _known[key] = FolderLock(Path(key))
         return lock
 
 

@@ -266,7 +266,7 @@ def evaluate_student(
     trained = told.get("side") or "query"
     if not isinstance(collection, Collection):
         collection = load_collection(
-            str(collection), split=split, side=side or ("query" if trained == "both" else trained)
+            collection, split=split, side=side or ("query" if trained == "both" else trained)
         )
     if side is None:
         side = getattr(collection, "side", None) or ("query" if trained == "both" else trained)
@@ -292,7 +292,7 @@ def evaluate_student(
 def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[Any, dict[str, Any]]:
     """A model, and what is known of how it was made."""
     if not isinstance(model, str | os.PathLike):
-        if is_exported(model):
+        if is_exported(model, argument):
             return model, {}
         return model, dict(getattr(model, "optical_record", None) or {})
     require("sentence_transformers", "train")

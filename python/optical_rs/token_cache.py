@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -13,6 +12,7 @@ from . import fingerprint
 from .data.cache import cache_folder
 from .encoding import PRECISIONS, encode, is_exported
 from .errors import InputError, texts_only
+from .files import path_of
 from .progress import progress_bar
 from .similarity import TokenStore
 
@@ -107,7 +107,7 @@ class TokenCache:
             raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.model, self.dtype, self.precision, self.folder = model, dtype, precision, folder
         self.fingerprint = fingerprint_of(model)
-        root = Path(folder) if folder is not None else cache_folder() / "tokens"
+        root = path_of("folder", folder) if folder is not None else cache_folder() / "tokens"
         made_in = "" if precision == "float32" else f"-{precision}"
         self.path = root / f"{self.fingerprint[:32]}-{dtype}{made_in}"
 

@@ -131,7 +131,7 @@ def test_missing_files_and_unknown_sets(tmp_path):
         ("bible:sw", "bible: no language 'sw'; expected one of: ny"),
         ("kolibr:ny", "did you mean 'kolibri:ny'"),
         ("a,b,c", "expected two files"),
-        ("a\0b.tsv", "cannot be read"),
+        ("a\0b.tsv", "expected a path"),
     ):
         with pytest.raises(InputError, match=message):
             load_bitext(spec)

@@ -87,7 +87,10 @@ def test_splits_that_sources_lack(files, tmp_path):
     ):
         with pytest.raises(InputError, match=f"split: {spec} has no '{split}'; it has {have}"):
             load_collection(spec, split=split)
-    for spec, have in (("ntrex:hau", "test"), ("flores:hau_Latn", "dev, test"), ("mafand:nya", "dev, test")):
+    for spec, have in (
+        *(("ntrex:hau", "test"), ("flores:hau_Latn", "dev, test"), ("mafand:nya", "dev, test")),
+        ("afriqa:swa", "none$"),
+    ):
         with pytest.raises(InputError, match=f"split: {spec} has no 'train'; it has {have}"):
             load_bitext(spec)
         with pytest.raises(InputError, match=f"split: {spec} is for tests alone; it has {have}"):
@@ -145,7 +148,11 @@ def test_afriqa_pairs_leave_out_passages_of_tests(files, monkeypatch):
     from optical_rs.data.sources import afriqa
 
     stem = "afriqa/data/gold_passages/hau/gold_span_passages.afriqa.hau.en.{}.json"
-    files(stem.format("train"), [question(1, "Seen in a test."), question(2, "Free"), question(3, None)])
+    unasked = question(4, None, question_translated=float("nan"))
+    files(
+        stem.format("train"),
+        [question(1, "Seen in a test."), question(2, "Free"), question(3, None), unasked],
+    )
     known = frozenset({afriqa.digest("seen in a TEST")})
     monkeypatch.setattr(afriqa, "passages_of_tests", lambda: known)
     found = load_pairs("afriqa:hau")
@@ -419,3 +426,32 @@ def test_bad_rows_are_told(files):
     files("belebele/data/hau_Latn.jsonl", '{"link": "u"}\n')
     with pytest.raises(InputError, match=r"eng_Latn.jsonl:1: no field 'flores_passage'"):
         load_collection("belebele:hau_Latn")
+    # Longer than Python's reader of CSV takes a field to be.
+    long = "ọ" * ((1 << 17) + 1)
+    files("menyo-20k_MT/data/test_book.tsv", f"english\tyoruba\nRain\t{long}\n")
+    with pytest.raises(InputError, match=r"test_book.tsv:2: cannot be divided into columns"):
+        load_bitext("menyo:book", split="test")
+    files("lafand-mt/data/text_files/en-yor/train.en", "rain\n")
+    files("lafand-mt/data/text_files/en-yor/train.yor", "òjò\n")
+    files("lafand-mt/data/doc_level_tsv/eng-yor/dev.tsv", f"eng\tyor\nRain\t{long}\n")
+    with pytest.raises(InputError, match=r"dev.tsv:2: cannot be divided into columns"):
+        load_collection("mafand:yor", split="dev")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"data": [{"paragraphs": [{"context": "a", "qas": ["who?"]}]}]}', "expected the format of SQuAD"),
+        ('{"data": [{"paragraphs": ["a"]}]}', "no field 'context'"),
+        ('{"data": ["a"]}', "expected the format of SQuAD"),
+        ("[1]", "expected the format of SQuAD"),
+        (
+            '{"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "b", "answers": [{"text": NaN}]}]}]}]}',
+            "field 'text': expected text, got nan",
+        ),
+    ],
+)
+def test_what_is_not_of_squad_is_told(tmp_path, content, message):
+    (tmp_path / "squad.json").write_text(content)
+    with pytest.raises(InputError, match=rf"squad\.json.*{message}"):
+        load_pairs(f"squad:{tmp_path / 'squad.json'}")

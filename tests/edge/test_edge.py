@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from optical_rs.edge.fields import Fields
 from optical_rs.edge.index import coarse_of, document_of, index, update_first_stage
 from optical_rs.edge.rerank import rerank
 from optical_rs.edge.search import Index
+from optical_rs.edge.shards import encode_here
 from optical_rs.ranking import read_run
 from optical_rs.similarity import Pooling, TokenStore, maxsim
 
@@ -54,6 +56,70 @@ def test_search_is_maxsim_of_the_embeddings(exported, documents, tmp_path):
         assert [h.score for h in hits] == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-5)
         assert all(documents[h.document] == h.text for h in hits)
         assert document_of(store, hits[0].number) == hits[0].document
+
+
+def test_an_index_is_the_same_by_each_of_its_names(exported, documents, tmp_path):
+    rows = [(name, text, {"number": i}) for i, (name, text) in enumerate(documents.items())]
+    (tmp_path / "disk").mkdir()
+    shutil.copytree(exported[0], tmp_path / "disk" / "model")
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    store = index(Encoder(tmp_path / "data" / "model"), rows[:-1], tmp_path / "data" / "index")
+    update_first_stage(store, Pooling(2))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "passages").symlink_to(tmp_path / "data" / "index")
+    link = tmp_path / "here" / "passages"
+
+    def found(path, **options):
+        return [(hit.document, hit.fields) for hit in Index(path).search("the dog runs fast", 20, **options)]
+
+    wanted = found(tmp_path / "disk" / "index")
+    assert len(wanted) == len(rows) - 1
+    for path in (link, tmp_path / "data" / "index", link / ".." / "index" / ""):
+        assert found(path) == wanted
+        assert found(path, filters={"number": {"gte": 2}}, lexical=True)
+        assert Index(path)._coarse[0] is not None
+    # What is added through the link has its fields and first stage beside the index, not beside the link.
+    index(Encoder(exported[0]), rows, link)
+    update_first_stage(TokenStore(link), None)
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["passages"]
+    assert (rows[-1][0], rows[-1][2]) in found(tmp_path / "disk" / "index")
+    assert len(TokenStore(coarse_of(link))) == len(TokenStore(link))
+
+
+def test_a_link_that_is_pointed_elsewhere_while_it_is_written_to(exported, documents, tmp_path):
+    encoder = Encoder(exported[0])
+    link = tmp_path / "link"
+    other = index(encoder, [("other", "the fire", {"kind": "old"})], tmp_path / "other")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("other*/*")}
+    link.symlink_to(tmp_path / "real")
+
+    def encode(encoder, shards, dtype):
+        for shard in encode_here(encoder, shards, dtype):
+            link.unlink(missing_ok=True)
+            link.symlink_to(other.path)
+            yield shard
+
+    rows = [(f"{name}-{i}", text, {"kind": "new"}) for i in range(30) for name, text in documents.items()]
+    index(encoder, rows, link, encode=encode)
+    assert len(TokenStore(tmp_path / "real")) == len(rows)
+    assert set(Index(tmp_path / "real", encoder).search("the dog", 1)[0].fields) == {"kind"}
+    assert {file: file.read_bytes() for file in tmp_path.rglob("other*/*")} == before
+
+
+def test_what_lies_in_the_place_of_fields_is_left_alone(exported, documents, tmp_path):
+    encoder = Encoder(exported[0])
+    kept = index(encoder, [("a", "the fire", {"kind": "x"})], tmp_path / "kept")
+    (tmp_path / "new.fields").symlink_to(tmp_path / "kept.fields")
+    with pytest.raises(InputError, match=r"new\.fields is a symbolic link, and is left alone"):
+        index(encoder, documents, tmp_path / "new")
+    assert Index(kept.path, encoder).search("the fire", 1)[0].fields == {"kind": "x"}
+    shutil.copytree(tmp_path / "kept.fields", tmp_path / "mine.fields")
+    (tmp_path / "mine.fields" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="has files that are not of a store, and is left alone"):
+        index(encoder, documents, tmp_path / "mine")
+    assert TokenStore(tmp_path / "mine.fields").ids == ["a"]
+    assert not (tmp_path / "mine").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_index_that_is_read_only_is_searched(exported, documents, tmp_path, unprivileged):
@@ -245,6 +311,39 @@ def test_a_run_is_reranked(exported, documents, tmp_path, capsys):
     assert list(read_run(tmp_path / "out")["q1"]) == ["d3", "d1"]
     with pytest.raises(InputError, match="--rerank: needs"):
         search_main(arguments)
+
+
+def test_threads_with_and_without_windows_share_an_encoder(exported):
+    encoder = Encoder(exported[0], precision="int8", threads=1)
+    long = " ".join(["the fire is on the dog"] * 40)
+    pieces, tokens, cost = encoder.windows(long, 8, 3), encoder.tokens(long, "document"), (0.0, 1.0)
+    assert len(tokens) == encoder.max_tokens
+    wrong = []
+
+    def repeat(work, wanted):
+        try:
+            for _ in range(300):
+                if work() != wanted:
+                    wrong.append(wanted)
+        except Exception as error:  # noqa: BLE001 (whatever a thread raises is a failure here)
+            wrong.append(error)
+
+    works = [
+        (lambda: encoder.windows(long, 8, 3), pieces),
+        (lambda: encoder.tokens(long, "document"), tokens),
+        (lambda: encoder.vocabulary_cost([long]), cost),
+    ]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=repeat, args=work) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_why_a_document_was_found(exported, documents, tmp_path):

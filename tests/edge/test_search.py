@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -321,6 +322,28 @@ def test_rerank_takes_a_run_alone(exported, whole, encoder, tmp_path):
         rerank(Index(whole, encoder), {"q": "the dog"}, {"q": {"d0": 1.0}}, depth=0)
 
 
+def test_fields_of_numpy_are_kept_and_others_refused_before_anything_is_made(encoder, tmp_path):
+    rows = [
+        ("a", "the fire", {"year": np.int64(1990), "score": np.float32(0.5), "own": [np.True_, np.str_("x")]})
+    ]
+    found = Index(index(encoder, rows, tmp_path / "s").path, encoder)
+    assert found.search("fire", 1)[0].fields == {"year": 1990, "score": 0.5, "own": [True, "x"]}
+    assert found.search("fire", 1, filters={"year": np.int32(1990)})
+    with pytest.raises(InputError, match=r"^filters: 'own': expected text or true or false, got 3$"):
+        found.search("fire", 1, filters={"own": 3})
+    index(encoder, [("b", "the dog", {"flag": True})], tmp_path / "s")
+    with pytest.raises(
+        InputError, match=r"^filters: 'flag': expected true or false, got the range {'gte': True}"
+    ):
+        Index(tmp_path / "s", encoder).search("fire", 1, filters={"flag": {"gte": True}})
+    for value in (Decimal(1), np.float64("nan"), {"a": 1}, (1, 2), b"x", "\ud800", ["\ud800"], 10**400):
+        with pytest.raises(InputError, match=r"^documents: 'a', field 'x': expected "):
+            index(encoder, [("a", "the fire", {"x": value})], tmp_path / "new")
+    with pytest.raises(InputError, match=r"^documents: 'a', fields: expected Unicode text"):
+        index(encoder, [("a", "the fire", {"\ud800": 1})], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_bad_input(exported, whole, encoder, documents, tmp_path):
     index(Encoder(exported[0], precision="int8"), documents, tmp_path / "bytes")
     TokenStore.create(tmp_path / "small", 5, {"model": "another"})
@@ -330,7 +353,7 @@ def test_bad_input(exported, whole, encoder, documents, tmp_path):
     for call, message in (
         (lambda: Index([], encoder), "path: expected at least one index"),
         (lambda: Index(tmp_path / "nothing", encoder), "is no token store"),
-        (lambda: Index([whole, tmp_path / "link"], encoder), "path: .*link is given twice"),
+        (lambda: Index([whole, tmp_path / "link"], encoder), "path: .* is given twice"),
         (lambda: Index([whole, tmp_path / "bytes"], encoder), "path: .*bytes was made with another model"),
         (lambda: Index([whole, tmp_path / "small"], encoder), r"was made with another model \(another\)"),
         (lambda: Index(model_gone.path), "model: expected the exported model that encodes queries"),
@@ -354,5 +377,5 @@ def test_bad_input(exported, whole, encoder, documents, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             call()
-    assert len(TokenStore(tmp_path / "x")) == 0
+    assert not (tmp_path / "x").exists()
     assert not (tmp_path / "x.fields").exists()

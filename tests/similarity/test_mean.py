@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optical_rs import InputError
 from optical_rs.edge.index import coarse_of, first_stage_of, remove_first_stage, update_first_stage
-from optical_rs.similarity import Mean, Pooling, TokenStore, columns, make_coarse, maxsim, search
+from optical_rs.similarity import Mean, Muvera, Pooling, TokenStore, columns, make_coarse, maxsim, search
 
 
 def texts_of(seed, lengths, dim):
@@ -157,3 +158,29 @@ def test_an_index_changes_its_first_stage(store):
     assert update_first_stage(store, Pooling(4)).metadata["coarse"] == {"method": "pooling", "factor": 4}
     made = update_first_stage(store, Mean())
     assert made.metadata["coarse"] == update_first_stage(store, None).metadata["coarse"] == {"method": "mean"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_tokens_whose_scores_overflow_are_refused(tmp_path):
+    texts = texts_of(0, [5] * 50, 4)
+    store = TokenStore.create(tmp_path / "store", 4)
+    store.append(texts, [str(i) for i in range(50)])
+    large = np.full((3, 4), 3e38, np.float32)
+    for method in (Mean(), Muvera(k_sim=1, dim_proj=4, r_reps=1), Pooling(2)):
+        coarse = make_coarse(store, tmp_path / type(method).__name__, method)
+        wanted = search([texts[0] * 1e30], store, 3, coarse=coarse, candidates=50)
+        assert [name for name, _ in wanted[0]] == [name for name, _ in search([texts[0]], store, 3)[0]]
+        with pytest.raises(InputError, match=r"^queries: expected tokens whose .* single precision, got"):
+            search([texts[0], large], store, 3, coarse=coarse)
+        # What is no number is said where it is, not where the first stage finds it.
+        broken = texts[0].copy()
+        broken[2, 1] = np.nan
+        with pytest.raises(InputError, match=r"^queries: text 1 has nan in token 2"):
+            search([texts[0], broken], store, 3, coarse=coarse)
+    for documents in (store, texts):
+        with pytest.raises(InputError, match=r"^queries: expected tokens whose scores fit .* got a score of"):
+            search([large], documents, 3)
+        with pytest.raises(InputError, match=r"^queries: expected tokens whose scores fit .* got a score of"):
+            maxsim([large], documents)
+    # Only what is infinite by its size is refused: a text without tokens has no score.
+    assert maxsim([large[:0], texts[0]], [texts[0], texts[0][:0]])[:, 1].tolist() == [0, -np.inf]

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from optical_rs import InputError, _core
-from optical_rs.similarity import TokenStore, pool
+from optical_rs.similarity import TokenStore, columns, pool, search
 
 
 def test_every_flipped_byte_is_noticed(tmp_path, texts):
@@ -378,3 +378,32 @@ def test_bytes_are_made_of_rows_alone():
     columns = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
     with pytest.raises(InputError, match="expected a contiguous array"):
         _core.quantise(columns)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_columns_with_infinite_numbers_are_refused(tmp_path, texts, dtype):
+    store = TokenStore.create(tmp_path / "s", 5, dtype=dtype)
+    good = columns.encoded([np.ones((2, 5), np.float32)], 5, dtype)
+    name, number = {
+        "float32": ("values", np.array(np.nan, "<f4")),
+        "float16": ("values", np.array(np.inf, "<f2")),
+        "bfloat16": ("values", np.array(0xFF80, "<u2")),
+        "int8": ("scales", np.array(np.inf, "<f4")),
+    }[dtype]
+    wrong = {**good, name: good[name][: -number.itemsize] + number.tobytes()}
+    with pytest.raises(InputError, match="encoded: expected finite numbers"):
+        store.append_columns(wrong, ["a"])
+    for lengths in (b"", b"abc", np.array([1, 1], "<i8").tobytes(), np.array([-2], "<i8").tobytes()):
+        with pytest.raises(InputError, match="encoded: expected the columns of 1 texts"):
+            store.append_columns({**good, "lengths": lengths}, ["a"])
+    assert len(TokenStore(tmp_path / "s")) == 0
+    store.append_columns(good, ["a"])
+    assert search(texts[:1], store, 1)[0][0][0] == "a"
+    for argument, call in (
+        ("tokens", lambda: store.append(["text"], ["b"])),
+        ("replacing", lambda: store.append(texts[:1], ["b"], replacing=None)),
+        ("ids", lambda: store.delete(None)),
+    ):
+        with pytest.raises(InputError, match=f"^{argument}: expected"):
+            call()
+    assert len(TokenStore(tmp_path / "s")) == 1

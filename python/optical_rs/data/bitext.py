@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError, closest
+from ..files import spelled
 from .formats import READERS, Row, ending, read_pairs
 from .formats.delimited import COLUMNS
 from .formats.hub import read_hub
@@ -160,7 +161,7 @@ def load_bitext(
     >>> load_bitext(file).english
     ['Good morning']
     """
-    spec = os.fspath(spec)
+    spec = spelled("bitext", spec, "a path or the name of a source")
     if split not in SPLITS:
         raise InputError(f"split: unknown split '{split}'{closest(split, SPLITS)}")
     found = find(spec)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError, closest
-from ..files import Texts, check_id, iter_documents, lines_of, read_qrels, read_texts
+from ..files import Texts, check_id, iter_documents, lines_of, read_qrels, read_texts, spelled
 from .bitext import examples
 from .sources import SIDES, SOURCES, SPLITS, find
 from .sources.source import Found
@@ -105,7 +105,7 @@ def stream_documents(spec: str | os.PathLike) -> Texts:
     >>> next(iter(documents))[0]
     'm0000'
     """
-    spec = os.fspath(spec)
+    spec = spelled("documents", spec, "a path or the name of a source")
     path = Path(spec)
     if path.is_file():
         return Texts(partial(iter_documents, path))
@@ -151,7 +151,7 @@ def splits_of(spec: str | os.PathLike) -> tuple[str, ...]:
     >>> splits_of("kolibri:ny"), splits_of("belebele:swh_Latn")
     (('train', 'dev', 'test'), ('test',))
     """
-    spec = os.fspath(spec)
+    spec = spelled("collection", spec, "a path or the name of a source")
     if found := find(spec):
         return found[0].part("collection", spec).have(found[1])
     if not Path(spec).is_dir():
@@ -257,7 +257,7 @@ def load_collection(spec: str | os.PathLike, *, split: str = "test", side: str |
     >>> load_collection("kolibri:ny", split="dev")
     Collection('kolibri:ny', 101 queries, 1,092 documents, foreign side: query)
     """
-    spec = os.fspath(spec)
+    spec = spelled("collection", spec, "a path or the name of a source")
     if side is not None and side not in SIDES:
         raise InputError(f"side: unknown side '{side}'{closest(side, SIDES)}")
     source = find(spec)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import InputError, closest
-from ..files import json_lines, read_texts
+from ..files import json_lines, read_texts, spelled
 from .bitext import examples
 from .collection import read_beir_qrels
 from .sources import SOURCES, find
@@ -115,7 +115,7 @@ def load_pairs(spec: str | os.PathLike, *, split: str = "train") -> QuestionPass
     >>> load_pairs(file).passages
     ['Kano Pillars won.']
     """
-    spec = os.fspath(spec)
+    spec = spelled("pairs", spec, "a path or the name of a source")
     path = Path(spec)
     found = find(spec)
     if found:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import named
 from .bitext import Bitext
 from .collection import Collection
 from .sources.known_item import known_items, normal
@@ -172,6 +173,7 @@ def write_split(folder: Path, train: Bitext, held: dict[str, Collection]) -> Non
         If there is something in the folder; nothing is written then.
     """
     check_output(folder)
+    folder = named(folder, "folder")
     made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     (made / "qrels").mkdir(parents=True)
 

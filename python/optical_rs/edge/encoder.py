@@ -12,6 +12,7 @@ import numpy as np
 
 from ..encoding import encode, fastest
 from ..errors import InputError, closest, require
+from ..files import named
 from ..fingerprint import IDENTITY, of_files, of_settings
 from ..similarity.words import words_of
 
@@ -63,7 +64,7 @@ class Encoder:
     def __init__(self, path: str | os.PathLike, *, precision: str | None = None, threads: int | None = None):
         if threads is not None and threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
-        self.path = Path(path)
+        self.path = named(path)
         config = _config(self.path)
         have = list(config["precisions"])
         if precision is not None and precision not in have:
@@ -79,6 +80,7 @@ class Encoder:
         runtime = require("onnxruntime", "edge")
         file = self._checked(MODELS[self.precision])
         self._tokenizer = self._tokenizer_of(self._checked("tokenizer.json").read_bytes())
+        # Once and for all: threads share the tokenizer. What is cut off is among an encoding's overflowing parts.
         self._tokenizer.enable_truncation(self.max_tokens)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or os.cpu_count() or 1
@@ -131,11 +133,7 @@ class Encoder:
         from .vocabulary import token_cost
 
         whole = self._tokenizer_of(lzma.decompress(self._checked(UNTRIMMED).read_bytes()))
-        self._tokenizer.no_truncation()
-        try:
-            return token_cost(self._tokenizer, whole, texts)
-        finally:
-            self._tokenizer.enable_truncation(self.max_tokens)
+        return token_cost(self._tokenizer, whole, texts)
 
     def tokens(self, text: str, role: str) -> list[str]:
         """The tokens of a text that have an embedding, as the tokenizer writes them."""
@@ -236,11 +234,8 @@ class Encoder:
             raise InputError(f"size: expected 1 to {room} tokens, got {size}")
         if not 0 <= overlap < size:
             raise InputError(f"overlap: expected 0 to {size - 1} tokens, got {overlap}")
-        self._tokenizer.no_truncation()
-        try:
-            spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        finally:
-            self._tokenizer.enable_truncation(self.max_tokens)
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        spans = [span for part in (found, *found.overflowing) for span in part.offsets]
         pieces = []
         for first in range(0, max(len(spans) - overlap, 1), size - overlap):
             part = spans[first : first + size]

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import lzma
+import os
 import shutil
 import tempfile
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..data import load_collection
 from ..errors import InputError, closest, require
-from ..files import lines_of
+from ..files import lines_of, named
 from ..fingerprint import identity_of, of_files, of_model
 from .encoder import COSTLY, FORMAT, MODELS, UNTRIMMED, VERSION, Encoder, sealed
 
@@ -167,7 +168,7 @@ def _plain(tokenizer: Any) -> str:
 
 def check_out(out: str | Path) -> Path:
     """A folder to write to, which must not hold anything."""
-    out = Path(out)
+    out = named(out, "out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"output: {out} is not empty")
     return out
@@ -178,8 +179,10 @@ def loaded(model: Any) -> tuple[Any, str, dict[str, Any]]:
     from ..models import load_model
     from ..record import record_of
 
-    if isinstance(model, (str, Path)):
+    if isinstance(model, str | os.PathLike):
         return load_model(model, device="cpu"), str(model), record_of(model)
+    if not hasattr(model, "tokenizer"):
+        raise InputError(f"model: expected a path, hub id or MultiVectorEncoder, got {model!r:.100}")
     return model, type(model).__name__, {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, closest
+from ..errors import InputError, closest, texts_only
 from ..files import beside, is_number
 from ..similarity import TokenStore, columns
 
@@ -54,7 +54,7 @@ class Fields:
         InputError
             A value that is neither text, a finite number, true or false, nor a list of them.
         """
-        said = {name: _said(name, fields) for name, fields in documents}
+        said = {name: as_json(name, fields) for name, fields in documents}
         if self._store is None:
             if not any(said.values()):
                 return
@@ -85,10 +85,23 @@ class Fields:
         return found
 
 
-def _said(document: str, fields: Mapping[str, Any]) -> str:
-    """Fields as JSON, without those that are null; nothing for none."""
-    kept = {str(name): value for name, value in fields.items() if value is not None}
+def as_json(document: str, fields: Mapping[str, Any]) -> str:
+    """Fields as JSON, without those that are null; nothing for none.
+
+    Raises
+    ------
+    InputError
+        As for :meth:`Fields.write`.
+
+    >>> as_json("d0", {"year": np.int64(1990), "tag": None})
+    '{"year": 1990}'
+    """
+    kept = {str(name): _own(value) for name, value in fields.items() if value is not None}
     for name, value in kept.items():
+        texts_only(f"documents: '{document}', fields", [name])
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, str):
+                texts_only(f"documents: '{document}', field '{name}'", [part])
         if not all(map(_is_plain, value if isinstance(value, list) else [value])):
             raise InputError(
                 f"documents: '{document}', field '{name}': expected text, a number, true, false or a list of them, "
@@ -97,8 +110,15 @@ def _said(document: str, fields: Mapping[str, Any]) -> str:
     return json.dumps(kept, ensure_ascii=False, sort_keys=True) if kept else ""
 
 
+def _own(value: Any) -> Any:
+    """A value of numpy as one of Python, which JSON has."""
+    if isinstance(value, list):
+        return list(map(_own, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | bool) or is_number(value)
+    return isinstance(value, str) or (isinstance(value, bool | int | float) and is_number(value))
 
 
 def kind(value: Any) -> str:
@@ -182,6 +202,8 @@ def conditions(
                 raise InputError(
                     f"filters: '{name}': expected a range with {', '.join(_BOUNDS)}, got an empty one"
                 )
+            if own == {"true or false"}:
+                raise InputError(f"filters: '{name}': expected true or false, got the range {dict(wanted)}")
             for bound, limit in wanted.items():
                 if bound not in _BOUNDS:
                     raise InputError(f"filters: '{name}': unknown bound '{bound}'{closest(bound, _BOUNDS)}")
@@ -205,7 +227,7 @@ def values_of(value: Any) -> Sequence[Any]:
 
 
 def _expect_kind(name: str, value: Any, kinds: set[str]) -> None:
-    if not _is_plain(value) or kind(value) not in kinds:
+    if not _is_plain(_own(value)) or kind(value) not in kinds:
         raise InputError(f"filters: '{name}': expected {' or '.join(sorted(kinds))}, got {value!r}")
 
 

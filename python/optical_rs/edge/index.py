@@ -16,7 +16,7 @@ from ..files import Texts, beside, named
 from ..similarity import TokenStore, columns, make_coarse
 from ..similarity.coarse import Method, follows, method_of
 from .encoder import COSTLY, Encoder
-from .fields import Fields, fields_of
+from .fields import Fields, as_json, fields_of
 from .shards import Encode, encode_here
 
 #: Documents that are encoded and committed together: their new texts are a shard.
@@ -83,11 +83,16 @@ def index(
         If documents take many more tokens than with the vocabulary that the model had before it was trimmed, or a
         store of an older version does not say which model made it.
     """
-    out = named(out)
+    out = named(out, "out")
+    if not isinstance(encoder, Encoder):
+        raise InputError(f"encoder: expected an Encoder, got {encoder!r:.100}")
     if window is not None:
         encoder.windows("", window, overlap)  # a size that cannot be is refused before anything is made
     elif overlap:
         raise InputError(f"overlap: is of documents that are cut by window, got {overlap} without it")
+    # What is no document is refused before anything is made, too.
+    batches = _batches(documents)
+    first = list(itertools.islice(batches, 1))
     made_with = {"encoder": encoder.content, "window": window, "overlap": overlap}
     if columns.holds_store(out):
         store = TokenStore(out)
@@ -112,7 +117,7 @@ def index(
 
         def shards() -> Iterator[list[str]]:
             measured = False
-            for batch in _batches(documents):
+            for batch in itertools.chain(first, batches):
                 if twice := seen & batch.keys():
                     raise InputError(f"documents: id '{min(twice)}' is repeated")
                 seen.update(batch)
@@ -151,6 +156,10 @@ def index(
 
 def _batches(documents: Any) -> Iterator[dict[str, tuple[str, Mapping[str, Any]]]]:
     """Some documents at a time, with their fields."""
+    if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"documents: expected a dict of id to text, or an iterable of (id, text), got {documents!r:.100}"
+        )
     if isinstance(documents, Mapping):
         rows: Any = documents.items()
     else:
@@ -177,6 +186,7 @@ def _document(row: Any) -> tuple[str, str, Mapping[str, Any]]:
     texts_only(f"documents: {name!r}", [name, text])
     if not name:
         raise InputError("documents: expected an id, got ''")
+    as_json(name, fields)
     return name, text, fields
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,9 @@ class Index:
         precision: str | None = None,
         threads: int | None = None,
     ):
-        paths = list(map(named, [path] if isinstance(path, str | os.PathLike) else path))
+        several = isinstance(path, Iterable) and not isinstance(path, str | bytes | os.PathLike | Mapping)
+        given: Any = path if several else [path]
+        paths = [named(each) for each in given]
         if not paths:
             raise InputError("path: expected at least one index")
         # First stages first: if another process adds texts meanwhile, they are made of fewer than there are, not of more.
@@ -127,13 +129,19 @@ class Index:
                     f"({first.metadata.get('model')}) is not at {model}"
                 )
         self.encoder = (
-            model if isinstance(model, Encoder) else Encoder(model, precision=precision, threads=threads)
+            model
+            if isinstance(model, Encoder)
+            else Encoder(named(model, "model"), precision=precision, threads=threads)
         )
         for shard in self.shards:
             expect_fitting(self.encoder, shard)
         self.teacher: Encoder | None = None
         if teacher is not None:
-            self.teacher = teacher if isinstance(teacher, Encoder) else Encoder(teacher, threads=threads)
+            self.teacher = (
+                teacher
+                if isinstance(teacher, Encoder)
+                else Encoder(named(teacher, "teacher"), threads=threads)
+            )
             expect_related(self.teacher.identity, first.metadata, f"teacher: {self.teacher.path}")
         #: The number of each shard's first text, and of all texts.
         self._starts = np.cumsum([0, *map(len, self.shards)]).tolist()

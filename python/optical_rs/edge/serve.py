@@ -63,6 +63,8 @@ def application(index: Index, *, hosts: Sequence[str] = ()) -> Any:
     -------
     starlette.applications.Starlette
     """
+    if not isinstance(index, Index):
+        raise InputError(f"index: expected an Index, got {index!r:.100}")
     require("starlette", "serve")
     from starlette.applications import Starlette
     from starlette.middleware import Middleware

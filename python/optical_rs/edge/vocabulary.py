@@ -106,7 +106,10 @@ def token_cost(trimmed: Tokenizer, whole: Tokenizer, texts: Sequence[str]) -> tu
         whole one all of them take.
     """
     sizes = [
-        [len(e.ids) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        [
+            sum(len(part.ids) for part in (found, *found.overflowing))  # also where it truncates
+            for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        ]
         for tokenizer in (trimmed, whole)
     ]
     more = sum(a > b for a, b in zip(*sizes, strict=True))

@@ -25,6 +25,7 @@ import numpy as np
 from ..edge.encoder import Encoder
 from ..edge.fields import conditions, values_of
 from ..errors import InputError, require
+from ..files import named
 from ..similarity import TokenStore
 from ..similarity.coarse import METHODS, Method, settings_of
 from .common import BATCH, About, Found, batches, best_documents, count, gone, read_into
@@ -388,7 +389,8 @@ def _writing(target: Any, about: About) -> Iterator[tuple[Any, About | None]]:
             old.expect_same(about, target if _is_folder(target) else "the shard")
             yield engine, old
     elif _is_folder(target):
-        with _errors(target), _new_shard(require("qdrant_edge", "qdrant"), Path(target), about) as engine:
+        library, path = require("qdrant_edge", "qdrant"), named(target, "target")
+        with _errors(target), _new_shard(library, path, about) as engine:
             yield engine, None
     else:
         with _errors(target):

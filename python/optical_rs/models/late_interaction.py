@@ -12,6 +12,7 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from torch import nn
 
 from ..errors import InputError
+from ..files import spelled
 from .head import regression, whitening
 from .loading import check_path, is_late_interaction, load_model, without_pooler_reports, zero_pooler
 from .packaged import E5_SMALL, PACKAGED, packaged_model
@@ -108,10 +109,10 @@ def transformer_of(encoder: Any, device: str | None) -> tuple[Transformer, dict[
         if module is None:
             raise InputError(f"encoder: found no Transformer module in a {type(encoder).__name__}")
         return module, {k: v for k, v in getattr(encoder, "prompts", {}).items() if v} or None
-    if str(encoder) == E5_SMALL:
+    path = spelled("encoder", encoder, "a model, or the path or name of one")
+    if path == E5_SMALL:
         with without_pooler_reports():
             return zero_pooler(Transformer(str(packaged_model(E5_SMALL)))), E5_PROMPTS
-    path = str(encoder)
     path = str(packaged_model(path)) if path in PACKAGED else check_path(path, "encoder")
     if Path(path, "modules.json").exists():
         if is_late_interaction(path, "encoder"):

@@ -13,6 +13,7 @@ from sentence_transformers.util import load_file_path
 from torch import nn
 
 from ..errors import InputError, closest
+from ..files import spelled
 from ..record import RECORD
 from .packaged import PACKAGED
 
@@ -80,7 +81,7 @@ def load_model(path: Any, *, device: str | None = None, argument: str = "model")
     InputError
         If a folder holds no model, or the hub has none of that name.
     """
-    path = check_path(str(path), argument)
+    path = check_path(spelled(argument, path, "a path or the name of a model"), argument)
     try:
         with without_pooler_reports():
             return zero_pooler(MultiVectorEncoder(path, device=device))

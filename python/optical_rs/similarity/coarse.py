@@ -9,13 +9,13 @@ store is then made again.
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .. import _core
 from ..errors import InputError
+from ..files import named
 from . import columns
 from .mean import Mean
 from .muvera import Muvera
@@ -116,7 +116,7 @@ def make_coarse(
     >>> [len(coarse[i]) for i in range(2)], search([np.eye(2)], store, 1, coarse=coarse)
     ([2, 1], [[('a', 2.0)]])
     """
-    store, path = store.snapshot(), Path(path)
+    store, path = store.snapshot(), named(path)
     settings = settings_of(method)
     if columns.holds_store(path):
         coarse = TokenStore(path)
@@ -218,7 +218,14 @@ class Stage:
         )
         if self._empty or numbers == []:
             return [new.tolist() for _ in queries]
-        texts = _core.Texts("queries", self.method.queries(queries), None)
+        with np.errstate(over="ignore"):
+            asked = self.method.queries(queries)
+        for i, text in enumerate(asked):
+            if not np.isfinite(text).all():
+                raise InputError(
+                    f"queries: expected tokens whose sum fits single precision, got larger ones in query {i}"
+                )
+        texts = _core.Texts("queries", asked, None)
         offsets, found, _ = _core.search(texts, self._texts, self._places, count, numbers, progress)
         return [
             np.concatenate([np.sort(found[start:end]), new]).tolist()

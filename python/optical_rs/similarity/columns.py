@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +216,19 @@ def tidy(folder: Path, state: State) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a store: its own files and then the folder, which fails if anything else is in it."""
+    """Remove a store: its own files and then the folder.
+
+    Raises
+    ------
+    InputError
+        A symbolic link, or a folder with anything else in it; nothing is removed then.
+    """
+    mine = own(folder)
+    if folder.is_symlink() or len(mine) < sum(1 for _ in folder.iterdir()):
+        what = "is a symbolic link" if folder.is_symlink() else "has files that are not of a store"
+        raise InputError(f"path: {folder} {what}, and is left alone; move it away")
     # The description goes first: what is left of an interrupted removal is no store.
-    for file in sorted(own(folder), key=lambda file: file.name != _DESCRIPTION):
+    for file in sorted(mine, key=lambda file: file.name != _DESCRIPTION):
         file.unlink()
     folder.rmdir()
 
@@ -317,18 +327,29 @@ def encoded(arrays: list[np.ndarray], dim: int, dtype: str) -> dict[str, bytes]:
         bits = packed.view("<u4")
         # To the nearest upper half, and of two to the even one.
         kept = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-        finite = (kept & 0x7F80) != 0x7F80
     else:
         with np.errstate(over="ignore"):
             kept = packed.astype(DTYPES[dtype])
-        finite = np.isfinite(kept)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
+    fit = _finite(kept, dtype)
+    if not fit.all():
+        row = int(np.flatnonzero(~fit.all(axis=1))[0])
         at = int(np.searchsorted(np.cumsum([len(a) for a in arrays]), row, side="right"))
         raise InputError(
-            f"tokens: expected numbers that fit {dtype}, got {packed[row][~finite[row]][0]:g} at {at}"
+            f"tokens: expected numbers that fit {dtype}, got {packed[row][~fit[row]][0]:g} at {at}"
         )
     return {**added, "values": kept.tobytes()}
+
+
+def _finite(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Which numbers, as they are kept, are finite."""
+    found: np.ndarray = (numbers & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(numbers)
+    return found
+
+
+def finite(encoded: Mapping[str, bytes], dtype: str) -> bool:
+    """Whether columns have finite numbers alone."""
+    name, kind = ("scales", "float32") if dtype == "int8" else ("values", dtype)
+    return bool(_finite(np.frombuffer(encoded[name], DTYPES[kind]), kind).all())
 
 
 def utf8(argument: str, texts: Sequence[str]) -> list[bytes]:

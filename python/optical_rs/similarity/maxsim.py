@@ -96,6 +96,7 @@ class Documents:
         # Of each hit its document's number and its score.
         _expect_memory(len(queries) * k, 8 + 4)
         offsets, found, scores = _core.search(queries, self.texts, self.places, k, numbers, progress)
+        _expect_fitting(scores)
         ids = self.ids
         hits = [(ids[i], score) for i, score in zip(found.tolist(), scores.tolist(), strict=True)]
         return [hits[start:end] for start, end in itertools.pairwise(offsets.tolist())]
@@ -181,7 +182,7 @@ def maxsim(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit, NaN or infinity (the text is named).
+        Shapes or dimensions that do not fit, NaN or infinity (the text is named), or scores beyond single precision.
     MemoryError
         More scores than there is memory for; :func:`search` keeps the best of them alone.
 
@@ -199,7 +200,17 @@ def maxsim(
     """
     asked, found = _queries(queries, query_lengths), _documents(documents, lengths=document_lengths)
     _expect_memory(len(asked) * len(found), 4)
-    return _core.maxsim(asked, found.texts)
+    scores = _core.maxsim(asked, found.texts)
+    _expect_fitting(scores)
+    return scores
+
+
+def _expect_fitting(scores: np.ndarray) -> None:
+    """Refuse what cannot be ranked: products of finite numbers may be beyond single precision."""
+    if scores.size and not scores.max() < np.inf:  # NaN is the largest
+        raise InputError(
+            f"queries: expected tokens whose scores fit single precision, got a score of {scores.max()}"
+        )
 
 
 def _expect_memory(count: int, size: int) -> None:
@@ -253,7 +264,7 @@ def search(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit, NaN or infinity, ``k`` below 1, another number of ids than of
+        Shapes or dimensions that do not fit, NaN or infinity, scores beyond single precision, ``k`` below 1, another number of ids than of
         documents, an allowed id that no document has, a coarse store that was made of other texts, ``document_ids``
         with ``coarse``, or ``candidates`` without it.
     MemoryError
@@ -342,6 +353,11 @@ def _search_twice(
     if not given:
         raise InputError("queries: expected at least one text")
     fine = _documents(documents)
+    for i, text in enumerate(given):
+        # Named here, before a first stage sums it up.
+        if len(bad := np.argwhere(~np.isfinite(text))):
+            value = text[tuple(bad[0])]
+            raise InputError(f"queries: text {i} has {value} in token {bad[0][0]}; expected finite numbers")
     if not isinstance(coarse, TokenStore) and not callable(coarse):
         raise InputError(f"coarse: expected a TokenStore or a callable, got {coarse!r}")
     if isinstance(coarse, TokenStore):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import named
 from ..fingerprint import of_settings
 from ..lock import folder_lock
 from . import columns
@@ -62,7 +63,7 @@ class TokenStore:
         InputError
             If ``path`` is no store, of another format version, damaged, or shorter than what was committed.
         """
-        self.path = Path(path)
+        self.path = named(path)
         self._lock = folder_lock(self.path)
         self._view = opened(self.path)
 
@@ -95,7 +96,7 @@ class TokenStore:
             If there is a store or anything else in the directory, it cannot be written to, or for a wrong
             ``dim``, ``dtype`` or ``metadata``.
         """
-        path = Path(path)
+        path = named(path)
         if not isinstance(dim, (int, np.integer)) or dim < 1:
             raise InputError(f"dim: expected at least 1, got {dim}")
         if dtype not in DTYPES:
@@ -116,7 +117,7 @@ class TokenStore:
                 columns.begin(path, state)
         except (OSError, InputError) as error:
             if new and not columns.holds_store(path):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, InputError):
                     columns.remove(path)
             if isinstance(error, InputError):
                 raise
@@ -335,15 +336,18 @@ class TokenStore:
             missing or repeated, another process that writes, or a disk that is full. Nothing is added or deleted.
         """
         with np.errstate(over="ignore"):  # what does not fit is infinite, and found below
-            arrays = [
-                np.ascontiguousarray(getattr(t, "detach", lambda t=t: t)(), dtype="<f4") for t in tokens
-            ]
+            try:
+                arrays = [
+                    np.ascontiguousarray(getattr(t, "detach", lambda t=t: t)(), dtype="<f4") for t in tokens
+                ]
+            except (TypeError, ValueError) as error:
+                raise InputError(f"tokens: expected arrays of numbers ({error})") from None
         for i, array in enumerate(arrays):
             if array.ndim != 2 or array.shape[1] != self.dim:
                 raise InputError(f"tokens: expected shape (tokens, {self.dim}) at {i}, got {array.shape}")
         if len(ids) != len(arrays):
             raise InputError(f"ids: expected {len(arrays)} ids, one per text, got {len(ids)}")
-        self.append_columns(columns.encoded(arrays, self.dim, self.dtype), ids, contents, replacing=replacing)
+        self._append(columns.encoded(arrays, self.dim, self.dtype), ids, contents, replacing)
 
     def append_columns(
         self,
@@ -365,8 +369,8 @@ class TokenStore:
         InputError
             As for :meth:`append`, and for columns that contradict each other or are those of another dimension or dtype.
         """
-        added = dict(encoded)
-        lengths = np.frombuffer(added.get("lengths", b""), "<i8")
+        sizes = {name: len(data) for name, data in encoded.items()}
+        lengths = np.frombuffer(encoded["lengths"] if sizes.get("lengths") == 8 * len(ids) else b"", "<i8")
         tokens = int(lengths.sum())
         wanted = {
             "lengths": 8 * len(ids),
@@ -374,10 +378,24 @@ class TokenStore:
         }
         if self.dtype == "int8":
             wanted["scales"] = 4 * tokens
-        if (lengths < 0).any() or {name: len(data) for name, data in added.items()} != wanted:
+        if (lengths < 0).any() or sizes != wanted:
             raise InputError(
                 f"encoded: expected the columns of {len(ids)} texts of dimension {self.dim} in {self.dtype}"
             )
+        # With one such number in it, a store could not be searched at all.
+        if not columns.finite(encoded, self.dtype):
+            raise InputError("encoded: expected finite numbers, got others")
+        self._append(encoded, ids, contents, replacing)
+
+    def _append(
+        self,
+        encoded: Mapping[str, bytes],
+        ids: Sequence[str],
+        contents: Sequence[str] | None,
+        replacing: Sequence[str],
+    ) -> None:
+        """Add and commit columns that were checked."""
+        added = dict(encoded)
         if contents is not None and len(contents) != len(ids):
             raise InputError(f"contents: expected {len(ids)}, one per text, got {len(contents)}")
         names, said = utf8("ids", ids), utf8("contents", contents or [""] * len(ids))
@@ -447,8 +465,9 @@ class TokenStore:
 
     def _numbers(self, argument: str, ids: Sequence[str]) -> list[int]:
         """The numbers of texts that are not deleted, ascending."""
-        if isinstance(ids, str):
-            raise InputError(f"{argument}: expected a list of ids, got the string {ids!r}")
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            what = "the string " if isinstance(ids, str) else ""
+            raise InputError(f"{argument}: expected a list of ids, got {what}{ids!r}")
         numbers = {name: self._view.number(name) for name in ids}
         unknown = [name for name, number in numbers.items() if number is None]
         if unknown:
@@ -484,7 +503,7 @@ def making(
         with made.writing():
             yield made
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             columns.remove(made.path)
         raise
 

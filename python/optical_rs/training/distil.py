@@ -4,13 +4,13 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sentence_transformers import MultiVectorEncoder
 
 from ..data import Bitext, Collection, load_bitext
 from ..errors import InputError
+from ..files import path_of, spelled
 from ..models import E5_SMALL, origin
 from ..token_cache import TokenCache
 from . import processes
@@ -111,10 +111,10 @@ def distil(
         seed=seed,
         **own,
     )
-    pairs = bitext if isinstance(bitext, Bitext) else load_bitext(str(bitext), columns=columns)
+    pairs = bitext if isinstance(bitext, Bitext) else load_bitext(bitext, columns=columns)
     pairs, held = dev_of(dev, pairs.head(max_pairs), recipe.search_side)
     head_text = pairs.english if head_text is None else list(head_text)
-    folder = None if output is None else Path(output)
+    folder = None if output is None else path_of("output", output)
     if folder is not None:
         unfinished = folder / "checkpoints"
         if unfinished.exists() and not (unfinished / MARK).exists():
@@ -123,7 +123,9 @@ def distil(
         model, path = teacher, ""
         begin = prepare_start(student, model, head_text, None)
     else:
-        check_models(str(teacher), student, dim)
+        check_models(
+            spelled("teacher", teacher, "a MultiVectorEncoder, or the path or name of a model"), student, dim
+        )
         where = None if folder is None else folder / "teacher"
         model, path = prepare_teacher(str(teacher), dim, head_text, where)
         begin = prepare_start(student, model, head_text, None if folder is None else folder / "start")

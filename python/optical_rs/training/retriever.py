@@ -36,7 +36,7 @@ from . import arguments, processes
 from .dev import RetrievalEvaluator
 from .fit import claim, fit
 from .negatives import Negatives, mine_negatives, without_copies
-from .teacher import prepare_teacher, save_teacher, teacher_identity, trained_before
+from .teacher import expect_room, prepare_teacher, save_teacher, teacher_identity, trained_before
 
 #: Raise when the way teachers are trained changes.
 _REVISION = 1
@@ -290,6 +290,7 @@ def _identity(encoder: Any, dim: int, pairs: QuestionPassages) -> str:
         return fingerprint.of_model(encoder)
     if is_late_interaction(str(encoder), "encoder"):
         return fingerprint.of_model(load_model(encoder, argument="encoder"))
+    expect_room(str(encoder), dim)
     return teacher_identity(str(encoder), dim, _head_texts(pairs))
 
 

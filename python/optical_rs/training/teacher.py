@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from sentence_transformers import MultiVectorEncoder
 
 from .. import fingerprint
 from ..errors import InputError
-from ..files import write_json
+from ..files import named, write_json
 from ..models import (
     PACKAGED,
     RECORD,
@@ -22,7 +23,7 @@ from ..models import (
     origin,
     write_card,
 )
-from ..models.packaged import packaged_model
+from ..models.packaged import packaged_dimension, packaged_model
 
 #: Raise when the way models are made changes.
 _REVISION = 1
@@ -30,16 +31,35 @@ _REVISION = 1
 
 def check_models(teacher: str, student: str, dim: int) -> None:
     """Raise for models that cannot be had or do not fit each other, before anything is written."""
-    dims: dict[str, int | None] = {}
+    dims: dict[str, int] = {}
     for argument, spec in (("teacher", teacher), ("student", student)):
-        if not spec or spec in PACKAGED:
+        if not spec:
             continue
-        if is_late_interaction(check_path(spec, argument), argument):
+        if spec not in PACKAGED and is_late_interaction(check_path(spec, argument), argument):
             dims[argument] = load_model(spec, argument=argument).get_embedding_dimension()
-    if "student" in dims and dims["student"] != dims.get("teacher", dim):
-        raise InputError(
-            f"student: has dimension {dims['student']}, but the teacher has {dims.get('teacher', dim)}"
-        )
+        else:
+            expect_room(spec, dim if argument == "teacher" else 1)
+    if "student" in dims:
+        expect_dimension(dims["student"], dims.get("teacher", dim))
+
+
+def expect_room(encoder: str, dim: int) -> None:
+    """Refuse a head of more dimensions than the tokens of its encoder have, and a package that is not installed."""
+    if encoder in PACKAGED:
+        most = packaged_dimension(encoder)
+    else:
+        try:
+            most = transformers.AutoConfig.from_pretrained(encoder).hidden_size
+        except (OSError, ValueError, AttributeError):
+            return  # a folder of another layout: seen when it is loaded
+    if not 1 <= dim <= most:
+        raise InputError(f"dim: expected 1..{most}, the dimension of the encoder, got {dim}")
+
+
+def expect_dimension(student: int, teacher: int) -> None:
+    """Refuse a checkpoint to start from that is not in the space of its teacher's tokens."""
+    if student != teacher:
+        raise InputError(f"student: has dimension {student}, but the teacher has {teacher}")
 
 
 def prepare_teacher(
@@ -87,7 +107,9 @@ def prepare_start(
     if not spec:
         return teacher
     if is_late_interaction(spec, "student"):
-        return load_model(spec, argument="student")
+        found = load_model(spec, argument="student")
+        expect_dimension(found.get_embedding_dimension(), teacher.get_embedding_dimension())
+        return found
     if folder is None:
         return late_interaction(spec, fit_on=texts, match=teacher)
     made_of = start_identity(spec, teacher, texts)
@@ -120,6 +142,7 @@ def _kept(
     folder: Path, made_of: str, make: Callable[[], MultiVectorEncoder], base: str, argument: str
 ) -> MultiVectorEncoder:
     """A model that was made of this, or is made now and written whole."""
+    folder = named(folder, "output")
     record = folder / RECORD
     try:
         known = json.loads(record.read_text(encoding="utf-8")).get("made_of")

@@ -96,6 +96,20 @@ def read_tsv(path: Path, columns: tuple[str, str] = COLUMNS) -> Iterator[tuple]:
         yield f"{path}:{number}", fields[i], fields[j]
 
 
+def quoted_fields(where: str, line: str) -> list[str]:
+    """The fields of a line of a file of tabs whose fields may be quoted as in CSV.
+
+    Raises
+    ------
+    InputError
+        A line that is none.
+    """
+    try:
+        return next(csv.reader([line], delimiter="\t"))
+    except csv.Error as error:  # such as a field of more than 128 kB
+        raise InputError(f"{where}: cannot be divided into columns ({error})") from None
+
+
 def read_csv(path: Path, columns: tuple[str, str] = COLUMNS) -> Iterator[tuple]:
     """A table with its columns' names in the first line; quoted fields may hold line breaks."""
     reader = csv.DictReader(line + "\n" for _, line in lines_of(path))

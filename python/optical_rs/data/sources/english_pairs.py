@@ -79,9 +79,9 @@ def read_squad(path: Path, *, words: int | None = None) -> Iterator[tuple]:
                     if words is not None and len(text.split()) > words:
                         answers = question.get("answers") or [{"answer_start": 0}]
                         passage = passage_around(text, answers[0]["answer_start"], words)
-                    short = tuple(answer["text"] for answer in question.get("answers") or ())
+                    short = tuple(text_of(where, answer, "text") for answer in question.get("answers") or ())
                     yield where, text_of(where, question, "question"), passage, (), short
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected the format of SQuAD (data, paragraphs, qas): {error}") from None
 
 

@@ -6,7 +6,6 @@ Sentences of the training file are not asked for: nearly all of the Hausa articl
 ``mafand:hau/json`` has 21 queries left of 1,880.
 """
 
-import csv
 import functools
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import lines_of
-from ..formats.delimited import read_jsonl
+from ..formats.delimited import quoted_fields, read_jsonl
 from ..formats.moses import read_moses
 from .known_item import normal
 from .source import SIDES, Found, Part, Repository, Source, choose_language
@@ -83,7 +82,7 @@ def articles(path: Path, *, quoted: bool = False) -> Iterator[list[tuple[str, st
             continue
         if line.strip():
             english, foreign, *_ = [
-                *(next(csv.reader([line], delimiter="\t")) if quoted else line.split("\t")),
+                *(quoted_fields(f"{path}:{number}", line) if quoted else line.split("\t")),
                 "",
             ]
             article.append((foreign.strip(), english.strip()))

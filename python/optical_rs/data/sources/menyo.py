@@ -4,13 +4,13 @@ The training set is not divided by domain. ``menyo:news/dev`` trains on a domain
 for no sentence of that.
 """
 
-import csv
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
 from ...files import lines_of
+from ..formats.delimited import quoted_fields
 from .known_item import known_items, normal
 from .source import SIDES, Found, Part, Repository, Source, choose_language
 
@@ -55,7 +55,7 @@ def collection_splits(rest: str) -> tuple[str, ...]:
 def _rows(domain: str, part: str) -> Iterator[tuple]:
     path = _GITHUB.file(f"data/{part}_{domain}.tsv" if domain else f"data/{part}.tsv")
     for number, line in lines_of(path):
-        fields = next(csv.reader([line], delimiter="\t"))
+        fields = quoted_fields(f"{path}:{number}", line)
         if len(fields) != 2:
             raise InputError(f"{path}:{number}: expected English and Yoruba, got {len(fields)} columns")
         english, yoruba = fields

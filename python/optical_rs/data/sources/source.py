@@ -194,7 +194,7 @@ class Part:
         if split == "all":
             return have
         if split not in have:
-            raise InputError(f"split: {spec} has no '{split}'; it has {', '.join(have)}")
+            raise InputError(f"split: {spec} has no '{split}'; it has {', '.join(have) or 'none'}")
         return (split,)
 
     def side(self, spec: str, rest: str, side: str | None) -> str | None:
@@ -265,7 +265,7 @@ class Source:
         part = self.part("bitext", spec)
         splits = part.choose(spec, rest, split)
         if split == "all" and "train" not in splits:
-            raise InputError(f"split: {spec} is for tests alone; it has {', '.join(splits)}")
+            raise InputError(f"split: {spec} is for tests alone; it has {', '.join(splits) or 'none'}")
         return part.read(rest, splits)
 
     def read_collection(self, spec: str, rest: str, split: str, side: str | None) -> tuple[Found, str | None]:

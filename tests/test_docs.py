@@ -172,6 +172,18 @@ def test_the_readme_runs(tmp_path, monkeypatch, pairs, tiny_encoder, capsys):
     assert Path("runs/mine/student/modules.json").exists()
 
 
+def test_a_language_is_checked_without_training(tmp_path, monkeypatch, pairs, tiny_encoder, capsys):
+    """The commands of the page on languages."""
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.tsv").write_text(small_pairs(pairs), encoding="utf-8")
+    page = ROOT / "docs" / "how-to" / "languages.md"
+    calls = [arguments for block in blocks(page, "console") for arguments in commands(block)]
+    assert [arguments[0] for arguments in calls] == ["split", "train"]
+    printed = [call(arguments, tiny_encoder, capsys) for arguments in calls]
+    assert re.search(r"^zero-shot +[01]\.\d", printed[1], re.M)
+    assert not re.search(r"^student ", printed[1], re.M)
+
+
 def test_the_tutorial_runs(tmp_path, monkeypatch, pairs, tiny_encoder, capsys):
     """The first three tutorials in one folder, command by command as they are printed."""
     needs("onnxscript", "uvicorn", "scipy", "kolibri")

@@ -89,6 +89,8 @@ for call in (
     lambda: _dispatch(["index", "--model", ".", "--documents", "x.tsv", "--output", "index"]),
     lambda: _dispatch(["serve", "index", "--model", "."]),
     lambda: _dispatch(["evaluate", "--model", ".", "--collection", "x", "--runtime", "torch"]),
+    lambda: optical_rs.distil("pairs.tsv"),
+    lambda: optical_rs.late_interaction("encoder"),
 ):
     try:
         call()
@@ -99,7 +101,7 @@ for call in (
         [sys.executable, "-c", ONLY_NUMPY + code], capture_output=True, text=True, cwd=tmp_path
     )
     assert found.returncode == 0, found.stderr
-    extras = ["compare", "edge", "serve", "train"]
+    extras = ["compare", "edge", "serve", "train", "train", "train"]
     assert found.stdout.splitlines() == [f"'optical_rs[{extra}]'" for extra in extras]
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from .errors import ConvergenceWarning, InputError
+from .errors import ConvergenceWarning, InputError, require
 
 if TYPE_CHECKING:
     from . import ranking, similarity, transport
@@ -53,6 +53,8 @@ _HOMES = {
     "load_bitext": "data",
     "load_collection": "data",
 }
+#: Those whose modules are made of sentence-transformers' classes: without the extra they cannot be imported to say so.
+_OF_TRAIN = ("distil", "late_interaction")
 _MODULES = ("ranking", "similarity", "transport")
 
 
@@ -101,6 +103,8 @@ def set_simd_level(level: str) -> None:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f".{name}", __name__)
+    if name in _OF_TRAIN:
+        require("sentence_transformers", "train")
     if name in _HOMES:
         found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = found

@@ -19,7 +19,7 @@ OLD = {
 }
 #: Keys of a recipe that a command line can express.
 KEYS = (
-    *("bitext", "collection", "dev_collection", "teacher", "student", "dim", "side", "max_pairs"),
+    *("bitext", "collection", "dev_collection", "teacher", "student", "dim", "side", "max_pairs", "baseline"),
     *("head_text", "freeze_embeddings", "dropout", "token_dtype", "foreign_column", "english_column"),
 )
 #: The most used of the trainer's options.
@@ -185,7 +185,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
     if training:
         changes["training"] = training
     if system:
-        changes |= {"baseline": "", "translation": []}
+        changes |= {"baseline": changes.get("baseline", ""), "translation": []}
         changes["systems"] = {"zero-shot": None, str(system["loss"]).rpartition(":")[2]: system}
     if file:
         return read_recipe(file, changes), find_recipe(file).stem

@@ -18,7 +18,7 @@ from . import fingerprint
 from .data import Collection
 from .encoding import encode, fastest_precision, is_exported
 from .errors import InputError, require
-from .files import write_run
+from .files import spelled, write_run
 from .fingerprint import expect_related, identity_of
 from .progress import progress_bar
 from .ranking import EvaluationResult, evaluate
@@ -298,7 +298,7 @@ def _loaded(model: Any, device: str | None, argument: str = "student") -> tuple[
     require("sentence_transformers", "train")
     from .models import load_model, record_folder
 
-    folder = record_folder(model)
+    folder = record_folder(spelled(argument, model, "a path or the name of a model"))
     record = record_of(folder)
     if teacher := teacher_of(folder):
         record = {**record, "teacher": teacher}

@@ -264,9 +264,9 @@ def search(
     Raises
     ------
     InputError
-        Shapes or dimensions that do not fit, NaN or infinity, scores beyond single precision, ``k`` below 1, another number of ids than of
-        documents, an allowed id that no document has, a coarse store that was made of other texts, ``document_ids``
-        with ``coarse``, or ``candidates`` without it.
+        Shapes or dimensions that do not fit, NaN or infinity, scores beyond single precision, ``k`` below 1, another
+        number of ids than of documents, an allowed id that no document has, a coarse store that was made of other
+        texts, ``document_ids`` with ``coarse``, or ``candidates`` without it.
     MemoryError
         More hits than there is memory for.
 

@@ -21,9 +21,6 @@ use super::{Text, Values};
 /// is half as wide.
 pub(super) const PANEL: usize = 32;
 
-/// How many blocks of rows ahead tokens are asked for.
-const AHEAD: usize = 2;
-
 /// Memory for tokens that had to be made another form, or longer.
 #[derive(Default)]
 pub(super) struct Made {
@@ -95,8 +92,8 @@ pub(super) struct Job<'a, F: Form> {
     pub text: &'a [F::Number],
     /// Scales of the text's tokens, if the form has some.
     pub scales: &'a [f32],
-    /// Whether the text comes from memory, rather than from a cache.
-    pub fetch: bool,
+    /// What is asked of memory while the text is multiplied: from where on, and how many bytes for each number.
+    pub fetch: Option<(*const u8, usize)>,
     /// The largest products so far, one for each query token.
     pub best: &'a mut [f32],
     /// Where every token is a text of its own: numbers from the products of one to those of the next. Otherwise 0.
@@ -188,12 +185,13 @@ unsafe fn rows<F: Form, const R: usize, const C: usize>(
         let begin: [F::Sums; C] =
             std::array::from_fn(|c| F::start(job.sums.as_ptr().add(lane + c * F::V::LANES)));
         let mut sums = [begin; R];
-        let bytes = R * F::GROUP * size_of::<F::Number>();
+        let (ahead, bytes) = job.fetch.unwrap_or((std::ptr::null(), 0));
+        let (ahead, bytes) = (ahead.wrapping_add(first * stride * bytes), R * F::GROUP * bytes);
         for g in 0..groups {
             // Where R more groups are the first to reach another line: a page's end stops the processor from
             // asking by itself.
-            if job.fetch && g * bytes % LINE < bytes {
-                prefetch(text.wrapping_add(AHEAD * R * stride + g * R * F::GROUP));
+            if g * bytes % LINE < bytes {
+                prefetch(ahead.wrapping_add(g * bytes));
             }
             let at = queries.add(g * width * F::GROUP);
             let lanes: [F::Lanes; C] = std::array::from_fn(|c| F::lanes(at.add(c * F::V::LANES * F::GROUP)));

@@ -96,6 +96,16 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Where the numbers begin, and the bytes of one.
+    fn memory(&self) -> (*const u8, usize) {
+        match self {
+            Values::F32(x) => (x.as_ptr().cast(), 4),
+            Values::F16(x) => (x.as_ptr().cast(), 2),
+            Values::Bf16(x) => (x.as_ptr().cast(), 2),
+            Values::Int8 { codes, .. } => (codes.as_ptr().cast(), 1),
+        }
+    }
+
     /// The first that is not finite, as its place among the numbers (for bytes: among the scales).
     fn bad(&self) -> Option<(usize, f64)> {
         fn first<T: Copy>(x: &[T], double: impl Fn(T) -> f64) -> Option<(usize, f64)> {
@@ -115,6 +125,13 @@ impl<'a> Values<'a> {
 struct Text<'a> {
     values: Values<'a>,
     tokens: usize,
+}
+
+impl<'a> Text<'a> {
+    /// Some of its tokens.
+    fn part(&self, range: Range<usize>, dim: usize) -> Text<'a> {
+        Text { tokens: range.len(), values: self.values.slice(range, dim) }
+    }
 }
 
 /// Where texts lie.

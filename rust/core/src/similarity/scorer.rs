@@ -34,7 +34,11 @@ pub(super) fn blocks(tokens: impl ExactSizeIterator<Item = usize>, dim: usize) -
 }
 
 /// Numbers of the next text that are asked for while one is scored.
-const AHEAD: usize = 1024;
+const START: usize = 1024;
+/// How many blocks of rows ahead tokens are asked for.
+const AHEAD: usize = 2;
+/// Tokens that are made another form at a time: whole blocks of every form.
+const PIECE: usize = 24;
 
 /// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
 struct Panels<F: Form> {
@@ -86,57 +90,75 @@ impl<F: Form> LaidOut for Panels<F> {
         scratch: &mut Scratch,
     ) -> bool {
         let stride = self.groups * F::GROUP;
-        let mut best = std::mem::take(&mut scratch.best);
-        let mut starts = Vec::with_capacity(texts.len());
+        // Texts as they lie, if that is in the form.
+        let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
+        // Those that have to be made are made once for all panels, or in pieces that are in the first cache when
+        // their only panel comes.
+        let once = self.tokens <= PANEL;
+        let mut pieces = Vec::with_capacity(texts.len());
         let mut rows = 0;
         for text in texts {
-            starts.push(rows * self.tokens);
+            let step = if once && direct(text).is_none() { PIECE } else { text.tokens.max(1) };
+            for first in (0..text.tokens).step_by(step) {
+                let part = text.part(first..text.tokens.min(first + step), self.dim);
+                pieces.push((part, (rows + if each { first } else { 0 }) * self.tokens));
+            }
             rows += if each { text.tokens } else { 1 };
         }
+        let mut best = std::mem::take(&mut scratch.best);
         best.clear();
         best.resize(rows * self.tokens, f32::NEG_INFINITY);
-        // Texts as they lie, or in a buffer from where the one before ended.
-        let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
         let mut made = std::mem::take(F::buffer(&mut scratch.made));
-        let mut ends = Vec::with_capacity(texts.len());
-        let mut end = 0;
-        for text in texts {
-            if direct(text).is_none() {
-                let start = end;
-                end += text.tokens * stride;
-                if made.len() < end {
-                    made.resize(end, F::Number::default());
-                }
-                F::make(text.values, self.dim, stride, &mut made[start..end]);
-            }
-            ends.push(end);
-        }
+        let mut ends = Vec::with_capacity(pieces.len());
         let mut finite = true;
-        for first in (0..self.tokens).step_by(PANEL) {
-            let width = PANEL.min(self.tokens - first);
-            for (k, text) in texts.iter().enumerate() {
-                let own = direct(text);
-                if first == 0
-                    && let Some(next) = texts.get(k + 1).or(next.as_ref()).and_then(direct)
-                {
-                    // Texts that lie apart begin with memory that no pattern announces.
-                    prefetch_row(next.as_ptr(), next.len().min(AHEAD));
+        let together = if once { 1 } else { pieces.len().max(1) };
+        for start in (0..pieces.len()).step_by(together) {
+            let group = start..start + together;
+            let mut end = 0;
+            ends.clear();
+            for (text, _) in &pieces[group.clone()] {
+                if direct(text).is_none() {
+                    let start = end;
+                    end += text.tokens * stride;
+                    if made.len() < end {
+                        made.resize(end, F::Number::default());
+                    }
+                    F::make(text.values, self.dim, stride, &mut made[start..end]);
                 }
-                let buffered = if k == 0 { 0 } else { ends[k - 1] }..ends[k];
-                finite &= Job::<F> {
-                    groups: self.groups,
-                    width,
-                    queries: &self.queries[first * stride..][..width * stride],
-                    sums: &self.sums[first..],
-                    query_scales: &self.scales[first..],
-                    text: own.unwrap_or(&made[buffered]),
-                    scales: text.scales(),
+                ends.push(end);
+            }
+            for first in (0..self.tokens).step_by(PANEL) {
+                let width = PANEL.min(self.tokens - first);
+                for k in group.clone() {
+                    let (text, to) = &pieces[k];
+                    let (own, end) = (direct(text), ends[k - start]);
+                    let after = pieces.get(k + 1).map(|(text, _)| text).or(next.as_ref());
                     // With the first panel a text comes from memory, with the others from a cache.
-                    fetch: first == 0 && own.is_some(),
-                    best: best.get_mut(starts[k] + first..).unwrap_or_default(),
-                    apart: if each { self.tokens } else { 0 },
+                    let mut fetch = None;
+                    if first == 0 && own.is_some() {
+                        let (at, bytes) = text.values.memory();
+                        fetch = Some((at.wrapping_add(AHEAD * F::ROWS * stride * bytes), bytes));
+                        if let Some(after) = after.and_then(direct) {
+                            // Texts that lie apart begin with memory that no pattern announces.
+                            prefetch_row(after.as_ptr(), after.len().min(START));
+                        }
+                    } else if once {
+                        fetch = after.map(|after| after.values.memory());
+                    }
+                    finite &= Job::<F> {
+                        groups: self.groups,
+                        width,
+                        queries: &self.queries[first * stride..][..width * stride],
+                        sums: &self.sums[first..],
+                        query_scales: &self.scales[first..],
+                        text: own.unwrap_or_else(|| &made[end - text.tokens * stride..end]),
+                        scales: text.scales(),
+                        fetch,
+                        best: &mut best[*to + first..],
+                        apart: if each { self.tokens } else { 0 },
+                    }
+                    .run();
                 }
-                .run();
             }
         }
         *F::buffer(&mut scratch.made) = made;

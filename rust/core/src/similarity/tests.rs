@@ -67,7 +67,7 @@ fn score(level: Level, q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f32> {
 #[test]
 fn equals_the_definition_on_every_level_and_in_every_form() {
     let several: &[usize] = &[5, 0, 33, 1, 32, 70];
-    // Queries of one panel go another way where documents are halves.
+    // Where queries have one panel, documents in halves are made single precision in pieces.
     for (dim, lengths) in [1, 7, 128].into_iter().flat_map(|dim| [(dim, several), (dim, &[5, 0, 20])]) {
         let (qv, qo) = texts(1, lengths, dim);
         let (dv, do_) = texts(2, &LENGTHS, dim);
@@ -113,8 +113,9 @@ fn bfloats_are_within_their_bound() {
 
 #[test]
 fn bytes_are_exact_on_every_level_and_within_their_bound() {
-    for dim in [1, 7, 128] {
-        let (qv, qo) = texts(1, &[5, 0, 33, 1, 32, 70], dim);
+    let several: &[usize] = &[5, 0, 33, 1, 32, 70];
+    for (dim, lengths) in [1, 7, 128].into_iter().flat_map(|dim| [(dim, several), (dim, &[5, 0, 20])]) {
+        let (qv, qo) = texts(1, lengths, dim);
         let (dv, do_) = texts(2, &LENGTHS, dim);
         let (codes, scales) = quantise(&dv, dim);
         let (query_codes, query_scales) = quantise(&qv, dim);

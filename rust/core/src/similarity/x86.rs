@@ -68,7 +68,7 @@ form! {
 }
 form! {
     /// Eight lanes of two products each, by AVX2.
-    Words256: words, F32x8, 4, ["avx2,fma"],
+    Words256: words, F32x8, 6, ["avx2,fma"],
     lanes __m256i: |at| _mm256_loadu_si256(at),
     group __m256i: |x| _mm256_set1_epi32(x),
     sums __m256i: |_| _mm256_setzero_si256(),

@@ -96,7 +96,7 @@ ENGINES: dict[str, tuple[Callable[[TokenStore, Path, str], Finders], str, tuple[
     "qdrant-edge": (
         qdrant_edge,
         "qdrant-edge-py",
-        ("float32", "float16", "float32, mean", "float32, muvera", "float32, pooling"),
+        ("float32", "float16", "float32, mean", "float16, mean", "float32, muvera", "float32, pooling"),
     ),
     "lancedb": (lance, "lancedb", ("float32", "float16", "float32, IVF_PQ", "float32, IVF_FLAT")),
     "fast-plaid": (plaid, "fast-plaid", ("4 bits", "2 bits")),

@@ -77,7 +77,7 @@ pub(super) unsafe trait Form: Send + Sync + Sized + 'static {
     unsafe fn run(job: &mut Job<'_, Self>) -> bool;
 }
 
-/// One panel of query tokens and one text.
+/// One panel of query tokens and one text, or a piece of one.
 pub(super) struct Job<'a, F: Form> {
     /// Groups of a token.
     pub groups: usize,
@@ -92,7 +92,8 @@ pub(super) struct Job<'a, F: Form> {
     pub text: &'a [F::Number],
     /// Scales of the text's tokens, if the form has some.
     pub scales: &'a [f32],
-    /// What is asked of memory while the text is multiplied: from where on, and how many bytes for each number.
+    /// Where the memory begins that is asked for meanwhile, about as far ahead as the job has got, and its bytes for
+    /// each number of `text`.
     pub fetch: Option<(*const u8, usize)>,
     /// The largest products so far, one for each query token.
     pub best: &'a mut [f32],

@@ -2,7 +2,7 @@
 //!
 //! | documents | portable | AVX2 | AVX-512 |
 //! |---|---|---|---|
-//! | f32; f16, made f32 a block at a time | [`Floats`] | [`Floats`] | [`Floats`] |
+//! | f32; f16, made f32 a piece or a block at a time | [`Floats`] | [`Floats`] | [`Floats`] |
 //! | bf16 | [`Floats`], so made | [`Floats`] | `Pairs` with BF16, else [`Floats`] |
 //! | int8 | [`Words`] (`Words128` on x86-64): 16-bit products, 32-bit sums | `Quads256` with AVX-VNNI, else `Words256` | `Quads512` with VNNI, else `Words512` |
 

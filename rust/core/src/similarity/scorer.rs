@@ -34,10 +34,10 @@ pub(super) fn blocks(tokens: impl ExactSizeIterator<Item = usize>, dim: usize) -
 }
 
 /// Numbers of the next text that are asked for while one is scored.
-const START: usize = 1024;
+const NEXT: usize = 1024;
 /// How many blocks of rows ahead tokens are asked for.
 const AHEAD: usize = 2;
-/// Tokens that are made another form at a time: whole blocks of every form.
+/// Tokens that are made another form at a time: whole blocks of every form. At the usual dimensions a first cache.
 const PIECE: usize = 24;
 
 /// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
@@ -92,13 +92,13 @@ impl<F: Form> LaidOut for Panels<F> {
         let stride = self.groups * F::GROUP;
         // Texts as they lie, if that is in the form.
         let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
-        // Those that have to be made are made once for all panels, or in pieces that are in the first cache when
-        // their only panel comes.
-        let once = self.tokens <= PANEL;
+        // Those that have to be made: with several panels whole, once for all; with one, in pieces that are in the
+        // first cache when it comes.
+        let only = self.tokens <= PANEL;
         let mut pieces = Vec::with_capacity(texts.len());
         let mut rows = 0;
         for text in texts {
-            let step = if once && direct(text).is_none() { PIECE } else { text.tokens.max(1) };
+            let step = if only && direct(text).is_none() { PIECE } else { text.tokens.max(1) };
             for first in (0..text.tokens).step_by(step) {
                 let part = text.part(first..text.tokens.min(first + step), self.dim);
                 pieces.push((part, (rows + if each { first } else { 0 }) * self.tokens));
@@ -111,19 +111,19 @@ impl<F: Form> LaidOut for Panels<F> {
         let mut made = std::mem::take(F::buffer(&mut scratch.made));
         let mut ends = Vec::with_capacity(pieces.len());
         let mut finite = true;
-        let together = if once { 1 } else { pieces.len().max(1) };
+        let together = if only { 1 } else { pieces.len().max(1) };
         for start in (0..pieces.len()).step_by(together) {
             let group = start..start + together;
             let mut end = 0;
             ends.clear();
             for (text, _) in &pieces[group.clone()] {
                 if direct(text).is_none() {
-                    let start = end;
+                    let from = end;
                     end += text.tokens * stride;
                     if made.len() < end {
                         made.resize(end, F::Number::default());
                     }
-                    F::make(text.values, self.dim, stride, &mut made[start..end]);
+                    F::make(text.values, self.dim, stride, &mut made[from..end]);
                 }
                 ends.push(end);
             }
@@ -140,9 +140,9 @@ impl<F: Form> LaidOut for Panels<F> {
                         fetch = Some((at.wrapping_add(AHEAD * F::ROWS * stride * bytes), bytes));
                         if let Some(after) = after.and_then(direct) {
                             // Texts that lie apart begin with memory that no pattern announces.
-                            prefetch_row(after.as_ptr(), after.len().min(START));
+                            prefetch_row(after.as_ptr(), after.len().min(NEXT));
                         }
-                    } else if once {
+                    } else if only {
                         fetch = after.map(|after| after.values.memory());
                     }
                     finite &= Job::<F> {

@@ -51,7 +51,7 @@ pub fn brute(q: &Ragged<'_>, d: &Ragged<'_>) -> Vec<f64> {
 }
 
 /// Every number of tokens that a block of rows can have, and several blocks.
-const LENGTHS: [usize; 12] = [3, 8, 0, 19, 180, 1, 16, 2, 4, 5, 6, 7];
+const LENGTHS: [usize; 15] = [3, 8, 0, 19, 180, 1, 16, 2, 4, 5, 6, 7, 24, 25, 49];
 
 fn close(got: f32, want: f64, tolerance: f64) -> bool {
     f64::from(got) == want || (f64::from(got) - want).abs() <= tolerance * want.abs().max(1.0)
@@ -162,11 +162,18 @@ fn batch_and_blocks_do_not_change_a_score() {
 
 #[test]
 fn texts_of_one_token_score_as_by_themselves() {
+    // Several panels of queries, and one.
+    for lengths in [&[1, 40, 0, 7][..], &[1, 0, 7]] {
+        texts_of_one_token(lengths);
+    }
+}
+
+fn texts_of_one_token(query_lengths: &[usize]) {
     let dim = 20;
     // Some texts have no token or two, so that blocks with and without them come.
     let lengths: Vec<usize> = (0..3000).map(|i| if i < 1500 || i % 97 > 0 { 1 } else { i % 3 }).collect();
     let (dv, do_) = texts(3, &lengths, dim);
-    let (qv, qo) = texts(4, &[1, 40, 0, 7], dim);
+    let (qv, qo) = texts(4, query_lengths, dim);
     let q = ragged(Values::F32(&qv), &qo, dim);
     let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
     let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
@@ -254,7 +261,7 @@ fn texts_are_scored_where_they_lie() {
         (0..d.len()).map(|i| dv[do_[i] as usize * dim..do_[i + 1] as usize * dim].to_vec()).collect();
     let views: Vec<&[f32]> = apart.iter().map(Vec::as_slice).collect();
     let list = Ragged::list(&views, dim).unwrap_or_else(|e| panic!("{e}"));
-    let (mut one, mut other) = (vec![0.0; 36], vec![1.0; 36]);
+    let (mut one, mut other) = (vec![0.0; 3 * LENGTHS.len()], vec![1.0; 3 * LENGTHS.len()]);
     assert_eq!(maxsim(&q, &d, None, &mut one), Ok(()));
     assert_eq!(maxsim(&q, &list, None, &mut other), Ok(()));
     assert_eq!(one, other);
@@ -264,8 +271,8 @@ fn texts_are_scored_where_they_lie() {
 #[test]
 fn every_form_equals_the_definition() {
     // Those that this processor would not choose by itself, too.
-    for dim in [1, 6, 33] {
-        let (qv, _) = texts(1, &[50], dim);
+    for (dim, tokens) in [1, 6, 33].into_iter().flat_map(|dim| [(dim, 50), (dim, 20)]) {
+        let (qv, _) = texts(1, &[tokens], dim);
         let (dv, do_) = texts(2, &LENGTHS, dim);
         let (codes, scales) = quantise(&dv, dim);
         let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();

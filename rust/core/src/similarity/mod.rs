@@ -98,11 +98,14 @@ impl<'a> Values<'a> {
 
     /// Where the numbers begin, and the bytes of one.
     fn memory(&self) -> (*const u8, usize) {
+        fn of<T>(x: &[T]) -> (*const u8, usize) {
+            (x.as_ptr().cast(), size_of::<T>())
+        }
         match self {
-            Values::F32(x) => (x.as_ptr().cast(), 4),
-            Values::F16(x) => (x.as_ptr().cast(), 2),
-            Values::Bf16(x) => (x.as_ptr().cast(), 2),
-            Values::Int8 { codes, .. } => (codes.as_ptr().cast(), 1),
+            Values::F32(x) => of(x),
+            Values::F16(x) => of(x),
+            Values::Bf16(x) => of(x),
+            Values::Int8 { codes, .. } => of(codes),
         }
     }
 

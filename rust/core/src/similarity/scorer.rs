@@ -15,7 +15,7 @@ use crate::simd::{self, Float, Level, prefetch_row};
 use crate::{Error, Result};
 
 /// Numbers of documents that a task goes through with one panel after another, so that they are read from memory
-/// once: with a panel, a first-level cache as floats.
+/// once: as floats, they and a panel of the usual dimensions take 48 KiB, a first-level cache.
 const BLOCK: usize = 8 * 1024;
 /// Texts of a block at most, as those without tokens need memory for results, too.
 const TEXTS: usize = 128;
@@ -37,7 +37,7 @@ pub(super) fn blocks(tokens: impl ExactSizeIterator<Item = usize>, dim: usize) -
 const NEXT: usize = 1024;
 /// How many blocks of rows ahead tokens are asked for.
 const AHEAD: usize = 2;
-/// Tokens that are made another form at a time: whole blocks of every form. At the usual dimensions a first cache.
+/// Tokens that are made another form at a time, at most: with a panel, part of a first-level cache.
 const PIECE: usize = 24;
 
 /// Query tokens as panels: panel p holds tokens `PANEL·p ..`.
@@ -92,16 +92,18 @@ impl<F: Form> LaidOut for Panels<F> {
         let stride = self.groups * F::GROUP;
         // Texts as they lie, if that is in the form.
         let direct = |text: &Text<'a>| F::direct(text.values).filter(|_| stride == self.dim);
-        // Those that have to be made: with several panels whole, once for all; with one, in pieces that are in the
-        // first cache when it comes.
+        // Others have to be made: for several panels whole, for one in pieces, each over the one before. A piece is
+        // some of the blocks of rows that the whole text would have.
         let only = self.tokens <= PANEL;
         let mut pieces = Vec::with_capacity(texts.len());
         let mut rows = 0;
         for text in texts {
-            let step = if only && direct(text).is_none() { PIECE } else { text.tokens.max(1) };
-            for first in (0..text.tokens).step_by(step) {
-                let part = text.part(first..text.tokens.min(first + step), self.dim);
-                pieces.push((part, (rows + if each { first } else { 0 }) * self.tokens));
+            let blocks = text.tokens.div_ceil(F::ROWS);
+            let step = if only && direct(text).is_none() { PIECE / F::ROWS } else { blocks.max(1) };
+            for block in (0..blocks).step_by(step) {
+                let [first, end] = [block, blocks.min(block + step)].map(|b| b * text.tokens / blocks);
+                let to = (rows + if each { first } else { 0 }) * self.tokens;
+                pieces.push((text.part(first..end, self.dim), to));
             }
             rows += if each { text.tokens } else { 1 };
         }
@@ -109,56 +111,46 @@ impl<F: Form> LaidOut for Panels<F> {
         best.clear();
         best.resize(rows * self.tokens, f32::NEG_INFINITY);
         let mut made = std::mem::take(F::buffer(&mut scratch.made));
-        let mut ends = Vec::with_capacity(pieces.len());
         let mut finite = true;
-        let together = if only { 1 } else { pieces.len().max(1) };
-        for start in (0..pieces.len()).step_by(together) {
-            let group = start..start + together;
+        for first in (0..self.tokens).step_by(PANEL) {
+            let width = PANEL.min(self.tokens - first);
             let mut end = 0;
-            ends.clear();
-            for (text, _) in &pieces[group.clone()] {
-                if direct(text).is_none() {
-                    let from = end;
-                    end += text.tokens * stride;
-                    if made.len() < end {
-                        made.resize(end, F::Number::default());
-                    }
-                    F::make(text.values, self.dim, stride, &mut made[from..end]);
+            for (k, (text, to)) in pieces.iter().enumerate() {
+                let own = direct(text);
+                let start = if only { 0 } else { end };
+                if own.is_none() {
+                    end = start + text.tokens * stride;
                 }
-                ends.push(end);
-            }
-            for first in (0..self.tokens).step_by(PANEL) {
-                let width = PANEL.min(self.tokens - first);
-                for k in group.clone() {
-                    let (text, to) = &pieces[k];
-                    let (own, end) = (direct(text), ends[k - start]);
+                // With the first panel a text comes from memory, with the others from a cache.
+                let mut fetch = None;
+                if first == 0 {
                     let after = pieces.get(k + 1).map(|(text, _)| text).or(next.as_ref());
-                    // With the first panel a text comes from memory, with the others from a cache.
-                    let mut fetch = None;
-                    if first == 0 && own.is_some() {
+                    if own.is_some() {
                         let (at, bytes) = text.values.memory();
                         fetch = Some((at.wrapping_add(AHEAD * F::ROWS * stride * bytes), bytes));
                         if let Some(after) = after.and_then(direct) {
                             // Texts that lie apart begin with memory that no pattern announces.
                             prefetch_row(after.as_ptr(), after.len().min(NEXT));
                         }
-                    } else if only {
+                    } else {
                         fetch = after.map(|after| after.values.memory());
+                        made.resize(made.len().max(end), F::Number::default());
+                        F::make(text.values, self.dim, stride, &mut made[start..end]);
                     }
-                    finite &= Job::<F> {
-                        groups: self.groups,
-                        width,
-                        queries: &self.queries[first * stride..][..width * stride],
-                        sums: &self.sums[first..],
-                        query_scales: &self.scales[first..],
-                        text: own.unwrap_or_else(|| &made[end - text.tokens * stride..end]),
-                        scales: text.scales(),
-                        fetch,
-                        best: &mut best[*to + first..],
-                        apart: if each { self.tokens } else { 0 },
-                    }
-                    .run();
                 }
+                finite &= Job::<F> {
+                    groups: self.groups,
+                    width,
+                    queries: &self.queries[first * stride..][..width * stride],
+                    sums: &self.sums[first..],
+                    query_scales: &self.scales[first..],
+                    text: own.unwrap_or_else(|| &made[start..end]),
+                    scales: text.scales(),
+                    fetch,
+                    best: &mut best[*to + first..],
+                    apart: if each { self.tokens } else { 0 },
+                }
+                .run();
             }
         }
         *F::buffer(&mut scratch.made) = made;

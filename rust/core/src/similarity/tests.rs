@@ -1,7 +1,7 @@
 use super::form::Scratch;
 use super::scorer::Scorer;
 use super::*;
-use crate::simd::Level;
+use crate::simd::{self, Level};
 
 pub fn texts(seed: u32, lengths: &[usize], dim: usize) -> (Vec<f32>, Vec<i64>) {
     let mut x = seed.wrapping_mul(2654435761).wrapping_add(1);
@@ -144,19 +144,32 @@ fn bytes_are_exact_on_every_level_and_within_their_bound() {
 #[test]
 fn batch_and_blocks_do_not_change_a_score() {
     let dim = 16;
-    let lengths: Vec<usize> = (0..700).map(|i| i % 37).collect();
+    let lengths: Vec<usize> = (0..700).map(|i| i % 61).collect();
     let (dv, do_) = texts(4, &lengths, dim);
-    let (qv, qo) = texts(3, &[9, 40, 3], dim);
-    let (q, d) = (ragged(Values::F32(&qv), &qo, dim), ragged(Values::F32(&dv), &do_, dim));
-    assert!(d.blocks.len() > 1);
-    let mut all = vec![0.0; q.len() * d.len()];
-    assert_eq!(maxsim(&q, &d, None, &mut all), Ok(()));
-    for (i, j) in [(0, 0), (1, 36), (2, 699), (0, 350)] {
-        let (qo, do_) = ([0, q.tokens(i) as i64], [0, d.tokens(j) as i64]);
-        let (q1, d1) = (ragged(q.text(i).values, &qo, dim), ragged(d.text(j).values, &do_, dim));
-        let mut one = [0.0];
-        assert_eq!(maxsim(&q1, &d1, None, &mut one), Ok(()));
-        assert_eq!(one[0].to_bits(), all[i * d.len() + j].to_bits());
+    let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
+    let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
+    let (codes, scales) = quantise(&dv, dim);
+    let bytes = Values::Int8 { codes: &codes, scales: &scales };
+    for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper), bytes] {
+        let d = ragged(values, &do_, dim);
+        assert!(d.blocks.len() > 1);
+        // Several panels, and one: texts that have to be made are cut then.
+        for lengths in [&[9, 40, 3][..], &[9, 2]] {
+            let (qv, qo) = texts(3, lengths, dim);
+            let q = ragged(Values::F32(&qv), &qo, dim);
+            let mut blocks = vec![0.0; q.len() * d.len()];
+            assert_eq!(maxsim(&q, &d, None, &mut blocks), Ok(()));
+            assert_eq!(blocks, score(simd::level(), &q, &d));
+            for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+                let all = score(level, &q, &d);
+                for (i, j) in [(0, 0), (1, 36), (1, 49), (0, 60), (0, 25), (1, 699), (0, 350)] {
+                    let (qo, do_) = ([0, q.tokens(i) as i64], [0, d.tokens(j) as i64]);
+                    let (q1, d1) = (ragged(q.text(i).values, &qo, dim), ragged(d.text(j).values, &do_, dim));
+                    let one = score(level, &q1, &d1);
+                    assert_eq!(one[0].to_bits(), all[i * d.len() + j].to_bits(), "{level:?} {i} {j}");
+                }
+            }
+        }
     }
 }
 

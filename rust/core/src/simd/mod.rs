@@ -7,8 +7,8 @@
 //! that disagrees with it on first use is dropped (see [`level`]). This module knows no other of the crate.
 //!
 //! ```text
-//! exp x = 2ⁿ · p(r),  n = round(x / ln 2),  r = x − n ln 2 in two parts;  p Taylor's polynomial      2 ulp
-//! ln x  = k ln 2 + 2 artanh s,  x = 2ᵏ y,  s = (y − 1) / (y + 1)                                    2 ulp
+//! 2ˣ   = 2ⁿ · p(r),  n = round(x),  r = x − n;  p Taylor's polynomial       2 ulp
+//! ln x = k ln 2 + 2 artanh s,  x = 2ᵏ y,  s = (y − 1) / (y + 1)              2 ulp
 //! ```
 //!
 //! **Another instruction set** takes five steps: a file with a [`Vector`] for `f32` and `f64` of it; a [`Level`], its
@@ -137,19 +137,52 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// The same for `count` elements, to be read some time later: they need not come nearer than the second cache.
-#[inline(always)]
-pub(crate) fn prefetch_row<T>(at: *const T, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for k in (0..count).step_by(LINE / size_of::<T>()) {
-        // SAFETY: as above.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(k).cast());
+/// Cache lines that are asked for at a time: about as many as a core can have under way.
+const UNDER_WAY: usize = 24;
+
+/// Memory that is likely to be read before long, and may not be there: it is only ever asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead<T> {
+    at: *const T,
+    left: usize,
+}
+
+impl<T> Default for Ahead<T> {
+    fn default() -> Self {
+        Ahead { at: std::ptr::null(), left: 0 }
+    }
+}
+
+impl<T> Ahead<T> {
+    /// As much as a slice, behind it.
+    pub(crate) fn behind(slice: &[T]) -> Self {
+        Ahead { at: slice.as_ptr_range().end, left: slice.len() }
+    }
+
+    /// Ask for some more, to come no nearer than the second cache. Work that goes on meanwhile does not wait for it.
+    #[inline(always)]
+    pub(crate) fn ask(&mut self) {
+        let line = LINE / size_of::<T>();
+        for _ in 0..UNDER_WAY.min(self.left / line) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, which cannot fault; x86-64 has it.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
+            }
+            (self.at, self.left) = (self.at.wrapping_add(line), self.left - line);
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (at, count);
+}
+
+/// Make what was written by [`Vector::stream`] visible to other threads, before whatever tells them of it.
+#[inline(always)]
+pub fn settle() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Define a function that runs a kernel in the shell of a given [`Level`].

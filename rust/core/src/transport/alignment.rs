@@ -310,7 +310,7 @@ impl<T: Float> Pair<T> {
         let unit = if options.relative { self.spread.max(LEAST_SPREAD) } else { 1.0 };
         self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         let solver = Options { reg_m: self.reg_m, ..options.solver };
-        self.problem.solve(options.reg * unit, &solver, level)
+        self.problem.solve(options.reg * unit, &solver, level, None)
     }
 
     fn differentiate(

@@ -6,27 +6,28 @@ use rayon::prelude::*;
 
 use super::driver::{Domain, Driver};
 use super::kernel::{self, Side, Step};
-use super::sweep::{self, Operands, Rule, Sweep};
+use super::sweep::{self, Operands, Rule, Sweep, Until};
 use crate::simd::Float;
 
 /// Log sweeps before a kernel is built, at most.
 const LONGEST_WAIT: usize = 64;
 impl<T: Float> Driver<'_, '_, T> {
-    /// One sweep by scalings; `None` where they left their range, and went so far beyond it that they are no
-    /// numbers to go on with.
-    pub(super) fn scale(&mut self, rule: Rule<T>) -> Option<Step<T>> {
+    /// Sweeps by scalings, `most` at most: how many, and what the last one tells. `None` where they left their range,
+    /// and went so far beyond it that they are no numbers to go on with.
+    pub(super) fn scale(&mut self, rule: Rule<T>, most: usize) -> Option<(usize, Step<T>)> {
         // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
         let large = match self.domain {
             Domain::Linear => T::LARGE,
             _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
         };
-        let Sweep { error, largest, mass } = self.sweep(rule);
+        let until = Until { most, error: T::of(self.pace.goal()), large };
+        let (made, Sweep { error, largest, mass }) = self.sweep(rule, until);
         // Where hardly anything passes, sums have been cut off at the least divisor.
         let passes = !self.options.is_unbalanced() || mass.iter().all(|mass| *mass > T::TINY);
         // NaN does not compare, and must end the domain too.
         if passes && matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
-            self.swept += 1;
-            return Some(Step { error, mass });
+            self.swept += made;
+            return Some((made, Step { error, mass }));
         }
         // Up to here no divisor was cut off at the least.
         let sound = T::of(1e-4 / T::TINY.double());
@@ -41,7 +42,7 @@ impl<T: Float> Driver<'_, '_, T> {
         }
         (self.domain, self.pending) = (Domain::Stabilised, self.wait);
         self.pace.restart();
-        sound.then_some(Step { error, mass })
+        sound.then_some((made, Step { error, mass }))
     }
 
     /// `f += reg log u`, `g += reg log v`: the scalings become part of the potentials.
@@ -58,13 +59,13 @@ impl<T: Float> Driver<'_, '_, T> {
 
     /// The kernel of f and g, with scalings 1; its least finite exponent.
     pub(super) fn build(&mut self) -> T {
-        let (level, rate) = (self.level, T::ONE / self.reg);
+        let (level, reg) = (self.level, self.reg);
         let w = &mut *self.w;
         let (n, m, height, stride, block, grain) = (w.n(), w.m(), w.height, w.stride, w.block(), w.grain());
         let g = &w.g[..];
         let one = |kernel: &mut [T], turned: &mut [T], cost: &[T], f: &[T]| {
             // SAFETY: as in `Workspace::admit`.
-            unsafe { kernel::run_build(level, height, stride, rate, cost, f, g, kernel, turned) }
+            unsafe { kernel::run_build(level, height, stride, reg, cost, f, g, kernel, turned) }
         };
         let least = if n <= block {
             one(&mut w.kernel, &mut w.turned, &w.cost, &w.f[..n])
@@ -88,7 +89,7 @@ impl<T: Float> Driver<'_, '_, T> {
                 (&mut w.col_offset, &w.g, &w.level_cols, self.tau[1]),
             ];
             for (offset, potential, shift, tau) in sides {
-                let factor = (tau - T::ONE) * rate;
+                let factor = (tau - T::ONE) / reg;
                 for ((o, p), s) in offset.iter_mut().zip(potential.iter()).zip(shift.iter()) {
                     *o = if p.is_finite() { factor * (*p + *s) } else { T::ZERO };
                 }
@@ -99,8 +100,8 @@ impl<T: Float> Driver<'_, '_, T> {
         least
     }
 
-    /// One iteration by scalings.
-    pub(super) fn sweep(&mut self, rule: Rule<T>) -> Sweep<T> {
+    /// Iterations by scalings: how many, and what the last one tells.
+    fn sweep(&mut self, rule: Rule<T>, until: Until<T>) -> (usize, Sweep<T>) {
         let level = self.level;
         let w = &mut *self.w;
         let operands = Operands {
@@ -117,8 +118,11 @@ impl<T: Float> Driver<'_, '_, T> {
         };
         if !w.turned.is_empty() {
             // SAFETY: as in `Workspace::admit`; `turned` is the kernel's transpose.
-            return unsafe { sweep::run_sweep(level, &operands, rule, &mut w.u, &mut w.v) };
+            return unsafe {
+                sweep::run_sweeps(level, &operands, rule, until, &mut w.ahead, &mut w.u, &mut w.v)
+            };
         }
+        w.ahead.ask();
         let (stride, block, grain) = (w.stride, w.block(), w.grain());
         let v = &w.v[..];
         let one = |kernel: &[T], a: &[T], offset: &[T], u: &mut [T], t: &mut [T]| {
@@ -143,11 +147,8 @@ impl<T: Float> Driver<'_, '_, T> {
         // SAFETY: as above.
         let of_columns =
             unsafe { sweep::run_finish(level, stride, &w.b, &w.col_offset, rule, &mut w.v, &w.t) };
-        Sweep {
-            error: of_rows.error,
-            largest: of_rows.largest.max(of_columns.largest),
-            mass: [of_rows.mass[0], of_columns.mass[0]],
-        }
+        let largest = of_rows.largest.max(of_columns.largest);
+        (1, Sweep { error: of_rows.error, largest, mass: [of_rows.mass[0], of_columns.mass[0]] })
     }
 
     /// One full iteration in the log domain.

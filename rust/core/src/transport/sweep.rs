@@ -5,8 +5,10 @@
 //! are read once per iteration: a block of rows is reduced against v, divided, and at once scattered
 //! into the column sums while it is still in cache.
 
+use std::f64::consts::LOG2_E;
+
 use super::buffer::ALIGN;
-use crate::simd::{Float, ROWS, Vector, shells};
+use crate::simd::{Ahead, Float, ROWS, Vector, shells};
 
 /// How new scalings follow from the sums.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +33,17 @@ const INNERMOST: usize = 40 * 1024;
 /// Whether a padded kernel is small enough to keep its transpose beside it.
 pub(super) fn fits_twice<T>(height: usize, stride: usize) -> bool {
     2 * height * stride * size_of::<T>() <= INNERMOST
+}
+
+/// When to stop iterating by one rule.
+#[derive(Clone, Copy)]
+pub(super) struct Until<T> {
+    /// Iterations at most.
+    pub(super) most: usize,
+    /// The error before an iteration that is small enough.
+    pub(super) error: T,
+    /// What a scaling may reach.
+    pub(super) large: T,
 }
 
 /// The operands of an iteration. Sizes are padded as [`Workspace::reserve`](super::Workspace) says.
@@ -131,7 +144,7 @@ unsafe fn renew<V: Vector, const RULE: u8>(
             }
             _ => {
                 let log = wanted.div(sum.max(tiny)).ln().mul(power).add(offset);
-                let new = log.exp().keep_ge(wanted, tiny);
+                let new = log.mul(V::splat(V::Elem::of(LOG2_E))).exp2().keep_ge(wanted, tiny);
                 let passed = new.mul(sum);
                 watch.mass = watch.mass.add(passed);
                 // To first order in the change, 1 / τ times which is the distance from the optimum's.
@@ -225,24 +238,36 @@ unsafe fn half<V: Vector, const RULE: u8>(
 }
 
 #[inline(always)]
-unsafe fn sweep<V: Vector>(
+unsafe fn sweeps<V: Vector>(
     p: &Operands<'_, V::Elem>,
     rule: Rule<V::Elem>,
+    until: Until<V::Elem>,
+    ahead: &mut Ahead<V::Elem>,
     u: &mut [V::Elem],
     v: &mut [V::Elem],
-) -> Sweep<V::Elem> {
-    // SAFETY: the operands are padded as the module wants.
-    unsafe {
-        match rule {
-            Rule::Plain => both::<V, PLAIN>(p, V::Elem::ONE, V::Elem::ONE, u, v),
-            Rule::Relaxed(omega) => both::<V, RELAXED>(p, omega, omega, u, v),
-            Rule::Unbalanced(rows, cols) => both::<V, UNBALANCED>(p, rows, cols, u, v),
+) -> (usize, Sweep<V::Elem>) {
+    let mut made = 0;
+    loop {
+        ahead.ask();
+        // SAFETY: the operands are padded as the module wants.
+        let sweep = unsafe {
+            match rule {
+                Rule::Plain => both::<V, PLAIN>(p, V::Elem::ONE, V::Elem::ONE, u, v),
+                Rule::Relaxed(omega) => both::<V, RELAXED>(p, omega, omega, u, v),
+                Rule::Unbalanced(rows, cols) => both::<V, UNBALANCED>(p, rows, cols, u, v),
+            }
+        };
+        made += 1;
+        // (Written such that NaN stops, too.)
+        let goes_on = sweep.error > until.error && sweep.largest <= until.large;
+        if made == until.most || !goes_on {
+            return (made, sweep);
         }
     }
 }
 shells! {
-    /// One iteration on a kernel and its transpose.
-    pub(super) fn run_sweep(p: &Operands<'_, T>, rule: Rule<T>, u: &mut [T], v: &mut [T]) -> Sweep<T> = sweep
+    /// Iterations on a kernel and its transpose: how many, and what the last one tells.
+    pub(super) fn run_sweeps(p: &Operands<'_, T>, rule: Rule<T>, until: Until<T>, ahead: &mut Ahead<T>, u: &mut [T], v: &mut [T]) -> (usize, Sweep<T>) = sweeps
 }
 
 #[inline(always)]

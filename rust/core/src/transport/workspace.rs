@@ -7,7 +7,7 @@ use super::buffer::{ALIGN, Buffer};
 use super::kernel;
 use super::sweep::fits_twice;
 use super::{Batch, Options};
-use crate::simd::{Float, Level};
+use crate::simd::{Ahead, Float, Level};
 use crate::{Error, Result};
 
 /// Rows of a large problem that are worked on together; their sums are added up in a fixed order, so
@@ -56,6 +56,8 @@ pub(crate) struct Workspace<T> {
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
     pub(super) unmatched: f64,
+    /// The costs of the next problem, most likely: they come while this one is iterated on.
+    pub(super) ahead: Ahead<T>,
     /// Its number in the batch, for errors.
     pub(super) problem: usize,
     /// For proximal steps of a problem in single precision.
@@ -163,7 +165,7 @@ impl<T: Float> Workspace<T> {
         level: Level,
         problem: usize,
     ) -> Result<()> {
-        self.problem = problem;
+        (self.problem, self.ahead) = (problem, Ahead::behind(source));
         self.marginals(a, b, options, problem)?;
         let (n, m, stride, block, grain) = (self.n(), self.m(), self.stride, self.block(), self.grain());
         if n == 0 || m == 0 {
@@ -278,6 +280,13 @@ impl<T: Float> Workspace<T> {
         Ok(())
     }
 
+    /// A plan's memory, if it has the layout of `kernel` and can be written to in its place.
+    pub(super) fn as_kernel<'p>(&self, plan: &'p mut ArrayViewMut2<'_, T>) -> Option<&'p mut [T]> {
+        let fits =
+            (self.n(), self.stride) == plan.dim() && self.stride == self.m() && self.n() <= self.block();
+        plan.as_slice_mut().filter(|plan| fits && plan.as_ptr() as usize % 16 == 0)
+    }
+
     /// `t` ← the sum of the blocks' column sums, in order.
     pub(super) fn add_parts(&mut self) {
         let stride = self.stride;
@@ -298,8 +307,7 @@ impl<T: Float> Workspace<T> {
         self.cols.iter().zip(&self.g[..]).for_each(|(&c, x)| g[c] = *x);
     }
 
-    /// Write the plan, with 0 in padding. (Whole rows by `memcpy`, which spares memory the reading of what it
-    /// overwrites: direct stores of the plan are slower.)
+    /// Write the plan, with 0 in padding.
     pub(super) fn write_plan(&self, mut plan: ArrayViewMut2<'_, T>) {
         let (n, m) = (self.n(), self.m());
         let whole = (n, m) == plan.dim();

@@ -83,23 +83,39 @@ pub unsafe trait Vector: sealed::Vector + Copy {
     }
 
     /// Lane-wise 2ˣ, within 2 ulp; 0 below the normal range (`exp2(-inf)` is 0), clamped above it.
+    #[inline(always)]
+    unsafe fn exp2(self) -> Self {
+        // SAFETY: by the trait's contract.
+        let [result] = unsafe { Self::exp2s([self]) };
+        result
+    }
+
+    /// [`exp2`](Vector::exp2) of several vectors, step by step for all of them: each step waits for the one before,
+    /// and one vector alone would leave the processor idle.
     ///
     /// Taylor's polynomial of 2ʳ on |r| ≤ ½, where r = x less the nearest integer is exact.
     #[inline(always)]
-    unsafe fn exp2(self) -> Self {
+    unsafe fn exp2s<const N: usize>(given: [Self; N]) -> [Self; N] {
         // SAFETY: the caller upholds the trait's contract for every call below.
         unsafe {
             let f = |x: f64| Self::splat(Self::Elem::of(x));
             let (low, high, degree) =
                 if size_of::<Self::Elem>() == 4 { (-126.0, 127.0, 7) } else { (-1022.0, 1023.0, 13) };
-            let x = self.max(f(low)).min(f(high));
-            let n = x.round();
-            let r = x.sub(n);
-            let mut p = f(TAYLOR[degree]);
-            for k in (0..degree).rev() {
-                p = p.fma(r, f(TAYLOR[k]));
+            let (mut n, mut r, mut p) = (given, given, [f(TAYLOR[degree]); N]);
+            for i in 0..N {
+                let x = given[i].max(f(low)).min(f(high));
+                n[i] = x.round();
+                r[i] = x.sub(n[i]);
             }
-            p.scale(n).keep_ge(self, f(low))
+            for k in (0..degree).rev() {
+                for i in 0..N {
+                    p[i] = p[i].fma(r[i], f(TAYLOR[k]));
+                }
+            }
+            for i in 0..N {
+                p[i] = p[i].scale(n[i]).keep_ge(given[i], f(low));
+            }
+            p
         }
     }
 

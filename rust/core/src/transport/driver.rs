@@ -54,7 +54,6 @@ impl<T: Float> Workspace<T> {
     /// potentials.
     pub(super) fn solve(
         &mut self,
-        reg: f64,
         options: &Options<'_>,
         level: Level,
         to: Option<&mut [T]>,
@@ -66,18 +65,18 @@ impl<T: Float> Workspace<T> {
             return Err(Error::Interrupted);
         }
         if options.method == Method::Ipot && size_of::<T>() == 4 {
-            return self.solve_in_double(reg, options, level);
+            return self.solve_in_double(options, level);
         }
-        Driver::new(self, reg, options, level, to).solve()
+        Driver::new(self, options, level, to).solve()
     }
 
     /// Proximal steps have no least regularisation, and single precision has one.
-    fn solve_in_double(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
+    fn solve_in_double(&mut self, options: &Options<'_>, level: Level) -> Result<Report> {
         let mut double = self.double.take().unwrap_or_default();
         let d = &mut *double;
         d.rows.clone_from(&self.rows);
         d.cols.clone_from(&self.cols);
-        (d.parallel, d.problem) = (self.parallel, self.problem);
+        (d.parallel, d.problem, d.reg, d.mass) = (self.parallel, self.problem, self.reg, self.mass);
         d.reserve();
         let (n, m) = (self.n(), self.m());
         let copy = |to: &mut [f64], from: &[T]| to.iter_mut().zip(from).for_each(|(to, x)| *to = x.double());
@@ -91,7 +90,7 @@ impl<T: Float> Workspace<T> {
         // Masses are equal to single precision so far.
         let ratio = d.a.iter().sum::<f64>() / d.b.iter().sum::<f64>();
         d.b.iter_mut().for_each(|b| *b *= ratio);
-        let report = d.solve(reg, options, level, None);
+        let report = d.solve(options, level, None);
         let back = |to: &mut [T], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, x)| *to = T::of(*x));
         for i in 0..n {
             back(&mut self.kernel[i * self.stride..][..self.stride], &d.kernel[i * d.stride..][..m]);
@@ -110,8 +109,6 @@ pub(super) struct Driver<'w, 'o, T> {
     pub(super) level: Level,
     /// Where the plan goes, if not into the kernel's place.
     to: Option<&'w mut [T]>,
-    /// Σ a, what errors are relative to.
-    pub(super) mass: f64,
     pub(super) schedule: Schedule,
     pub(super) domain: Domain,
     pub(super) reg: T,
@@ -136,12 +133,11 @@ pub(super) struct Driver<'w, 'o, T> {
 impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
     pub(super) fn new(
         w: &'w mut Workspace<T>,
-        reg: f64,
         options: &'w Options<'o>,
         level: Level,
         to: Option<&'w mut [T]>,
     ) -> Self {
-        let mass: f64 = w.a.iter().map(|x| x.double()).sum::<f64>() + w.stranded[0];
+        let reg = w.reg;
         let (schedule, domain) = match options.method {
             Method::Ipot => (Schedule::Proximal(reg), Domain::Log),
             Method::Log => (Schedule::Constant(reg), Domain::Log),
@@ -152,7 +148,6 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             options,
             level,
             to,
-            mass,
             schedule,
             domain,
             reg: T::ONE,
@@ -180,7 +175,12 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             self.w.g.fill(T::ZERO);
         }
         if self.domain == Domain::Linear {
-            let least = self.build();
+            let least = if warm {
+                self.build()
+            } else {
+                self.start();
+                self.w.least
+            };
             if least < -T::MAX_EXPONENT {
                 (self.domain, self.built, self.pending) = (Domain::Stabilised, false, self.wait);
                 if self.accelerates() && !warm {
@@ -216,7 +216,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             .map(|rho| T::of(if rho.is_infinite() { 1.0 } else { rho / (rho + reg.double()) }));
         let tol = if self.schedule.is_rough() { 0.05 } else { self.options.tol };
         let relaxes = self.accelerates() && !self.options.is_unbalanced() && self.domain != Domain::Log;
-        self.pace = Pace::new(tol * self.mass, relaxes);
+        self.pace = Pace::new(tol * self.w.mass, relaxes);
     }
 
     /// Sweeps until the estimate is within the tolerance, or as many as may be.
@@ -385,7 +385,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         let cols = Kept::of(level, &w.t, &w.b, &w.g, reg_m[1], w.stranded[1]);
         self.above_minima = value_linear;
         value_linear += shifted;
-        let marginal_error = rows.off.max(cols.off) / self.mass;
+        let marginal_error = rows.off.max(cols.off) / w.mass;
         // reg·log T = f + g − C on the support, so <T,C> + reg·ΣT(log T − 1) collapses to this.
         let entropic =
             rows.paid + cols.paid - self.reg.double() * rows.sum + rows.divergence + cols.divergence;

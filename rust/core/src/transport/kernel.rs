@@ -9,21 +9,22 @@ use std::f64::consts::{LN_2, LOG2_E};
 
 use crate::simd::{self, Float, ROWS, Vector, shells};
 
-/// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding. Whether a
-/// real entry is +∞; `None` where a cost is NaN or −∞, or too far from its row's minimum for a number.
+/// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding, and the kernel of
+/// these costs, as [`build`] has it for zero potentials, while a group of rows is in cache. Whether a real entry is
+/// +∞, and the least finite exponent; `None` where a cost is NaN or −∞, or too far from its row's minimum for a number.
 ///
 /// Row i of `source` begins at `i · source_stride`; an empty one means that `cost` holds the costs
 /// already. As many rows as `shift` has elements are taken.
 #[inline(always)]
 unsafe fn admit<V: Vector>(
     m: usize,
-    stride: usize,
     source: &[V::Elem],
     source_stride: usize,
     cost: &mut [V::Elem],
     shift: &mut [V::Elem],
-) -> Option<bool> {
-    let (rows, from_source) = (shift.len(), !source.is_empty());
+    mut making: Making<'_, V::Elem>,
+) -> Option<(bool, V::Elem)> {
+    let (rows, stride, from_source) = (shift.len(), making.stride, !source.is_empty());
     debug_assert!(cost.len() >= rows * stride && stride >= m && stride.is_multiple_of(V::LANES));
     assert!(!from_source || rows == 0 || source.len() >= (rows - 1) * source_stride + m);
     // SAFETY: the module's contract, and the lengths asserted above: whole vectors of the source lie
@@ -31,7 +32,7 @@ unsafe fn admit<V: Vector>(
     unsafe {
         let (zero, infinity) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::INFINITY));
         // 0 times what is no finite number makes these no number: of the costs as given, and less the shift.
-        let (mut given, mut shifted) = (zero, zero);
+        let (mut given, mut shifted, mut least) = (zero, zero, zero);
         let whole = m - m % V::LANES;
         for (i, shift) in shift.iter_mut().enumerate() {
             let to = cost.as_mut_ptr().add(i * stride);
@@ -68,16 +69,20 @@ unsafe fn admit<V: Vector>(
             for c in whole..m {
                 shifted = V::splat(*to.add(c)).fma(zero, shifted);
             }
+            if (i + 1).is_multiple_of(GROUP) || i + 1 == rows {
+                least = group::<V>(&mut making, i - i % GROUP, i + 1 == rows, cost).min(least);
+            }
         }
+        let least = least.smallest() * V::Elem::of(LN_2);
         if given.sum() == V::Elem::ZERO {
-            return (shifted.sum() == V::Elem::ZERO).then_some(false);
+            return (shifted.sum() == V::Elem::ZERO).then_some((false, least));
         }
         // Something is not finite: an edge that +∞ forbids, or no number.
         let real = |i: usize| &cost[i * stride..][..m];
-        (0..rows).all(|i| real(i).iter().all(|x| !x.double().is_nan())).then_some(true)
+        (0..rows).all(|i| real(i).iter().all(|x| !x.double().is_nan())).then_some((true, least))
     }
 }
-shells! { pub(super) fn run_admit(m: usize, stride: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T]) -> Option<bool> = admit }
+shells! { pub(super) fn run_admit(m: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T], making: Making<'_, T>) -> Option<(bool, T)> = admit }
 
 /// What costs are multiplied by to be exponents of 2.
 #[inline(always)]
@@ -105,48 +110,70 @@ unsafe fn minima<V: Vector>(stride: usize, cost: &[V::Elem], g: &[V::Elem], f: &
 }
 shells! { pub(super) fn run_minima(stride: usize, cost: &[T], g: &[T], f: &mut [T]) = minima }
 
-/// `K = exp((f + g − C) / reg)`, and its transpose into `turned` (`height` to a row) unless that is empty;
-/// the least finite exponent, or 0 if that is positive.
+/// Rows whose exponentials are computed together.
+const GROUP: usize = 4;
+
+/// What a kernel is made from besides costs, and where it goes.
+pub(super) struct Making<'a, T> {
+    pub(super) height: usize,
+    pub(super) stride: usize,
+    pub(super) reg: T,
+    pub(super) f: &'a [T],
+    pub(super) g: &'a [T],
+    pub(super) kernel: &'a mut [T],
+    /// For the kernel's transpose, with `height` to a row; or empty.
+    pub(super) turned: &'a mut [T],
+}
+
+/// `K = exp((f + g − C) / reg)`, and its transpose; the least finite exponent, or 0 if that is positive.
 #[inline(always)]
-unsafe fn build<V: Vector>(
-    height: usize,
-    stride: usize,
-    reg: V::Elem,
-    cost: &[V::Elem],
-    f: &[V::Elem],
-    g: &[V::Elem],
-    kernel: &mut [V::Elem],
-    turned: &mut [V::Elem],
-) -> V::Elem {
-    let (n, turning) = (f.len(), !turned.is_empty());
-    debug_assert!(!turning || (height.is_multiple_of(V::LANES) && turned.len() >= height * stride));
-    // SAFETY: the module's contract; rows from n to `height` hold zeros.
+unsafe fn build<V: Vector>(n: usize, cost: &[V::Elem], mut making: Making<'_, V::Elem>) -> V::Elem {
+    // SAFETY: the module's contract.
     unsafe {
-        let rate = binary_rate::<V>(reg);
         let mut least = V::splat(V::Elem::ZERO);
-        let lowest = V::splat(V::Elem::LOWEST);
-        for i in 0..n {
-            let fi = V::splat(f[i]);
-            for c in (0..stride).step_by(V::LANES) {
-                let at = i * stride + c;
-                let x = V::load(g.as_ptr().add(c)).add(fi).sub(V::load(cost.as_ptr().add(at))).mul(rate);
-                least = x.keep_ge(x, lowest).min(least);
-                x.exp2().store(kernel.as_mut_ptr().add(at));
-            }
-            if turning && (i + 1 == n || (i + 1).is_multiple_of(V::LANES)) {
-                let first = i - i % V::LANES;
-                for c in (0..stride).step_by(V::LANES) {
-                    let from = kernel.as_ptr().add(first * stride + c);
-                    V::transpose(from, stride, turned.as_mut_ptr().add(c * height + first), height);
-                }
-            }
+        for i in (0..n).step_by(GROUP) {
+            least = group::<V>(&mut making, i, i + GROUP >= n, cost).min(least);
         }
         least.smallest() * V::Elem::of(LN_2)
     }
 }
-shells! { pub(super) fn run_build(height: usize, stride: usize, reg: T, cost: &[T], f: &[T], g: &[T], kernel: &mut [T], turned: &mut [T]) -> T = build }
+shells! { pub(super) fn run_build(n: usize, cost: &[T], making: Making<'_, T>) -> T = build }
 
-/// What an iteration in the log domain tells; see [`Sweep`](super::sweep::Sweep).
+/// The rows from `i` on of a kernel, and the least exponents of 2; `last` if they are the last ones.
+#[inline(always)]
+unsafe fn group<V: Vector>(making: &mut Making<'_, V::Elem>, i: usize, last: bool, cost: &[V::Elem]) -> V {
+    let Making { height, stride, reg, f, g, ref mut kernel, ref mut turned } = *making;
+    debug_assert!(f.len() >= i + GROUP && kernel.len().min(cost.len()) >= (i + GROUP) * stride);
+    debug_assert!(g.len() >= stride && (turned.is_empty() || turned.len() >= height * stride));
+    // SAFETY: the sizes asserted above: heights are padded to whole groups. Rows up to `height` hold zeros.
+    unsafe {
+        let (rate, lowest) = (binary_rate::<V>(reg), V::splat(V::Elem::LOWEST));
+        let mut least = V::splat(V::Elem::ZERO);
+        for c in (0..stride).step_by(V::LANES) {
+            let g = V::load(g.as_ptr().add(c));
+            let mut x = [g; GROUP];
+            for (r, x) in x.iter_mut().enumerate() {
+                let cost = V::load(cost.as_ptr().add((i + r) * stride + c));
+                *x = g.add(V::splat(f[i + r])).sub(cost).mul(rate);
+                least = x.keep_ge(*x, lowest).min(least);
+            }
+            for (r, x) in V::exp2s(x).into_iter().enumerate() {
+                x.store(kernel.as_mut_ptr().add((i + r) * stride + c));
+            }
+        }
+        if !turned.is_empty() && (last || (i + GROUP).is_multiple_of(V::LANES)) {
+            let first = i - i % V::LANES;
+            for c in (0..stride).step_by(V::LANES) {
+                let from = kernel.as_ptr().add(first * stride + c);
+                V::transpose(from, stride, turned.as_mut_ptr().add(c * height + first), height);
+            }
+        }
+        least
+    }
+}
+
+/// What an iteration tells: the error of the rows before it, and what passes through both sides after it; see
+/// [`Half`](super::sweep::Half).
 #[derive(Clone, Copy)]
 pub(super) struct Step<T> {
     pub(super) error: T,

@@ -339,10 +339,9 @@ pub fn solve_batch<T: Float>(
     let streams = count * n * m * size_of::<T>() >= STREAMED && options.method != Method::Ipot;
     let one = |w: &mut Workspace<T>, i: usize, plan: &mut Option<ArrayViewMut2<'_, T>>, f, g| {
         w.load(batch, options, level, i)?;
-        let reg = batch.reg[i.min(batch.reg.len() - 1)];
         let to = plan.as_mut().filter(|_| streams).and_then(|plan| w.as_kernel(plan));
         let streamed = to.is_some();
-        let report = w.solve(reg, options, level, to)?;
+        let report = w.solve(options, level, to)?;
         w.write_potentials(f, g);
         if let Some(plan) = plan.as_mut().filter(|_| !streamed) {
             w.write_plan(plan.view_mut());

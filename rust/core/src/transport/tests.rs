@@ -29,7 +29,7 @@ fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options
     let batch = Batch::new(cost.view(), &regs);
     let mut w = Workspace::default();
     w.load(&batch, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
-    let report = w.solve(reg, options, level, None).unwrap_or_else(|e| panic!("{e}"));
+    let report = w.solve(options, level, None).unwrap_or_else(|e| panic!("{e}"));
     let plan =
         (0..w.n()).flat_map(|i| w.kernel[i * w.stride..][..w.m()].to_vec()).map(Float::double).collect();
     (plan, report)
@@ -354,7 +354,7 @@ fn large_problems_are_cut_into_blocks_without_a_difference() {
             let mut w = Workspace::new(parallel);
             w.load(&Batch::new(cost.view(), &regs), &options, level, 0).unwrap_or_else(|e| panic!("{e}"));
             assert!(w.block() < n);
-            let report = w.solve(0.1, &options, level, None).unwrap_or_else(|e| panic!("{e}"));
+            let report = w.solve(&options, level, None).unwrap_or_else(|e| panic!("{e}"));
             let plan: Vec<f64> =
                 (0..n).flat_map(|i| w.kernel[i * w.stride..][..m].to_vec()).map(Float::double).collect();
             assert!(distance(&plan, &want.plan) < 5e-5, "{level:?}");

@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::buffer::{ALIGN, Buffer};
-use super::kernel;
+use super::kernel::{self, Making};
 use super::sweep::fits_twice;
 use super::{Batch, Options};
 use crate::simd::{Ahead, Float, Level};
@@ -52,6 +52,12 @@ pub(crate) struct Workspace<T> {
     pub(super) parts: Buffer<T>,
     /// Whether threads share the blocks of one problem.
     pub(super) parallel: bool,
+    /// Of the problem; for proximal steps the first.
+    pub(super) reg: f64,
+    /// The least finite exponent of the kernel that its costs were taken in with.
+    pub(super) least: T,
+    /// Σ a, what errors are relative to.
+    pub(super) mass: f64,
     /// Mass on rows and on columns without an edge, which unbalanced marginals may leave behind.
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
@@ -129,6 +135,7 @@ impl<T: Float> Workspace<T> {
         level: Level,
         i: usize,
     ) -> Result<()> {
+        self.reg = batch.reg[i.min(batch.reg.len() - 1)];
         let (_, n, m) = batch.cost.dim();
         batch.rows.indices(i, n, &mut self.rows);
         batch.cols.indices(i, m, &mut self.cols);
@@ -154,7 +161,8 @@ impl<T: Float> Workspace<T> {
         Ok(())
     }
 
-    /// Take in costs, from the rows of `source` (unless it is empty: then `cost` holds them), and marginals.
+    /// Take in costs, from the rows of `source` (unless it is empty: then `cost` holds them), and marginals, and make
+    /// the kernel of zero potentials.
     pub(super) fn admit(
         &mut self,
         source: &[T],
@@ -171,30 +179,32 @@ impl<T: Float> Workspace<T> {
         if n == 0 || m == 0 {
             return Ok(());
         }
-        let one = |source: &[T], cost: &mut [T], shift: &mut [T]| {
+        let (height, reg, f, g) = (self.height, T::of(self.reg), &self.f[..], &self.g[..]);
+        let one = |source: &[T], cost: &mut [T], shift: &mut [T], kernel: &mut [T], turned: &mut [T]| {
+            let making = Making { height, stride, reg, f, g, kernel, turned };
             // SAFETY: `level` comes from simd::level(), so it is supported; every buffer has the padded
             // size that `reserve` gave it (tested on all levels by `shells_agree_with_the_reference`).
-            unsafe { kernel::run_admit(level, m, stride, source, source_stride, cost, shift) }
+            unsafe { kernel::run_admit(level, m, source, source_stride, cost, shift, making) }
         };
-        let forbidden = if n <= block {
-            one(source, &mut self.cost, &mut self.shift[..n])
+        let admitted = if n <= block {
+            one(source, &mut self.cost, &mut self.shift[..n], &mut self.kernel, &mut self.turned)
         } else {
-            let blocks = self.shift[..n].par_chunks_mut(block).zip(self.cost.par_chunks_mut(block * stride));
-            let each = blocks.enumerate().with_min_len(grain).map(|(k, (shift, cost))| {
-                one(
-                    if source.is_empty() { source } else { &source[k * block * source_stride..] },
-                    cost,
-                    shift,
-                )
+            let blocks = self.shift[..n]
+                .par_chunks_mut(block)
+                .zip(self.cost.par_chunks_mut(block * stride))
+                .zip(self.kernel.par_chunks_mut(block * stride));
+            let each = blocks.enumerate().with_min_len(grain).map(|(k, ((shift, cost), kernel))| {
+                let source = if source.is_empty() { source } else { &source[k * block * source_stride..] };
+                one(source, cost, shift, kernel, &mut [])
             });
             let each: Vec<_> = each.collect();
-            each.into_iter().try_fold(false, |x, y| Some(x || y?))
+            each.into_iter().try_fold((false, T::ZERO), |x, y| y.map(|y| (x.0 || y.0, x.1.min(y.1))))
         };
-        match forbidden {
-            Some(false) => Ok(()),
-            Some(true) => self.check_feasible(options, problem),
-            None => Err(self.bad_cost(source, source_stride, problem)),
-        }
+        let Some((forbidden, least)) = admitted else {
+            return Err(self.bad_cost(source, source_stride, problem));
+        };
+        self.least = least;
+        if forbidden { self.check_feasible(options, problem) } else { Ok(()) }
     }
 
     fn bad_cost(&self, source: &[T], source_stride: usize, problem: usize) -> Error {
@@ -226,6 +236,7 @@ impl<T: Float> Workspace<T> {
         }
         let mass_a = fill_marginal("a", &mut self.a, &self.rows, a, problem)?;
         let mass_b = fill_marginal("b", &mut self.b, &self.cols, b, problem)?;
+        self.mass = mass_a;
         let unequal = Err(Error::UnequalMass { problem, a: mass_a, b: mass_b });
         if mass_a == 0.0 || mass_b == 0.0 {
             for (mass, rho) in [(mass_a, options.reg_m[0]), (mass_b, options.reg_m[1])] {

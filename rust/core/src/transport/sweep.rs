@@ -31,7 +31,7 @@ const UNBALANCED: u8 = 2;
 macro_rules! by_rule {
     ($rule:expr, $side:literal, $kernel:ident::<$vector:ident>($($argument:expr),*)) => {
         match $rule {
-            Rule::Plain => $kernel::<$vector, PLAIN>(V::Elem::ONE, $($argument),*),
+            Rule::Plain => $kernel::<$vector, PLAIN>(<$vector as Vector>::Elem::ONE, $($argument),*),
             Rule::Relaxed(more) => $kernel::<$vector, RELAXED>(more, $($argument),*),
             Rule::Unbalanced(rows, cols) => $kernel::<$vector, UNBALANCED>([rows, cols][$side], $($argument),*),
         }

@@ -436,3 +436,21 @@ fn huge_costs_and_small_reg() {
         assert!(s.reports.iter().all(|r| r.value.is_finite() && r.marginal_error.is_finite()));
     }
 }
+
+#[test]
+fn plans_written_past_the_caches_are_the_same() {
+    // Rows that fill no last group, and enough problems for the batch to be large.
+    let (n, m) = (60, 64);
+    let count = STREAMED / (n * m * size_of::<f32>()) + 1;
+    let few = costs::<f32>(41, 3, n, m);
+    let many = Array3::from_shape_fn((count, n, m), |(k, i, j)| few[[k % 3, i, j]]);
+    let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
+    let solved = |cost: &Array3<f32>| {
+        solve(&Batch::new(cost.view(), &[0.1]), &options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (one_by_one, at_once) = (solved(&few), solved(&many));
+    for (k, plan) in at_once.plan.outer_iter().enumerate() {
+        assert_eq!(plan, one_by_one.plan.index_axis(Axis(0), k % 3), "problem {k}");
+        assert_eq!(at_once.reports[k], one_by_one.reports[k % 3], "problem {k}");
+    }
+}

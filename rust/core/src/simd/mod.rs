@@ -137,8 +137,23 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// Cache lines that are asked for at a time: about as many as a core can have under way.
-const UNDER_WAY: usize = 24;
+/// The same for `count` elements, to be read some time later: they need not come nearer than the second cache.
+#[inline(always)]
+pub(crate) fn prefetch_row<T>(at: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for k in (0..count).step_by(LINE / size_of::<T>()) {
+        // SAFETY: as above.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(k).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, count);
+}
+
+/// Bytes that are asked for at a time: about as many lines as a core can have under way.
+const UNDER_WAY: usize = 24 * LINE;
 
 /// Memory that is likely to be read before long, and may not be there: it is only ever asked for.
 #[derive(Clone, Copy, Debug)]
@@ -149,7 +164,7 @@ pub(crate) struct Ahead<T> {
 
 impl<T> Default for Ahead<T> {
     fn default() -> Self {
-        Ahead { at: std::ptr::null(), left: 0 }
+        Ahead::behind(&[])
     }
 }
 
@@ -159,19 +174,12 @@ impl<T> Ahead<T> {
         Ahead { at: slice.as_ptr_range().end, left: slice.len() }
     }
 
-    /// Ask for some more, to come no nearer than the second cache. Work that goes on meanwhile does not wait for it.
+    /// Ask for some more of it. Work that goes on meanwhile does not wait.
     #[inline(always)]
     pub(crate) fn ask(&mut self) {
-        let line = LINE / size_of::<T>();
-        for _ in 0..UNDER_WAY.min(self.left / line) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a hint, which cannot fault; x86-64 has it.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
-            }
-            (self.at, self.left) = (self.at.wrapping_add(line), self.left - line);
-        }
+        let count = self.left.min(UNDER_WAY / size_of::<T>());
+        prefetch_row(self.at, count);
+        (self.at, self.left) = (self.at.wrapping_add(count), self.left - count);
     }
 }
 

@@ -126,7 +126,6 @@ impl<T: Float> Driver<'_, '_, T> {
                 sweep::run_sweeps(level, &operands, rule, until, &mut w.ahead, &mut w.u, &mut w.v)
             };
         }
-        w.ahead.ask();
         let (stride, block, grain) = (w.stride, w.block(), w.grain());
         let v = &w.v[..];
         let one = |kernel: &[T], side: Marginal<'_, T>, u: &mut [T], t: &mut [T]| {

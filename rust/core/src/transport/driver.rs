@@ -35,7 +35,7 @@ use super::schedule::Schedule;
 use super::sweep::Rule;
 use super::workspace::Workspace;
 use super::{Method, Options, Report, Status};
-use crate::simd::{Float, Level, ROWS};
+use crate::simd::{Float, Level};
 use crate::{Error, Result};
 
 /// Sweeps between two looks at whether proximal steps still change the value.
@@ -354,17 +354,15 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         // `u` receives row sums, `parts` and then `t` column sums.
         let one = |kernel: &mut [T], to: Option<&mut [T]>, cost: &[T], u: &mut [T], t: &mut [T]| {
             // SAFETY: as in `Workspace::admit`; `to` is aligned, as `Workspace::as_kernel` says.
-            unsafe { kernel::run_plan(level, stride, cost, kernel, to, u, v, t) }
+            unsafe { kernel::run_plan(level, cost.len() / stride, stride, cost, kernel, to, u, v, t) }
         };
-        let rows = n.next_multiple_of(ROWS);
         let mut value_linear: f64 = if n <= block {
-            one(&mut w.kernel, self.to.as_deref_mut(), &w.cost, &mut w.u[..rows], &mut w.t)
+            one(&mut w.kernel, self.to.as_deref_mut(), &w.cost[..n * stride], &mut w.u, &mut w.t)
         } else {
-            let blocks = w
-                .kernel
+            let blocks = w.kernel[..n * stride]
                 .par_chunks_mut(block * stride)
-                .zip(w.cost.par_chunks(block * stride))
-                .zip(w.u[..rows].par_chunks_mut(block))
+                .zip(w.cost[..n * stride].par_chunks(block * stride))
+                .zip(w.u.par_chunks_mut(block))
                 .zip(w.parts.par_chunks_mut(stride))
                 .with_min_len(grain);
             let each: Vec<f64> = blocks.map(|(((k, c), u), t)| one(k, None, c, u, t)).collect();

@@ -406,10 +406,12 @@ unsafe fn turn<V: Vector>(height: usize, stride: usize, matrix: &[V::Elem], turn
 }
 shells! { pub(super) fn run_turn(height: usize, stride: usize, matrix: &[T], turned: &mut [T]) = turn }
 
-/// `diag(u) kernel diag(v)`, the plan: its rows written to `to`, or else in the kernel's place; `u ←` its row sums,
-/// `t ←` its column sums. Returns <plan, cost>, where 0 · ∞ is 0.
+/// `diag(u) kernel diag(v)`, the plan, for `n` rows: written to `to`, or else in the kernel's place; `u ←` its row
+/// sums, `t ←` its column sums. Returns <plan, cost>, where 0 · ∞ is 0. (Row by row: lines of memory that are
+/// written past the caches in pieces, by turns with others, take twice the time.)
 #[inline(always)]
 unsafe fn plan<V: Vector>(
+    n: usize,
     stride: usize,
     cost: &[V::Elem],
     kernel: &mut [V::Elem],
@@ -418,39 +420,34 @@ unsafe fn plan<V: Vector>(
     v: &[V::Elem],
     t: &mut [V::Elem],
 ) -> f64 {
-    let rows = u.len();
-    debug_assert!(rows.is_multiple_of(ROWS) && v.len().min(t.len()) >= stride);
-    debug_assert!(kernel.len().min(cost.len()) >= rows * stride);
-    // SAFETY: the sizes asserted above; `to` has whole rows.
+    debug_assert!(to.as_ref().is_none_or(|to| to.len() >= n * stride));
+    debug_assert!(u.len() >= n.next_multiple_of(ROWS) && v.len().min(t.len()) >= stride);
+    debug_assert!(kernel.len().min(cost.len()) >= n * stride);
+    // SAFETY: the sizes asserted above.
     unsafe {
         t[..stride].fill(V::Elem::ZERO);
         let (zero, most) = (V::splat(V::Elem::ZERO), V::splat(-V::Elem::LOWEST));
-        let (streams, end) = (to.is_some(), to.as_ref().map_or(rows * stride, |to| to.len()));
-        let to = to.map_or(kernel.as_mut_ptr(), <[_]>::as_mut_ptr);
+        let (streams, to) = (to.is_some(), to.map_or(kernel.as_mut_ptr(), <[_]>::as_mut_ptr));
         let mut value = 0.0;
-        for first in (0..rows).step_by(ROWS) {
-            let (mut us, mut sums, mut paid) = ([zero; ROWS], [zero; ROWS], [zero; 2]);
-            for r in 0..ROWS {
-                us[r] = V::splat(u[first + r]);
-            }
-            for c in (0..stride).step_by(V::LANES) {
-                let (v, mut sum) = (V::load(v.as_ptr().add(c)), V::load(t.as_ptr().add(c)));
-                for r in 0..ROWS {
+        for first in (0..n).step_by(ROWS) {
+            let (mut sums, mut paid) = ([zero; ROWS], zero);
+            for (r, sum) in sums.iter_mut().enumerate().take(ROWS.min(n - first)) {
+                let ui = V::splat(u[first + r]);
+                for c in (0..stride).step_by(V::LANES) {
                     let at = (first + r) * stride + c;
-                    let x = V::load(kernel.as_ptr().add(at)).mul(us[r]).mul(v);
-                    match streams {
-                        false => x.store(to.add(at)),
-                        true if at < end => x.stream(to.add(at)),
-                        true => {}
+                    let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
+                    if streams {
+                        x.stream(to.add(at))
+                    } else {
+                        x.store(to.add(at))
                     }
-                    paid[r % 2] = x.fma(most.min(V::load(cost.as_ptr().add(at))), paid[r % 2]);
-                    sums[r] = sums[r].add(x);
-                    sum = sum.add(x);
+                    *sum = sum.add(x);
+                    paid = x.fma(most.min(V::load(cost.as_ptr().add(at))), paid);
+                    V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
                 }
-                sum.store(t.as_mut_ptr().add(c));
             }
             u[first..first + ROWS].copy_from_slice(&V::sum8(sums));
-            value += paid[0].add(paid[1]).sum().double();
+            value += paid.sum().double();
         }
         if streams {
             simd::settle();
@@ -458,7 +455,7 @@ unsafe fn plan<V: Vector>(
         value
     }
 }
-shells! { pub(super) fn run_plan(stride: usize, cost: &[T], kernel: &mut [T], to: Option<&mut [T]>, u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
+shells! { pub(super) fn run_plan(n: usize, stride: usize, cost: &[T], kernel: &mut [T], to: Option<&mut [T]>, u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
 
 /// How a plan's sums over one side compare with a hard marginal: Σ |sums − wanted|, Σ sums · potential,
 /// Σ sums, Σ (sums − wanted) · potential. Terms without mass count 0.

@@ -59,7 +59,7 @@ unsafe fn every_method<V: Vector>(x: &[V::Elem], y: &[V::Elem], out: &mut [V::El
                 q.scale(whole),
                 exponent.add(mantissa),
                 p.keep_ge(q, V::splat(V::Elem::ONE)),
-                p.exp(),
+                p.exp2(),
                 q.ln(),
             ];
             for (k, result) in results.into_iter().enumerate() {

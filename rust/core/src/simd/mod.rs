@@ -7,8 +7,8 @@
 //! that disagrees with it on first use is dropped (see [`level`]). This module knows no other of the crate.
 //!
 //! ```text
-//! exp x = 2ⁿ · p(r),  n = round(x / ln 2),  r = x − n ln 2 in two parts;  p Taylor's polynomial      2 ulp
-//! ln x  = k ln 2 + 2 artanh s,  x = 2ᵏ y,  s = (y − 1) / (y + 1)                                    2 ulp
+//! 2ˣ   = 2ⁿ · p(r),  n = round(x),  r = x − n;  p Taylor's polynomial       2 ulp
+//! ln x = k ln 2 + 2 artanh s,  x = 2ᵏ y,  s = (y − 1) / (y + 1)              2 ulp
 //! ```
 //!
 //! **Another instruction set** takes five steps: a file with a [`Vector`] for `f32` and `f64` of it; a [`Level`], its
@@ -143,6 +143,47 @@ pub(crate) fn prefetch_row<T>(at: *const T, count: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (at, count);
+}
+
+/// Bytes that are asked for at a time: about as many lines as a core can have under way.
+const UNDER_WAY: usize = 24 * LINE;
+
+/// Memory that is likely to be read before long, and may not be there: it is only ever asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead<T> {
+    at: *const T,
+    left: usize,
+}
+
+impl<T> Default for Ahead<T> {
+    fn default() -> Self {
+        Ahead::behind(&[])
+    }
+}
+
+impl<T> Ahead<T> {
+    /// As much as a slice, behind it.
+    pub(crate) fn behind(slice: &[T]) -> Self {
+        Ahead { at: slice.as_ptr_range().end, left: slice.len() }
+    }
+
+    /// Ask for some more of it. Work that goes on meanwhile does not wait.
+    #[inline(always)]
+    pub(crate) fn ask(&mut self) {
+        let count = self.left.min(UNDER_WAY / size_of::<T>());
+        prefetch_row(self.at, count);
+        (self.at, self.left) = (self.at.wrapping_add(count), self.left - count);
+    }
+}
+
+/// Make what was written by [`Vector::stream`] visible to other threads, before whatever tells them of it.
+#[inline(always)]
+pub fn settle() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Define a function that runs a kernel in the shell of a given [`Level`].

@@ -1,4 +1,4 @@
-//! Vectors of floats, with `exp` and `ln` made of what every one of them has.
+//! Vectors of floats, with 2ˣ and `ln` made of what every one of them has.
 
 use super::{Float, ROWS};
 
@@ -27,6 +27,26 @@ pub unsafe trait Vector: sealed::Vector + Copy {
     unsafe fn load(p: *const Self::Elem) -> Self;
     /// `LANES` scalars to memory.
     unsafe fn store(self, p: *mut Self::Elem);
+    /// As `store`, but past the caches: for what is not read again soon. The address is a multiple of 16, and
+    /// [`settle`](super::settle) comes before another thread reads it.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut Self::Elem) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{__m128, _mm_stream_ps};
+            debug_assert!(p.cast::<__m128>().is_aligned());
+            let parts = (&raw const self).cast::<__m128>();
+            for k in 0..size_of::<Self>() / size_of::<__m128>() {
+                // SAFETY: a vector is as many parts, and as much may be written at the address, which is aligned.
+                unsafe { _mm_stream_ps(p.cast::<__m128>().add(k).cast(), parts.add(k).read_unaligned()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: by the trait's contract.
+        unsafe {
+            self.store(p);
+        }
+    }
     /// Lane-wise sum.
     unsafe fn add(self, o: Self) -> Self;
     /// Lane-wise difference.
@@ -62,29 +82,40 @@ pub unsafe trait Vector: sealed::Vector + Copy {
         rows.map(|x| unsafe { x.sum() })
     }
 
-    /// Lane-wise `exp`, within 2 ulp; 0 below the normal range (`exp(-inf)` is 0), clamped above it.
-    ///
-    /// Cody–Waite reduction by ln 2 and a Taylor polynomial on |r| ≤ ln 2 / 2.
+    /// Lane-wise 2ˣ, within 2 ulp; 0 below the normal range (`exp2(-inf)` is 0), clamped above it.
     #[inline(always)]
-    unsafe fn exp(self) -> Self {
+    unsafe fn exp2(self) -> Self {
+        // SAFETY: by the trait's contract.
+        let [result] = unsafe { Self::exp2s([self]) };
+        result
+    }
+
+    /// [`exp2`](Vector::exp2) of several vectors, step by step for all of them: each step waits for the one before,
+    /// and one vector alone would leave the processor idle.
+    ///
+    /// Taylor's polynomial of 2ʳ on |r| ≤ ½, where r = x less the nearest integer is exact.
+    #[inline(always)]
+    unsafe fn exp2s<const N: usize>(given: [Self; N]) -> [Self; N] {
         // SAFETY: the caller upholds the trait's contract for every call below.
         unsafe {
             let f = |x: f64| Self::splat(Self::Elem::of(x));
-            let (low, high, ln2_hi, ln2_lo, degree) = if size_of::<Self::Elem>() == 4 {
-                (-87.0, 88.0, 0.693_359_375, -2.121_944_400_546_905_8e-4, 7)
-            } else {
-                (-708.0, 709.0, 0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10, 13)
-            };
-            let x = self.max(f(low)).min(f(high));
-            let n = x.mul(f(std::f64::consts::LOG2_E)).round();
-            let r = n.fma(f(-ln2_lo), n.fma(f(-ln2_hi), x));
-            let mut p = f(INVERSE_FACTORIAL[degree]);
-            let mut k = degree;
-            while k > 0 {
-                k -= 1;
-                p = p.fma(r, f(INVERSE_FACTORIAL[k]));
+            let (low, high, degree) =
+                if size_of::<Self::Elem>() == 4 { (-126.0, 127.0, 7) } else { (-1022.0, 1023.0, 13) };
+            let (mut n, mut r, mut p) = (given, given, [f(TAYLOR[degree]); N]);
+            for i in 0..N {
+                let x = given[i].max(f(low)).min(f(high));
+                n[i] = x.round();
+                r[i] = x.sub(n[i]);
             }
-            p.scale(n).keep_ge(self, f(low))
+            for k in (0..degree).rev() {
+                for i in 0..N {
+                    p[i] = p[i].fma(r[i], f(TAYLOR[k]));
+                }
+            }
+            for i in 0..N {
+                p[i] = p[i].scale(n[i]).keep_ge(given[i], f(low));
+            }
+            p
         }
     }
 
@@ -153,11 +184,12 @@ pub unsafe trait Vector: sealed::Vector + Copy {
     }
 }
 
-const INVERSE_FACTORIAL: [f64; 14] = {
+/// Taylor's coefficients of 2ˣ: (ln 2)ᵏ / k!
+const TAYLOR: [f64; 14] = {
     let mut table = [1.0; 14];
     let mut k = 1;
     while k < 14 {
-        table[k] = table[k - 1] / k as f64;
+        table[k] = table[k - 1] * std::f64::consts::LN_2 / k as f64;
         k += 1;
     }
     table

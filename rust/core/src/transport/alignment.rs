@@ -81,7 +81,7 @@ pub fn align_batch<T: Float>(
         .map_init(
             || Pair::new(few),
             |pair, (i, (grad_x, grad_y))| {
-                pair.load(pairs, &options.solver, i, level)?;
+                pair.load(pairs, options, i, level)?;
                 let report = pair.solve(options, level)?;
                 let [x, y] = [grad_x, grad_y].map(|grad| grad.as_mut().map(|grad| grad.view_mut()));
                 pair.differentiate(options, level, &report, x, y);
@@ -104,8 +104,6 @@ struct Pair<T> {
     /// A side transposed, or the plan transposed.
     transposed: Buffer<T>,
     product: Buffer<T>,
-    /// Standard deviation of the pair's costs.
-    spread: f64,
     reg_m: [f64; 2],
 }
 
@@ -275,7 +273,13 @@ impl<T: Float> Pair<T> {
         Pair { problem: Workspace::new(parallel), ..Pair::default() }
     }
 
-    fn load(&mut self, pairs: &Alignment<'_, T>, solver: &Options<'_>, i: usize, level: Level) -> Result<()> {
+    fn load(
+        &mut self,
+        pairs: &Alignment<'_, T>,
+        options: &AlignmentOptions<'_>,
+        i: usize,
+        level: Level,
+    ) -> Result<()> {
         let (_, n, dim) = pairs.x.dim();
         let m = pairs.y.dim().1;
         pairs.rows.indices(i, n, &mut self.problem.rows);
@@ -288,7 +292,7 @@ impl<T: Float> Pair<T> {
         self.transposed.resize(self.width * p.stride, T::ZERO);
         let (n, m) = (p.n(), p.m());
         // SAFETY: the level is supported, the buffers are padded as the kernels want.
-        self.spread = unsafe {
+        let spread = unsafe {
             run_turn(level, p.stride, self.width, &self.y.unit, &mut self.transposed);
             run_product(
                 level,
@@ -303,14 +307,15 @@ impl<T: Float> Pair<T> {
             run_costs(level, n, m, p.stride, &mut p.cost)
         };
         p.cost[n * p.stride..].fill(T::INFINITY);
-        p.admit(&[], 0, pairs.a, pairs.b, solver, level, i)
+        let unit = if options.relative { spread.max(LEAST_SPREAD) } else { 1.0 };
+        self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
+        p.reg = options.reg * unit;
+        p.admit(&[], 0, pairs.a, pairs.b, &options.solver, level, i)
     }
 
     fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level) -> Result<Report> {
-        let unit = if options.relative { self.spread.max(LEAST_SPREAD) } else { 1.0 };
-        self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         let solver = Options { reg_m: self.reg_m, ..options.solver };
-        self.problem.solve(options.reg * unit, &solver, level)
+        self.problem.solve(&solver, level, None)
     }
 
     fn differentiate(

@@ -5,28 +5,30 @@ use std::cmp::Ordering::{Equal, Less};
 use rayon::prelude::*;
 
 use super::driver::{Domain, Driver};
-use super::kernel::{self, Side, Step};
-use super::sweep::{self, Operands, Rule, Sweep};
+use super::kernel::{self, Making, Side, Step};
+use super::sweep::{self, Half, Marginal, Operands, Rule, Until};
 use crate::simd::Float;
 
 /// Log sweeps before a kernel is built, at most.
 const LONGEST_WAIT: usize = 64;
 impl<T: Float> Driver<'_, '_, T> {
-    /// One sweep by scalings; `None` where they left their range, and went so far beyond it that they are no
-    /// numbers to go on with.
-    pub(super) fn scale(&mut self, rule: Rule<T>) -> Option<Step<T>> {
+    /// Sweeps by scalings, `most` at most: how many, and what the last one tells. `None` where they left their range,
+    /// and went so far beyond it that they are no numbers to go on with.
+    pub(super) fn scale(&mut self, rule: Rule<T>, most: usize) -> Option<(usize, Step<T>)> {
         // Scalings this far from 1 are absorbed: far inside the range, so that products are too.
         let large = match self.domain {
             Domain::Linear => T::LARGE,
             _ => T::of(if size_of::<T>() == 4 { 1e8 } else { 1e60 }),
         };
-        let Sweep { error, largest, mass } = self.sweep(rule);
+        let until = Until { most, error: T::of(self.pace.goal()), large };
+        let (made, [rows, cols]) = self.sweep(rule, until);
+        let (error, largest, mass) = (rows.error, rows.largest.max(cols.largest), [rows.mass, cols.mass]);
         // Where hardly anything passes, sums have been cut off at the least divisor.
         let passes = !self.options.is_unbalanced() || mass.iter().all(|mass| *mass > T::TINY);
         // NaN does not compare, and must end the domain too.
         if passes && matches!(largest.partial_cmp(&large), Some(Less | Equal)) {
-            self.swept += 1;
-            return Some(Step { error, mass });
+            self.swept += made;
+            return Some((made, Step { error, mass }));
         }
         // Up to here no divisor was cut off at the least.
         let sound = T::of(1e-4 / T::TINY.double());
@@ -41,7 +43,7 @@ impl<T: Float> Driver<'_, '_, T> {
         }
         (self.domain, self.pending) = (Domain::Stabilised, self.wait);
         self.pace.restart();
-        sound.then_some(Step { error, mass })
+        sound.then_some((made, Step { error, mass }))
     }
 
     /// `f += reg log u`, `g += reg log v`: the scalings become part of the potentials.
@@ -58,25 +60,36 @@ impl<T: Float> Driver<'_, '_, T> {
 
     /// The kernel of f and g, with scalings 1; its least finite exponent.
     pub(super) fn build(&mut self) -> T {
-        let (level, rate) = (self.level, T::ONE / self.reg);
+        let (level, reg) = (self.level, self.reg);
         let w = &mut *self.w;
-        let (n, m, height, stride, block, grain) = (w.n(), w.m(), w.height, w.stride, w.block(), w.grain());
+        let (n, height, stride, block, grain) = (w.n(), w.height, w.stride, w.block(), w.grain());
         let g = &w.g[..];
         let one = |kernel: &mut [T], turned: &mut [T], cost: &[T], f: &[T]| {
             // SAFETY: as in `Workspace::admit`.
-            unsafe { kernel::run_build(level, height, stride, rate, cost, f, g, kernel, turned) }
+            unsafe {
+                let making = Making { height, stride, reg, f, g, kernel, turned };
+                kernel::run_build(level, n.min(f.len()), cost, making)
+            }
         };
         let least = if n <= block {
-            one(&mut w.kernel, &mut w.turned, &w.cost, &w.f[..n])
+            one(&mut w.kernel, &mut w.turned, &w.cost, &w.f)
         } else {
-            w.kernel[..n * stride]
+            w.kernel
                 .par_chunks_mut(block * stride)
-                .zip(w.cost[..n * stride].par_chunks(block * stride))
-                .zip(w.f[..n].par_chunks(block))
+                .zip(w.cost.par_chunks(block * stride))
+                .zip(w.f.par_chunks(block))
                 .with_min_len(grain)
                 .map(|((kernel, cost), f)| one(kernel, &mut [], cost, f))
                 .reduce(|| T::ZERO, T::min)
         };
+        self.start();
+        least
+    }
+
+    /// Scalings 1, for a kernel that has been made.
+    pub(super) fn start(&mut self) {
+        let w = &mut *self.w;
+        let (n, m) = (w.n(), w.m());
         w.u.fill(T::ZERO);
         w.u[..n].fill(T::ONE);
         w.v.fill(T::ZERO);
@@ -88,7 +101,7 @@ impl<T: Float> Driver<'_, '_, T> {
                 (&mut w.col_offset, &w.g, &w.level_cols, self.tau[1]),
             ];
             for (offset, potential, shift, tau) in sides {
-                let factor = (tau - T::ONE) * rate;
+                let factor = (tau - T::ONE) / self.reg;
                 for ((o, p), s) in offset.iter_mut().zip(potential.iter()).zip(shift.iter()) {
                     *o = if p.is_finite() { factor * (*p + *s) } else { T::ZERO };
                 }
@@ -96,58 +109,47 @@ impl<T: Float> Driver<'_, '_, T> {
         }
         (self.built, self.swept) = (true, 0);
         self.pace.restart();
-        least
     }
 
-    /// One iteration by scalings.
-    pub(super) fn sweep(&mut self, rule: Rule<T>) -> Sweep<T> {
+    /// Iterations by scalings: how many, and what the last one tells.
+    fn sweep(&mut self, rule: Rule<T>, until: Until<T>) -> (usize, [Half<T>; 2]) {
         let level = self.level;
         let w = &mut *self.w;
-        let operands = Operands {
-            n: w.rows.len(),
-            m: w.cols.len(),
-            height: w.height,
-            stride: w.stride,
-            kernel: &w.kernel,
-            turned: &w.turned,
-            a: &w.a,
-            b: &w.b,
-            row_offset: &w.row_offset,
-            col_offset: &w.col_offset,
-        };
+        let of_rows = Marginal { wanted: &w.a, offset: &w.row_offset };
+        let of_cols = Marginal { wanted: &w.b, offset: &w.col_offset };
         if !w.turned.is_empty() {
+            let (n, m, height, stride) = (w.rows.len(), w.cols.len(), w.height, w.stride);
+            let (kernel, turned) = (&w.kernel[..], &w.turned[..]);
+            let operands = Operands { n, m, height, stride, kernel, turned, of_rows, of_cols };
             // SAFETY: as in `Workspace::admit`; `turned` is the kernel's transpose.
-            return unsafe { sweep::run_sweep(level, &operands, rule, &mut w.u, &mut w.v) };
+            return unsafe {
+                sweep::run_sweeps(level, &operands, rule, until, &mut w.ahead, &mut w.u, &mut w.v)
+            };
         }
         let (stride, block, grain) = (w.stride, w.block(), w.grain());
         let v = &w.v[..];
-        let one = |kernel: &[T], a: &[T], offset: &[T], u: &mut [T], t: &mut [T]| {
+        let one = |kernel: &[T], side: Marginal<'_, T>, u: &mut [T], t: &mut [T]| {
             // SAFETY: as above; blocks are whole multiples of ROWS.
-            unsafe { sweep::run_rows(level, u.len(), stride, kernel, a, offset, rule, u, v, t) }
+            unsafe { sweep::run_rows(level, stride, kernel, side, rule, u, v, t) }
         };
-        let of_rows = if w.height <= block {
-            one(&w.kernel, &w.a, &w.row_offset, &mut w.u, &mut w.t)
+        let rows = if w.height <= block {
+            one(&w.kernel, of_rows, &mut w.u, &mut w.t)
         } else {
+            let sides = of_rows.wanted.par_chunks(block).zip(of_rows.offset.par_chunks(block));
             let blocks = w
                 .kernel
                 .par_chunks(block * stride)
-                .zip(w.a.par_chunks(block))
-                .zip(w.row_offset.par_chunks(block))
+                .zip(sides.map(|(wanted, offset)| Marginal { wanted, offset }))
                 .zip(w.u.par_chunks_mut(block))
                 .zip(w.parts.par_chunks_mut(stride))
                 .with_min_len(grain);
-            let each: Vec<_> = blocks.map(|((((k, a), o), u), t)| one(k, a, o, u, t)).collect();
+            let each: Vec<_> = blocks.map(|(((k, side), u), t)| one(k, side, u, t)).collect();
             w.add_parts();
-            each.into_iter().fold(Sweep::NONE, Sweep::and)
+            each.into_iter().fold(Half::NONE, Half::and)
         };
+        let of_cols = Marginal { wanted: &w.b, offset: &w.col_offset };
         // SAFETY: as above.
-        let of_columns =
-            unsafe { sweep::run_finish(level, stride, &w.b, &w.col_offset, rule, &mut w.v, &w.t) };
-        Sweep {
-            error: of_rows.error,
-            largest: of_rows.largest.max(of_columns.largest),
-            mass: [of_rows.mass[0], of_columns.mass[0]],
-        }
+        (1, [rows, unsafe { sweep::run_finish(level, of_cols, rule, &mut w.v, &w.t) }])
     }
 
     /// One full iteration in the log domain.

@@ -50,26 +50,31 @@ pub(super) enum Domain {
 }
 
 impl<T: Float> Workspace<T> {
-    /// Solve the loaded problem; afterwards `kernel` holds the plan, and `f` (with `shift`) and `g` its
+    /// Solve the loaded problem; afterwards `to`, or else `kernel`, holds the plan, and `f` (with `shift`) and `g` its
     /// potentials.
-    pub(super) fn solve(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
+    pub(super) fn solve(
+        &mut self,
+        options: &Options<'_>,
+        level: Level,
+        to: Option<&mut [T]>,
+    ) -> Result<Report> {
         if self.rows.is_empty() || self.cols.is_empty() {
             return Ok(Report { value: self.unmatched, ..Report::EMPTY });
         }
         proceed(options.cancel)?;
         if options.method == Method::Ipot && size_of::<T>() == 4 {
-            return self.solve_in_double(reg, options, level);
+            return self.solve_in_double(options, level);
         }
-        Driver::new(self, reg, options, level).solve()
+        Driver::new(self, options, level, to).solve()
     }
 
     /// Proximal steps have no least regularisation, and single precision has one.
-    fn solve_in_double(&mut self, reg: f64, options: &Options<'_>, level: Level) -> Result<Report> {
+    fn solve_in_double(&mut self, options: &Options<'_>, level: Level) -> Result<Report> {
         let mut double = self.double.take().unwrap_or_default();
         let d = &mut *double;
         d.rows.clone_from(&self.rows);
         d.cols.clone_from(&self.cols);
-        (d.parallel, d.problem) = (self.parallel, self.problem);
+        (d.parallel, d.problem, d.reg, d.mass) = (self.parallel, self.problem, self.reg, self.mass);
         d.reserve();
         let (n, m) = (self.n(), self.m());
         let copy = |to: &mut [f64], from: &[T]| to.iter_mut().zip(from).for_each(|(to, x)| *to = x.double());
@@ -83,7 +88,7 @@ impl<T: Float> Workspace<T> {
         // Masses are equal to single precision so far.
         let ratio = d.a.iter().sum::<f64>() / d.b.iter().sum::<f64>();
         d.b.iter_mut().for_each(|b| *b *= ratio);
-        let report = d.solve(reg, options, level);
+        let report = d.solve(options, level, None);
         let back = |to: &mut [T], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, x)| *to = T::of(*x));
         for i in 0..n {
             back(&mut self.kernel[i * self.stride..][..self.stride], &d.kernel[i * d.stride..][..m]);
@@ -100,8 +105,8 @@ pub(super) struct Driver<'w, 'o, T> {
     pub(super) w: &'w mut Workspace<T>,
     pub(super) options: &'w Options<'o>,
     pub(super) level: Level,
-    /// Σ a, what errors are relative to.
-    pub(super) mass: f64,
+    /// Where the plan goes, if not into the kernel's place.
+    to: Option<&'w mut [T]>,
     pub(super) schedule: Schedule,
     pub(super) domain: Domain,
     pub(super) reg: T,
@@ -124,8 +129,13 @@ pub(super) struct Driver<'w, 'o, T> {
 }
 
 impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
-    pub(super) fn new(w: &'w mut Workspace<T>, reg: f64, options: &'w Options<'o>, level: Level) -> Self {
-        let mass: f64 = w.a.iter().map(|x| x.double()).sum::<f64>() + w.stranded[0];
+    pub(super) fn new(
+        w: &'w mut Workspace<T>,
+        options: &'w Options<'o>,
+        level: Level,
+        to: Option<&'w mut [T]>,
+    ) -> Self {
+        let reg = w.reg;
         let (schedule, domain) = match options.method {
             Method::Ipot => (Schedule::Proximal(reg), Domain::Log),
             Method::Log => (Schedule::Constant(reg), Domain::Log),
@@ -135,7 +145,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             w,
             options,
             level,
-            mass,
+            to,
             schedule,
             domain,
             reg: T::ONE,
@@ -163,7 +173,12 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             self.w.g.fill(T::ZERO);
         }
         if self.domain == Domain::Linear {
-            let least = self.build();
+            let least = if warm {
+                self.build()
+            } else {
+                self.start();
+                self.w.least
+            };
             if least < -T::MAX_EXPONENT {
                 (self.domain, self.built, self.pending) = (Domain::Stabilised, false, self.wait);
                 if self.accelerates() && !warm {
@@ -199,21 +214,19 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
             .map(|rho| T::of(if rho.is_infinite() { 1.0 } else { rho / (rho + reg.double()) }));
         let tol = if self.schedule.is_rough() { 0.05 } else { self.options.tol };
         let relaxes = self.accelerates() && !self.options.is_unbalanced() && self.domain != Domain::Log;
-        self.pace = Pace::new(tol * self.mass, relaxes);
+        self.pace = Pace::new(tol * self.w.mass, relaxes);
     }
 
     /// Sweeps until the estimate is within the tolerance, or as many as may be.
     fn iterate(&mut self) -> Result<()> {
         while self.n_iter < self.options.max_iter {
-            if self.n_iter.is_multiple_of(16) {
-                proceed(self.options.cancel)?;
-            }
-            let (step, plain) = self.step();
-            self.n_iter += 1;
+            proceed(self.options.cancel)?;
+            let (made, step, plain) = self.step();
+            self.n_iter += made;
             if self.options.is_unbalanced() && self.accelerates() {
                 self.translate(step.mass);
             }
-            let ready = self.pace.done(step.error.double(), plain);
+            let ready = self.pace.done(made, step.error.double(), plain);
             if self.schedule.is_rough() {
                 if self.schedule.advance(ready, self.n_iter) {
                     self.absorb();
@@ -239,8 +252,8 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         change <= 0.1 * self.options.tol * self.above_minima
     }
 
-    /// One iteration, and whether it was a plain one.
-    fn step(&mut self) -> (Step<T>, bool) {
+    /// Some iterations of a kind: how many, what the last one tells, and whether they were plain ones.
+    fn step(&mut self) -> (usize, Step<T>, bool) {
         match self.domain {
             Domain::Log => {
                 if let Schedule::Proximal(_) = self.schedule {
@@ -249,7 +262,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
                 }
                 self.built = false;
                 let step = if self.n_iter == 0 { None } else { self.log_step() };
-                (step.unwrap_or_else(|| self.log_sweep()), true)
+                (1, step.unwrap_or_else(|| self.log_sweep()), true)
             }
             Domain::Linear | Domain::Stabilised if self.pending > 0 => {
                 self.pending -= 1;
@@ -257,30 +270,32 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
                 if self.pending == 0 {
                     self.build();
                 }
-                (step, true)
+                (1, step, true)
             }
             Domain::Linear | Domain::Stabilised => {
                 if !self.built {
                     self.build();
                 }
-                let rule = self.rule();
-                match self.scale(rule) {
-                    Some(step) => (step, !matches!(rule, Rule::Relaxed(_))),
+                let (rule, most) = self.rule();
+                match self.scale(rule, most) {
+                    Some((made, step)) => (made, step, !matches!(rule, Rule::Relaxed(_))),
                     None => self.step(),
                 }
             }
         }
     }
 
-    /// The rule of the next sweep by scalings.
-    fn rule(&self) -> Rule<T> {
+    /// The rule of the next sweeps by scalings, and for how many it holds.
+    fn rule(&self) -> (Rule<T>, usize) {
+        let left = self.options.max_iter - self.n_iter;
         if self.options.is_unbalanced() {
-            Rule::Unbalanced(self.tau[0], self.tau[1])
-        } else if self.n_iter + 1 == self.options.max_iter {
+            (Rule::Unbalanced(self.tau[0], self.tau[1]), 1)
+        } else if left == 1 {
             // Whatever comes of it: the columns of the last plan are exact.
-            Rule::Plain
+            (Rule::Plain, 1)
         } else {
-            self.pace.rule()
+            let most = if self.schedule.is_rough() { 1 } else { self.pace.patience().min(left - 1) };
+            (self.pace.rule(), most)
         }
     }
 
@@ -322,7 +337,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         w.col_offset.iter_mut().for_each(|o| *o = *o - (self.tau[1] - T::ONE) * rate);
     }
 
-    /// The plan, in the place of the kernel, and all that is told of it.
+    /// The plan, and all that is told of it.
     fn measure(&mut self) -> Report {
         if !self.built {
             self.build();
@@ -333,20 +348,20 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         let (n, stride, block, grain) = (w.n(), w.stride, w.block(), w.grain());
         let v = &w.v[..];
         // `u` receives row sums, `parts` and then `t` column sums.
-        let one = |kernel: &mut [T], cost: &[T], u: &mut [T], t: &mut [T]| {
-            // SAFETY: as in `Workspace::admit`.
-            unsafe { kernel::run_plan(level, stride, cost, kernel, u, v, t) }
+        let one = |kernel: &mut [T], to: Option<&mut [T]>, cost: &[T], u: &mut [T], t: &mut [T]| {
+            // SAFETY: as in `Workspace::admit`; `to` is aligned, as `Workspace::as_kernel` says.
+            unsafe { kernel::run_plan(level, cost.len() / stride, stride, cost, kernel, to, u, v, t) }
         };
         let mut value_linear: f64 = if n <= block {
-            one(&mut w.kernel, &w.cost, &mut w.u[..n], &mut w.t)
+            one(&mut w.kernel, self.to.as_deref_mut(), &w.cost[..n * stride], &mut w.u, &mut w.t)
         } else {
             let blocks = w.kernel[..n * stride]
                 .par_chunks_mut(block * stride)
                 .zip(w.cost[..n * stride].par_chunks(block * stride))
-                .zip(w.u[..n].par_chunks_mut(block))
+                .zip(w.u.par_chunks_mut(block))
                 .zip(w.parts.par_chunks_mut(stride))
                 .with_min_len(grain);
-            let each: Vec<f64> = blocks.map(|(((k, c), u), t)| one(k, c, u, t)).collect();
+            let each: Vec<f64> = blocks.map(|(((k, c), u), t)| one(k, None, c, u, t)).collect();
             w.add_parts();
             each.into_iter().sum()
         };
@@ -366,7 +381,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         let cols = Kept::of(level, &w.t, &w.b, &w.g, reg_m[1], w.stranded[1]);
         self.above_minima = value_linear;
         value_linear += shifted;
-        let marginal_error = rows.off.max(cols.off) / self.mass;
+        let marginal_error = rows.off.max(cols.off) / w.mass;
         // reg·log T = f + g − C on the support, so <T,C> + reg·ΣT(log T − 1) collapses to this.
         let entropic =
             rows.paid + cols.paid - self.reg.double() * rows.sum + rows.divergence + cols.divergence;

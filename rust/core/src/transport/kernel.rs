@@ -5,23 +5,26 @@
 //! padding has kernel 0, cost +∞ and marginal 0. Row vectors have the padded row count, column
 //! vectors `stride` elements.
 
-use crate::simd::{Float, ROWS, Vector, shells};
+use std::f64::consts::{LN_2, LOG2_E};
 
-/// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding. Whether a
-/// real entry is +∞; `None` where a cost is NaN or −∞, or too far from its row's minimum for a number.
+use crate::simd::{self, Float, ROWS, Vector, shells};
+
+/// Take in rows of costs: `shift_i = min_j C_ij` and `cost = C − shift`, with +∞ in padding, and the kernel of
+/// these costs, as [`build`] has it for zero potentials, while a group of rows is in cache. Whether a real entry is
+/// +∞, and the least finite exponent; `None` where a cost is NaN or −∞, or too far from its row's minimum for a number.
 ///
 /// Row i of `source` begins at `i · source_stride`; an empty one means that `cost` holds the costs
 /// already. As many rows as `shift` has elements are taken.
 #[inline(always)]
 unsafe fn admit<V: Vector>(
     m: usize,
-    stride: usize,
     source: &[V::Elem],
     source_stride: usize,
     cost: &mut [V::Elem],
     shift: &mut [V::Elem],
-) -> Option<bool> {
-    let (rows, from_source) = (shift.len(), !source.is_empty());
+    mut making: Making<'_, V::Elem>,
+) -> Option<(bool, V::Elem)> {
+    let (rows, stride, from_source) = (shift.len(), making.stride, !source.is_empty());
     debug_assert!(cost.len() >= rows * stride && stride >= m && stride.is_multiple_of(V::LANES));
     assert!(!from_source || rows == 0 || source.len() >= (rows - 1) * source_stride + m);
     // SAFETY: the module's contract, and the lengths asserted above: whole vectors of the source lie
@@ -29,18 +32,11 @@ unsafe fn admit<V: Vector>(
     unsafe {
         let (zero, infinity) = (V::splat(V::Elem::ZERO), V::splat(V::Elem::INFINITY));
         // 0 times what is no finite number makes these no number: of the costs as given, and less the shift.
-        let (mut given, mut shifted) = (zero, zero);
+        let (mut given, mut shifted, mut least) = (zero, zero, zero);
         let whole = m - m % V::LANES;
         for (i, shift) in shift.iter_mut().enumerate() {
             let to = cost.as_mut_ptr().add(i * stride);
-            let from = if from_source {
-                let at = source.as_ptr().add(i * source_stride);
-                // The same row of the next problem, most likely: it comes while this one is worked on.
-                crate::simd::prefetch_row(at.wrapping_add(source.len()), m);
-                at
-            } else {
-                to.cast_const()
-            };
+            let from = if from_source { source.as_ptr().add(i * source_stride) } else { to.cast_const() };
             let mut low = infinity;
             for c in (0..whole).step_by(V::LANES) {
                 let raw = V::load(from.add(c));
@@ -73,16 +69,27 @@ unsafe fn admit<V: Vector>(
             for c in whole..m {
                 shifted = V::splat(*to.add(c)).fma(zero, shifted);
             }
+            if (i + 1).is_multiple_of(GROUP) || i + 1 == rows {
+                least = group::<V>(&mut making, i - i % GROUP, i + 1 == rows, cost).min(least);
+            }
         }
+        let least = least.smallest() * V::Elem::of(LN_2);
         if given.sum() == V::Elem::ZERO {
-            return (shifted.sum() == V::Elem::ZERO).then_some(false);
+            return (shifted.sum() == V::Elem::ZERO).then_some((false, least));
         }
         // Something is not finite: an edge that +∞ forbids, or no number.
         let real = |i: usize| &cost[i * stride..][..m];
-        (0..rows).all(|i| real(i).iter().all(|x| !x.double().is_nan())).then_some(true)
+        (0..rows).all(|i| real(i).iter().all(|x| !x.double().is_nan())).then_some((true, least))
     }
 }
-shells! { pub(super) fn run_admit(m: usize, stride: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T]) -> Option<bool> = admit }
+shells! { pub(super) fn run_admit(m: usize, source: &[T], source_stride: usize, cost: &mut [T], shift: &mut [T], making: Making<'_, T>) -> Option<(bool, T)> = admit }
+
+/// What costs are multiplied by to be exponents of 2.
+#[inline(always)]
+unsafe fn binary_rate<V: Vector>(reg: V::Elem) -> V {
+    // SAFETY: by the caller's contract for the vector.
+    unsafe { V::splat(V::Elem::of(LOG2_E / reg.double())) }
+}
 
 /// `f_i = min_j (C_ij − g_j)`, 0 where all of them are +∞.
 #[inline(always)]
@@ -103,48 +110,70 @@ unsafe fn minima<V: Vector>(stride: usize, cost: &[V::Elem], g: &[V::Elem], f: &
 }
 shells! { pub(super) fn run_minima(stride: usize, cost: &[T], g: &[T], f: &mut [T]) = minima }
 
-/// `K = exp((f + g − C) · rate)`, and its transpose into `turned` (`height` to a row) unless that is empty;
-/// the least finite exponent, or 0 if that is positive.
+/// Rows whose exponentials are computed together.
+const GROUP: usize = 4;
+
+/// What a kernel is made from besides costs, and where it goes.
+pub(super) struct Making<'a, T> {
+    pub(super) height: usize,
+    pub(super) stride: usize,
+    pub(super) reg: T,
+    pub(super) f: &'a [T],
+    pub(super) g: &'a [T],
+    pub(super) kernel: &'a mut [T],
+    /// For the kernel's transpose, with `height` to a row; or empty.
+    pub(super) turned: &'a mut [T],
+}
+
+/// `K = exp((f + g − C) / reg)`, and its transpose; the least finite exponent, or 0 if that is positive.
 #[inline(always)]
-unsafe fn build<V: Vector>(
-    height: usize,
-    stride: usize,
-    rate: V::Elem,
-    cost: &[V::Elem],
-    f: &[V::Elem],
-    g: &[V::Elem],
-    kernel: &mut [V::Elem],
-    turned: &mut [V::Elem],
-) -> V::Elem {
-    let (n, turning) = (f.len(), !turned.is_empty());
-    debug_assert!(!turning || (height.is_multiple_of(V::LANES) && turned.len() >= height * stride));
-    // SAFETY: the module's contract; rows from n to `height` hold zeros.
+unsafe fn build<V: Vector>(n: usize, cost: &[V::Elem], mut making: Making<'_, V::Elem>) -> V::Elem {
+    // SAFETY: the module's contract.
     unsafe {
-        let rate = V::splat(rate);
         let mut least = V::splat(V::Elem::ZERO);
-        let lowest = V::splat(V::Elem::LOWEST);
-        for i in 0..n {
-            let fi = V::splat(f[i]);
-            for c in (0..stride).step_by(V::LANES) {
-                let at = i * stride + c;
-                let x = V::load(g.as_ptr().add(c)).add(fi).sub(V::load(cost.as_ptr().add(at))).mul(rate);
-                least = x.keep_ge(x, lowest).min(least);
-                x.exp().store(kernel.as_mut_ptr().add(at));
-            }
-            if turning && (i + 1 == n || (i + 1).is_multiple_of(V::LANES)) {
-                let first = i - i % V::LANES;
-                for c in (0..stride).step_by(V::LANES) {
-                    let from = kernel.as_ptr().add(first * stride + c);
-                    V::transpose(from, stride, turned.as_mut_ptr().add(c * height + first), height);
-                }
-            }
+        for i in (0..n).step_by(GROUP) {
+            least = group::<V>(&mut making, i, i + GROUP >= n, cost).min(least);
         }
-        least.smallest()
+        least.smallest() * V::Elem::of(LN_2)
     }
 }
-shells! { pub(super) fn run_build(height: usize, stride: usize, rate: T, cost: &[T], f: &[T], g: &[T], kernel: &mut [T], turned: &mut [T]) -> T = build }
+shells! { pub(super) fn run_build(n: usize, cost: &[T], making: Making<'_, T>) -> T = build }
 
-/// What an iteration in the log domain tells; see [`Sweep`](super::sweep::Sweep).
+/// The rows from `i` on of a kernel, and the least exponents of 2; `last` if they are the last ones.
+#[inline(always)]
+unsafe fn group<V: Vector>(making: &mut Making<'_, V::Elem>, i: usize, last: bool, cost: &[V::Elem]) -> V {
+    let Making { height, stride, reg, f, g, ref mut kernel, ref mut turned } = *making;
+    debug_assert!(f.len() >= i + GROUP && kernel.len().min(cost.len()) >= (i + GROUP) * stride);
+    debug_assert!(g.len() >= stride && (turned.is_empty() || turned.len() >= height * stride));
+    // SAFETY: the sizes asserted above: heights are padded to whole groups. Rows up to `height` hold zeros.
+    unsafe {
+        let (rate, lowest) = (binary_rate::<V>(reg), V::splat(V::Elem::LOWEST));
+        let mut least = V::splat(V::Elem::ZERO);
+        for c in (0..stride).step_by(V::LANES) {
+            let g = V::load(g.as_ptr().add(c));
+            let mut x = [g; GROUP];
+            for (r, x) in x.iter_mut().enumerate() {
+                let cost = V::load(cost.as_ptr().add((i + r) * stride + c));
+                *x = g.add(V::splat(f[i + r])).sub(cost).mul(rate);
+                least = x.keep_ge(*x, lowest).min(least);
+            }
+            for (r, x) in V::exp2s(x).into_iter().enumerate() {
+                x.store(kernel.as_mut_ptr().add((i + r) * stride + c));
+            }
+        }
+        if !turned.is_empty() && (last || (i + GROUP).is_multiple_of(V::LANES)) {
+            let first = i - i % V::LANES;
+            for c in (0..stride).step_by(V::LANES) {
+                let from = kernel.as_ptr().add(first * stride + c);
+                V::transpose(from, stride, turned.as_mut_ptr().add(c * height + first), height);
+            }
+        }
+        least
+    }
+}
+
+/// What an iteration tells: the error of the rows before it, and what passes through both sides after it; see
+/// [`Half`](super::sweep::Half).
 #[derive(Clone, Copy)]
 pub(super) struct Step<T> {
     pub(super) error: T,
@@ -178,7 +207,7 @@ unsafe fn log_sweep<V: Vector>(
     // SAFETY: the module's contract; `tops` and `sums` have `stride` elements.
     unsafe {
         let (zero, one) = (V::Elem::ZERO, V::Elem::ONE);
-        let rate = V::splat(one / reg);
+        let rate = binary_rate::<V>(reg);
         let (mut error, mut mass) = (zero, [zero; 2]);
         // The potential, and what passes through its row or column then.
         let renew = |side: &Side<'_, V::Elem>, k: usize, top: V::Elem, sum: V::Elem| {
@@ -201,7 +230,7 @@ unsafe fn log_sweep<V: Vector>(
             let mut sum = V::splat(zero);
             for c in (0..stride).step_by(V::LANES) {
                 let x = V::load(g.as_ptr().add(c)).sub(V::load(row.add(c))).sub(top_v);
-                sum = sum.add(x.mul(rate).exp());
+                sum = sum.add(x.mul(rate).exp2());
             }
             let (new, paid) = renew(&rows, i, top, sum.sum());
             if rows.wanted[i] > zero {
@@ -227,7 +256,7 @@ unsafe fn log_sweep<V: Vector>(
             let fi = V::splat(f[i]);
             for c in (0..stride).step_by(V::LANES) {
                 let x = fi.sub(V::load(cost.as_ptr().add(i * stride + c))).sub(V::load(tops.as_ptr().add(c)));
-                let sum = V::load(sums.as_ptr().add(c)).add(x.mul(rate).exp());
+                let sum = V::load(sums.as_ptr().add(c)).add(x.mul(rate).exp2());
                 sum.store(sums.as_mut_ptr().add(c));
             }
         }
@@ -262,7 +291,7 @@ unsafe fn log_step<V: Vector>(
     // SAFETY: the module's contract.
     unsafe {
         let (zero, one) = (V::Elem::ZERO, V::Elem::ONE);
-        let rate = V::splat(one / reg);
+        let rate = binary_rate::<V>(reg);
         let mut error = zero;
         t[..stride].fill(zero);
         for i in 0..n {
@@ -275,7 +304,7 @@ unsafe fn log_step<V: Vector>(
             let row = kernel.as_mut_ptr().add(i * stride);
             for c in (0..stride).step_by(V::LANES) {
                 let x = V::load(g.as_ptr().add(c)).add(fi).sub(V::load(cost.as_ptr().add(i * stride + c)));
-                let e = x.mul(rate).exp();
+                let e = x.mul(rate).exp2();
                 e.store(row.add(c));
                 sum = sum.add(e);
             }
@@ -326,7 +355,7 @@ unsafe fn correct<V: Vector>(
     // SAFETY: all slices are padded to whole vectors.
     unsafe {
         let (by, tau, tiny) = (V::splat(reg), V::splat(side.power), V::splat(V::Elem::TINY));
-        let (rate, zero) = (V::splat(V::Elem::ONE / reg), V::splat(V::Elem::ZERO));
+        let (rate, zero) = (binary_rate::<V>(reg), V::splat(V::Elem::ZERO));
         let less = V::splat(side.power - V::Elem::ONE);
         let mut mass = zero;
         for k in (0..potential.len()).step_by(V::LANES) {
@@ -336,7 +365,7 @@ unsafe fn correct<V: Vector>(
             let (wanted, sum, anchor) = (at(side.wanted), at(sum), at(side.anchor));
             let ratio = wanted.div(sum.max(tiny));
             let new = ratio.ln().fma(by, old).mul(tau).add(anchor.mul(less));
-            let grown = new.sub(old).mul(rate).exp();
+            let grown = new.sub(old).mul(rate).exp2();
             mass = mass.add(sum.mul(grown).keep_ge(wanted, tiny));
             new.store(potential.as_mut_ptr().add(k));
         }
@@ -377,44 +406,56 @@ unsafe fn turn<V: Vector>(height: usize, stride: usize, matrix: &[V::Elem], turn
 }
 shells! { pub(super) fn run_turn(height: usize, stride: usize, matrix: &[T], turned: &mut [T]) = turn }
 
-/// `kernel ← diag(u) kernel diag(v)`, the plan; `u ←` its row sums, `t ←` its column sums. Returns
-/// <plan, cost>, where 0 · ∞ is 0.
+/// `diag(u) kernel diag(v)`, the plan, for `n` rows: written to `to`, or else in the kernel's place; `u ←` its row
+/// sums, `t ←` its column sums. Returns <plan, cost>, where 0 · ∞ is 0. (Row by row: lines of memory that are
+/// written past the caches in pieces, by turns with others, take twice the time.)
 #[inline(always)]
 unsafe fn plan<V: Vector>(
+    n: usize,
     stride: usize,
     cost: &[V::Elem],
     kernel: &mut [V::Elem],
+    to: Option<&mut [V::Elem]>,
     u: &mut [V::Elem],
     v: &[V::Elem],
     t: &mut [V::Elem],
 ) -> f64 {
-    // SAFETY: the module's contract.
+    debug_assert!(to.as_ref().is_none_or(|to| to.len() >= n * stride));
+    debug_assert!(u.len() >= n.next_multiple_of(ROWS) && v.len().min(t.len()) >= stride);
+    debug_assert!(kernel.len().min(cost.len()) >= n * stride);
+    // SAFETY: the sizes asserted above.
     unsafe {
         t[..stride].fill(V::Elem::ZERO);
-        let zero = V::splat(V::Elem::ZERO);
-        let least = V::splat(V::Elem::TINY);
+        let (zero, most) = (V::splat(V::Elem::ZERO), V::splat(-V::Elem::LOWEST));
+        let (streams, to) = (to.is_some(), to.map_or(kernel.as_mut_ptr(), <[_]>::as_mut_ptr));
         let mut value = 0.0;
-        for first in (0..u.len()).step_by(ROWS) {
-            let count = ROWS.min(u.len() - first);
+        for first in (0..n).step_by(ROWS) {
             let (mut sums, mut paid) = ([zero; ROWS], zero);
-            for (r, sum) in sums.iter_mut().enumerate().take(count) {
+            for (r, sum) in sums.iter_mut().enumerate().take(ROWS.min(n - first)) {
                 let ui = V::splat(u[first + r]);
                 for c in (0..stride).step_by(V::LANES) {
                     let at = (first + r) * stride + c;
                     let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
-                    x.store(kernel.as_mut_ptr().add(at));
+                    if streams {
+                        x.stream(to.add(at))
+                    } else {
+                        x.store(to.add(at))
+                    }
                     *sum = sum.add(x);
-                    paid = paid.add(x.mul(V::load(cost.as_ptr().add(at))).keep_ge(x, least));
+                    paid = x.fma(most.min(V::load(cost.as_ptr().add(at))), paid);
                     V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
                 }
             }
-            u[first..first + count].copy_from_slice(&V::sum8(sums)[..count]);
+            u[first..first + ROWS].copy_from_slice(&V::sum8(sums));
             value += paid.sum().double();
+        }
+        if streams {
+            simd::settle();
         }
         value
     }
 }
-shells! { pub(super) fn run_plan(stride: usize, cost: &[T], kernel: &mut [T], u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
+shells! { pub(super) fn run_plan(n: usize, stride: usize, cost: &[T], kernel: &mut [T], to: Option<&mut [T]>, u: &mut [T], v: &[T], t: &mut [T]) -> f64 = plan }
 
 /// How a plan's sums over one side compare with a hard marginal: Σ |sums − wanted|, Σ sums · potential,
 /// Σ sums, Σ (sums − wanted) · potential. Terms without mass count 0.

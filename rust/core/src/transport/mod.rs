@@ -304,6 +304,9 @@ impl Report {
     };
 }
 
+/// Bytes of a batch's plans from which on they are written past the caches, which could not hold them.
+const STREAMED: usize = 8 << 20;
+
 /// Solve every problem of a batch, in parallel.
 ///
 /// A problem's result depends on its real block alone: not on padding, on the rest of the batch or
@@ -327,11 +330,15 @@ pub fn solve_batch<T: Float>(
     let mut plans = each(plan, count);
     let level = simd::level();
     let few = count < rayon::current_num_threads();
+    // (Proximal steps may be made in double precision, and their plans are rounded.)
+    let streams = count * n * m * size_of::<T>() >= STREAMED && options.method != Method::Ipot;
     let one = |w: &mut Workspace<T>, i: usize, plan: &mut Option<ArrayViewMut2<'_, T>>, f, g| {
         w.load(batch, options, level, i)?;
-        let report = w.solve(batch.reg[i.min(batch.reg.len() - 1)], options, level)?;
+        let to = plan.as_mut().filter(|_| streams).and_then(|plan| w.as_kernel(plan));
+        let streamed = to.is_some();
+        let report = w.solve(options, level, to)?;
         w.write_potentials(f, g);
-        if let Some(plan) = plan {
+        if let Some(plan) = plan.as_mut().filter(|_| !streamed) {
             w.write_plan(plan.view_mut());
         }
         Ok(report)

@@ -55,9 +55,24 @@ impl Pace {
         self.restart();
     }
 
-    /// Take note of a sweep, whether it was a plain one, and of the error before it; whether to stop.
-    pub(super) fn done(&mut self, error: f64, plain: bool) -> bool {
-        let of_plain = std::mem::replace(&mut self.plain, plain);
+    /// The error at which sweeps by the present rule are to be noted at once.
+    pub(super) fn goal(&self) -> f64 {
+        if self.omega == 1.0 { self.tol } else { self.goal }
+    }
+
+    /// How many sweeps may be made by the present rule before they are noted, if none comes within the goal.
+    pub(super) fn patience(&self) -> usize {
+        match (self.allowed, self.resume > 1.0) {
+            (false, _) => 2 * PERIOD,
+            (true, true) => 1,
+            (true, false) => PERIOD - (self.count + PERIOD - 1) % PERIOD,
+        }
+    }
+
+    /// Take note of sweeps, of whether they were plain ones, and of the error before the last; whether to stop.
+    pub(super) fn done(&mut self, made: usize, error: f64, plain: bool) -> bool {
+        let of_plain = if made > 1 { plain } else { self.plain };
+        self.plain = plain;
         if self.tol == 0.0 {
             return false;
         }
@@ -79,13 +94,13 @@ impl Pace {
             self.count = 0;
         }
         if self.resume == 1.0 {
-            self.adapt(error);
+            self.adapt(made, error);
         }
         false
     }
 
-    fn adapt(&mut self, error: f64) {
-        self.count += 1;
+    fn adapt(&mut self, made: usize, error: f64) {
+        self.count += made;
         if self.count % PERIOD != 1 {
             return;
         }

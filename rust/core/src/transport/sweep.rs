@@ -5,8 +5,10 @@
 //! are read once per iteration: a block of rows is reduced against v, divided, and at once scattered
 //! into the column sums while it is still in cache.
 
+use std::f64::consts::LOG2_E;
+
 use super::buffer::ALIGN;
-use crate::simd::{Float, ROWS, Vector, shells};
+use crate::simd::{Ahead, Float, ROWS, Vector, shells};
 
 /// How new scalings follow from the sums.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,12 +27,42 @@ const PLAIN: u8 = 0;
 const RELAXED: u8 = 1;
 const UNBALANCED: u8 = 2;
 
+/// `$kernel::<$vector, RULE>`, called with the side and the power that the rule has for it.
+macro_rules! by_rule {
+    ($rule:expr, $side:literal, $kernel:ident::<$vector:ident>($($argument:expr),*)) => {
+        match $rule {
+            Rule::Plain => $kernel::<$vector, PLAIN>(<$vector as Vector>::Elem::ONE, $($argument),*),
+            Rule::Relaxed(more) => $kernel::<$vector, RELAXED>(more, $($argument),*),
+            Rule::Unbalanced(rows, cols) => $kernel::<$vector, UNBALANCED>([rows, cols][$side], $($argument),*),
+        }
+    };
+}
+
+/// What a side's sums are to be; padded to whole vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Marginal<'a, T> {
+    pub(super) wanted: &'a [T],
+    /// log of the factors of [`Rule::Unbalanced`].
+    pub(super) offset: &'a [T],
+}
+
 /// Bytes of K and its transpose up to which both are kept: most of a 48 or 32 KiB first-level cache.
 const INNERMOST: usize = 40 * 1024;
 
 /// Whether a padded kernel is small enough to keep its transpose beside it.
 pub(super) fn fits_twice<T>(height: usize, stride: usize) -> bool {
     2 * height * stride * size_of::<T>() <= INNERMOST
+}
+
+/// When to stop iterating by one rule.
+#[derive(Clone, Copy)]
+pub(super) struct Until<T> {
+    /// Iterations at most.
+    pub(super) most: usize,
+    /// The error before an iteration that is small enough.
+    pub(super) error: T,
+    /// What a scaling may reach.
+    pub(super) large: T,
 }
 
 /// The operands of an iteration. Sizes are padded as [`Workspace::reserve`](super::Workspace) says.
@@ -42,43 +74,34 @@ pub(super) struct Operands<'a, T> {
     pub(super) height: usize,
     pub(super) stride: usize,
     pub(super) kernel: &'a [T],
-    /// The transpose of `kernel`; read by [`run_sweep`] only.
+    /// The transpose of `kernel`.
     pub(super) turned: &'a [T],
-    pub(super) a: &'a [T],
-    pub(super) b: &'a [T],
-    /// log of the factors of [`Rule::Unbalanced`].
-    pub(super) row_offset: &'a [T],
-    pub(super) col_offset: &'a [T],
+    pub(super) of_rows: Marginal<'a, T>,
+    pub(super) of_cols: Marginal<'a, T>,
 }
 
-/// What one sweep tells about the scalings.
+/// What half a sweep tells about its side.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sweep<T> {
-    /// Σ |T1 − a| of the plan *before* the sweep; to first order its distance from a exp(−f / reg_m), if
-    /// unbalanced.
+pub(super) struct Half<T> {
+    /// Σ |T1 − a| of the plan *before* it; to first order its distance from a exp(−f / reg_m), if unbalanced.
     pub(super) error: T,
     /// The largest of the new scalings.
     pub(super) largest: T,
-    /// What passes through the rows after the first half, and through the columns after the second; only
-    /// known if unbalanced.
-    pub(super) mass: [T; 2],
+    /// What passes through the side after it; only known if unbalanced.
+    pub(super) mass: T,
 }
 
-impl<T: Float> Sweep<T> {
-    pub(super) const NONE: Self = Sweep { error: T::ZERO, largest: T::ZERO, mass: [T::ZERO; 2] };
+impl<T: Float> Half<T> {
+    pub(super) const NONE: Self = Half { error: T::ZERO, largest: T::ZERO, mass: T::ZERO };
 
     /// Of the rows of both.
     pub(super) fn and(self, other: Self) -> Self {
-        Sweep {
-            error: self.error + other.error,
-            largest: self.largest.max(other.largest),
-            mass: [self.mass[0] + other.mass[0], self.mass[1] + other.mass[1]],
-        }
+        let largest = self.largest.max(other.largest);
+        Half { error: self.error + other.error, largest, mass: self.mass + other.mass }
     }
 }
 
 /// What is watched while scalings are renewed.
-#[derive(Clone, Copy)]
 struct Watch<V> {
     error: V,
     top: V,
@@ -96,12 +119,11 @@ impl<V: Vector> Watch<V> {
     }
 
     #[inline(always)]
-    unsafe fn sweep<const RULE: u8>(self) -> Sweep<V::Elem> {
+    unsafe fn told<const RULE: u8>(self) -> Half<V::Elem> {
         // SAFETY: by the caller's contract for the vector.
         unsafe {
             let mass = if RULE == UNBALANCED { self.mass.sum() } else { V::Elem::ZERO };
-            let mass = [mass, V::Elem::ZERO];
-            Sweep { error: self.error.sum(), largest: self.top.largest(), mass }
+            Half { error: self.error.sum(), largest: self.top.largest(), mass }
         }
     }
 }
@@ -131,7 +153,7 @@ unsafe fn renew<V: Vector, const RULE: u8>(
             }
             _ => {
                 let log = wanted.div(sum.max(tiny)).ln().mul(power).add(offset);
-                let new = log.exp().keep_ge(wanted, tiny);
+                let new = log.mul(V::splat(V::Elem::of(LOG2_E))).exp2().keep_ge(wanted, tiny);
                 let passed = new.mul(sum);
                 watch.mass = watch.mass.add(passed);
                 // To first order in the change, 1 / τ times which is the distance from the optimum's.
@@ -153,8 +175,7 @@ unsafe fn columns<V: Vector, const RULE: u8, const T: usize, const CHAINS: usize
     at: usize,
     matrix: &[V::Elem],
     x: &[V::Elem],
-    wanted: &[V::Elem],
-    offset: &[V::Elem],
+    side: Marginal<'_, V::Elem>,
     power: V::Elem,
     out: &mut [V::Elem],
     watch: &mut Watch<V>,
@@ -184,8 +205,8 @@ unsafe fn columns<V: Vector, const RULE: u8, const T: usize, const CHAINS: usize
                 half /= 2;
             }
             let k = at + c * V::LANES;
-            let offset = if RULE == UNBALANCED { V::load(offset.as_ptr().add(k)) } else { zero };
-            let (wanted, old) = (V::load(wanted.as_ptr().add(k)), V::load(out.as_ptr().add(k)));
+            let offset = if RULE == UNBALANCED { V::load(side.offset.as_ptr().add(k)) } else { zero };
+            let (wanted, old) = (V::load(side.wanted.as_ptr().add(k)), V::load(out.as_ptr().add(k)));
             renew::<V, RULE>(sums[0][c], wanted, old, offset, power, watch).store(out.as_mut_ptr().add(k));
         }
     }
@@ -194,18 +215,17 @@ unsafe fn columns<V: Vector, const RULE: u8, const T: usize, const CHAINS: usize
 /// All columns of a half step.
 #[inline(always)]
 unsafe fn half<V: Vector, const RULE: u8>(
+    power: V::Elem,
     depth: usize,
     stride: usize,
     matrix: &[V::Elem],
     x: &[V::Elem],
-    wanted: &[V::Elem],
-    offset: &[V::Elem],
-    power: V::Elem,
+    side: Marginal<'_, V::Elem>,
     out: &mut [V::Elem],
-) -> Watch<V> {
+) -> Half<V::Elem> {
     debug_assert!(matrix.len() >= depth * stride && x.len() >= depth && depth.is_multiple_of(ROWS));
-    debug_assert!(wanted.len() >= stride && out.len() >= stride && stride.is_multiple_of(V::LANES));
-    debug_assert!(RULE != UNBALANCED || offset.len() >= stride);
+    debug_assert!(side.wanted.len().min(side.offset.len()).min(out.len()) >= stride);
+    debug_assert!(stride.is_multiple_of(V::LANES));
     // SAFETY: the sizes asserted above.
     unsafe {
         let mut watch = Watch::new();
@@ -213,58 +233,48 @@ unsafe fn half<V: Vector, const RULE: u8>(
         let mut at = 0;
         while at < stride {
             match (stride - at) / V::LANES {
-                1 => columns::<V, RULE, 1, 8>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
-                2 => columns::<V, RULE, 2, 4>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
-                3 => columns::<V, RULE, 3, 4>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
-                _ => columns::<V, RULE, 4, 2>(depth, stride, at, matrix, x, wanted, offset, power, out, w),
+                1 => columns::<V, RULE, 1, 8>(depth, stride, at, matrix, x, side, power, out, w),
+                2 => columns::<V, RULE, 2, 4>(depth, stride, at, matrix, x, side, power, out, w),
+                3 => columns::<V, RULE, 3, 4>(depth, stride, at, matrix, x, side, power, out, w),
+                _ => columns::<V, RULE, 4, 2>(depth, stride, at, matrix, x, side, power, out, w),
             }
             at += 4 * V::LANES;
         }
-        watch
+        watch.told::<RULE>()
     }
 }
 
 #[inline(always)]
-unsafe fn sweep<V: Vector>(
+unsafe fn sweeps<V: Vector>(
     p: &Operands<'_, V::Elem>,
     rule: Rule<V::Elem>,
+    until: Until<V::Elem>,
+    ahead: &mut Ahead<V::Elem>,
     u: &mut [V::Elem],
     v: &mut [V::Elem],
-) -> Sweep<V::Elem> {
-    // SAFETY: the operands are padded as the module wants.
-    unsafe {
-        match rule {
-            Rule::Plain => both::<V, PLAIN>(p, V::Elem::ONE, V::Elem::ONE, u, v),
-            Rule::Relaxed(omega) => both::<V, RELAXED>(p, omega, omega, u, v),
-            Rule::Unbalanced(rows, cols) => both::<V, UNBALANCED>(p, rows, cols, u, v),
+) -> (usize, [Half<V::Elem>; 2]) {
+    let (rows, cols) = (p.n.next_multiple_of(ROWS), p.m.next_multiple_of(ROWS));
+    let mut made = 0;
+    loop {
+        ahead.ask();
+        // SAFETY: the operands are padded as the module wants.
+        let told = unsafe {
+            [
+                by_rule!(rule, 0, half::<V>(cols, p.height, p.turned, v, p.of_rows, u)),
+                by_rule!(rule, 1, half::<V>(rows, p.stride, p.kernel, u, p.of_cols, v)),
+            ]
+        };
+        made += 1;
+        // (Written such that NaN stops, too.)
+        let goes_on = told[0].error > until.error && told.iter().all(|half| half.largest <= until.large);
+        if made == until.most || !goes_on {
+            return (made, told);
         }
     }
 }
 shells! {
-    /// One iteration on a kernel and its transpose.
-    pub(super) fn run_sweep(p: &Operands<'_, T>, rule: Rule<T>, u: &mut [T], v: &mut [T]) -> Sweep<T> = sweep
-}
-
-#[inline(always)]
-unsafe fn both<V: Vector, const RULE: u8>(
-    p: &Operands<'_, V::Elem>,
-    row_power: V::Elem,
-    col_power: V::Elem,
-    u: &mut [V::Elem],
-    v: &mut [V::Elem],
-) -> Sweep<V::Elem> {
-    let (rows, cols) = (p.n.next_multiple_of(ROWS), p.m.next_multiple_of(ROWS));
-    // SAFETY: as above.
-    unsafe {
-        let of_u = half::<V, RULE>(cols, p.height, p.turned, v, p.a, p.row_offset, row_power, u);
-        let of_v = half::<V, RULE>(rows, p.stride, p.kernel, u, p.b, p.col_offset, col_power, v);
-        let largest = of_u.top.max(of_v.top).largest();
-        let mut sweep = Sweep { error: of_u.error.sum(), largest, mass: [V::Elem::ZERO; 2] };
-        if RULE == UNBALANCED {
-            sweep.mass = [of_u.mass.sum(), of_v.mass.sum()];
-        }
-        sweep
-    }
+    /// Iterations on a kernel and its transpose: how many, and what the last one tells.
+    pub(super) fn run_sweeps(p: &Operands<'_, T>, rule: Rule<T>, until: Until<T>, ahead: &mut Ahead<T>, u: &mut [T], v: &mut [T]) -> (usize, [Half<T>; 2]) = sweeps
 }
 
 /// Rows of a kernel too large for two copies: `u` from v, and `t ← Kᵀ u` over these rows.
@@ -272,20 +282,18 @@ unsafe fn both<V: Vector, const RULE: u8>(
 /// A block's sums take some eighty cycles from its last product to its new u. The products of the
 /// next block are issued before the scatter that waits for them, so that the two overlap.
 #[inline(always)]
-unsafe fn rows_rule<V: Vector, const RULE: u8>(
-    height: usize,
+unsafe fn rows_by_rule<V: Vector, const RULE: u8>(
+    power: V::Elem,
     stride: usize,
     kernel: &[V::Elem],
-    a: &[V::Elem],
-    offset: &[V::Elem],
-    power: V::Elem,
+    side: Marginal<'_, V::Elem>,
     u: &mut [V::Elem],
     v: &[V::Elem],
     t: &mut [V::Elem],
-) -> Sweep<V::Elem> {
+) -> Half<V::Elem> {
+    let height = u.len();
     debug_assert!(height.is_multiple_of(ROWS) && kernel.len() >= height * stride);
-    debug_assert!(a.len() >= height && u.len() >= height && v.len() >= stride && t.len() >= stride);
-    debug_assert!(RULE != UNBALANCED || offset.len() >= height);
+    debug_assert!(side.wanted.len().min(side.offset.len()) >= height && v.len().min(t.len()) >= stride);
     // SAFETY: the sizes asserted above.
     unsafe {
         t[..stride].fill(V::Elem::ZERO);
@@ -333,8 +341,8 @@ unsafe fn rows_rule<V: Vector, const RULE: u8>(
                     all
                 };
                 let sums = padded(&V::sum8(dots));
-                let (wanted, mut new) = (padded(&a[row..row + ROWS]), padded(&u[row..row + ROWS]));
-                let shift = if RULE == UNBALANCED { padded(&offset[row..row + ROWS]) } else { sums };
+                let (wanted, mut new) = (padded(&side.wanted[row..row + ROWS]), padded(&u[row..row + ROWS]));
+                let shift = if RULE == UNBALANCED { padded(&side.offset[row..row + ROWS]) } else { sums };
                 for k in (0..ROWS).step_by(V::LANES) {
                     let at = |all: &[V::Elem; WIDEST]| V::load(all.as_ptr().add(k));
                     let (old, shift) = (at(&new), at(&shift));
@@ -346,7 +354,7 @@ unsafe fn rows_rule<V: Vector, const RULE: u8>(
             }
             row += ROWS;
         }
-        watch.sweep::<RULE>()
+        watch.told::<RULE>()
     }
 }
 
@@ -355,60 +363,51 @@ pub(super) const WIDEST: usize = ALIGN / size_of::<f32>();
 
 #[inline(always)]
 unsafe fn rows<V: Vector>(
-    height: usize,
     stride: usize,
     kernel: &[V::Elem],
-    a: &[V::Elem],
-    offset: &[V::Elem],
+    side: Marginal<'_, V::Elem>,
     rule: Rule<V::Elem>,
     u: &mut [V::Elem],
     v: &[V::Elem],
     t: &mut [V::Elem],
-) -> Sweep<V::Elem> {
+) -> Half<V::Elem> {
     // SAFETY: the caller's sizes.
-    unsafe {
-        match rule {
-            Rule::Plain => rows_rule::<V, PLAIN>(height, stride, kernel, a, offset, V::Elem::ONE, u, v, t),
-            Rule::Relaxed(w) => rows_rule::<V, RELAXED>(height, stride, kernel, a, offset, w, u, v, t),
-            Rule::Unbalanced(w, _) => {
-                rows_rule::<V, UNBALANCED>(height, stride, kernel, a, offset, w, u, v, t)
-            }
-        }
-    }
+    unsafe { by_rule!(rule, 0, rows_by_rule::<V>(stride, kernel, side, u, v, t)) }
 }
 shells! {
     /// The first half of an iteration over a block of rows, and their share of the column sums.
-    pub(super) fn run_rows(height: usize, stride: usize, kernel: &[T], a: &[T], offset: &[T], rule: Rule<T>, u: &mut [T], v: &[T], t: &mut [T]) -> Sweep<T> = rows
+    pub(super) fn run_rows(stride: usize, kernel: &[T], side: Marginal<'_, T>, rule: Rule<T>, u: &mut [T], v: &[T], t: &mut [T]) -> Half<T> = rows
 }
 
 /// The second half: `v` from the column sums `t`.
 #[inline(always)]
 unsafe fn finish<V: Vector>(
-    stride: usize,
-    b: &[V::Elem],
-    offset: &[V::Elem],
+    side: Marginal<'_, V::Elem>,
     rule: Rule<V::Elem>,
     v: &mut [V::Elem],
     t: &[V::Elem],
-) -> Sweep<V::Elem> {
-    debug_assert!(b.len() >= stride && v.len() >= stride && t.len() >= stride);
-    // SAFETY: the sizes asserted above.
+) -> Half<V::Elem> {
+    // SAFETY: the caller's sizes.
+    unsafe { by_rule!(rule, 1, finish_by_rule::<V>(side, v, t)) }
+}
+shells! { pub(super) fn run_finish(side: Marginal<'_, T>, rule: Rule<T>, v: &mut [T], t: &[T]) -> Half<T> = finish }
+
+#[inline(always)]
+unsafe fn finish_by_rule<V: Vector, const RULE: u8>(
+    power: V::Elem,
+    side: Marginal<'_, V::Elem>,
+    v: &mut [V::Elem],
+    t: &[V::Elem],
+) -> Half<V::Elem> {
+    debug_assert!(side.wanted.len().min(side.offset.len()).min(t.len()) >= v.len());
+    // SAFETY: the sizes asserted above; vectors are padded to whole ones.
     unsafe {
-        let zero = V::splat(V::Elem::ZERO);
-        let mut watch = Watch::<V>::new();
-        for c in (0..stride).step_by(V::LANES) {
+        let (mut watch, power) = (Watch::<V>::new(), V::splat(power));
+        for c in (0..v.len()).step_by(V::LANES) {
             let at = |x: &[V::Elem]| V::load(x.as_ptr().add(c));
-            let (sum, wanted, old, w) = (at(t), at(b), at(v), &mut watch);
-            let new = match rule {
-                Rule::Plain => renew::<V, PLAIN>(sum, wanted, old, zero, zero, w),
-                Rule::Relaxed(x) => renew::<V, RELAXED>(sum, wanted, old, zero, V::splat(x), w),
-                Rule::Unbalanced(_, x) => {
-                    renew::<V, UNBALANCED>(sum, wanted, old, at(offset), V::splat(x), w)
-                }
-            };
+            let new = renew::<V, RULE>(at(t), at(side.wanted), at(v), at(side.offset), power, &mut watch);
             new.store(v.as_mut_ptr().add(c));
         }
-        watch.sweep::<UNBALANCED>()
+        watch.told::<RULE>()
     }
 }
-shells! { pub(super) fn run_finish(stride: usize, b: &[T], offset: &[T], rule: Rule<T>, v: &mut [T], t: &[T]) -> Sweep<T> = finish }

@@ -29,7 +29,7 @@ fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options
     let batch = Batch::new(cost.view(), &regs);
     let mut w = Workspace::default();
     w.load(&batch, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
-    let report = w.solve(reg, options, level).unwrap_or_else(|e| panic!("{e}"));
+    let report = w.solve(options, level, None).unwrap_or_else(|e| panic!("{e}"));
     let plan =
         (0..w.n()).flat_map(|i| w.kernel[i * w.stride..][..w.m()].to_vec()).map(Float::double).collect();
     (plan, report)
@@ -391,7 +391,7 @@ fn large_problems_are_cut_into_blocks_without_a_difference() {
             let mut w = Workspace::new(parallel);
             w.load(&Batch::new(cost.view(), &regs), &options, level, 0).unwrap_or_else(|e| panic!("{e}"));
             assert!(w.block() < n);
-            let report = w.solve(0.1, &options, level).unwrap_or_else(|e| panic!("{e}"));
+            let report = w.solve(&options, level, None).unwrap_or_else(|e| panic!("{e}"));
             let plan: Vec<f64> =
                 (0..n).flat_map(|i| w.kernel[i * w.stride..][..m].to_vec()).map(Float::double).collect();
             assert!(distance(&plan, &want) < 5e-5, "{level:?}");
@@ -471,5 +471,23 @@ fn huge_costs_and_small_reg() {
             solve(&Batch::new(cost.view(), &[1e-4]), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
         assert!(s.plan.iter().all(|x| x.is_finite() && *x >= 0.0));
         assert!(s.reports.iter().all(|r| r.value.is_finite() && r.marginal_error.is_finite()));
+    }
+}
+
+#[test]
+fn plans_written_past_the_caches_are_the_same() {
+    // Rows that fill no last group, and enough problems for the batch to be large.
+    let (n, m) = (60, 64);
+    let count = STREAMED / (n * m * size_of::<f32>()) + 1;
+    let few = costs::<f32>(41, 3, n, m);
+    let many = Array3::from_shape_fn((count, n, m), |(k, i, j)| few[[k % 3, i, j]]);
+    let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
+    let solved = |cost: &Array3<f32>| {
+        solve(&Batch::new(cost.view(), &[0.1]), &options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (one_by_one, at_once) = (solved(&few), solved(&many));
+    for (k, plan) in at_once.plan.outer_iter().enumerate() {
+        assert_eq!(plan, one_by_one.plan.index_axis(Axis(0), k % 3), "problem {k}");
+        assert_eq!(at_once.reports[k], one_by_one.reports[k % 3], "problem {k}");
     }
 }

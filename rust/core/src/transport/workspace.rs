@@ -4,10 +4,10 @@ use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::buffer::{ALIGN, Buffer};
-use super::kernel;
+use super::kernel::{self, Making};
 use super::sweep::fits_twice;
 use super::{Batch, Options};
-use crate::simd::{Float, Level};
+use crate::simd::{Ahead, Float, Level};
 use crate::{Error, Result};
 
 /// Rows of a large problem that are worked on together; their sums are added up in a fixed order, so
@@ -52,10 +52,18 @@ pub(crate) struct Workspace<T> {
     pub(super) parts: Buffer<T>,
     /// Whether threads share the blocks of one problem.
     pub(super) parallel: bool,
+    /// Of the problem; for proximal steps the first.
+    pub(super) reg: f64,
+    /// The least finite exponent of the kernel that its costs were taken in with.
+    pub(super) least: T,
+    /// Σ a, what errors are relative to.
+    pub(super) mass: f64,
     /// Mass on rows and on columns without an edge, which unbalanced marginals may leave behind.
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
     pub(super) unmatched: f64,
+    /// The costs of the next problem, most likely: they come while this one is iterated on.
+    pub(super) ahead: Ahead<T>,
     /// Its number in the batch, for errors.
     pub(super) problem: usize,
     /// For proximal steps of a problem in single precision.
@@ -127,6 +135,7 @@ impl<T: Float> Workspace<T> {
         level: Level,
         i: usize,
     ) -> Result<()> {
+        self.reg = batch.reg[i.min(batch.reg.len() - 1)];
         let (_, n, m) = batch.cost.dim();
         batch.rows.indices(i, n, &mut self.rows);
         batch.cols.indices(i, m, &mut self.cols);
@@ -152,7 +161,8 @@ impl<T: Float> Workspace<T> {
         Ok(())
     }
 
-    /// Take in costs, from the rows of `source` (unless it is empty: then `cost` holds them), and marginals.
+    /// Take in costs, from the rows of `source` (unless it is empty: then `cost` holds them), and marginals, and make
+    /// the kernel of zero potentials.
     pub(super) fn admit(
         &mut self,
         source: &[T],
@@ -163,36 +173,38 @@ impl<T: Float> Workspace<T> {
         level: Level,
         problem: usize,
     ) -> Result<()> {
-        self.problem = problem;
+        (self.problem, self.ahead) = (problem, Ahead::behind(source));
         self.marginals(a, b, options, problem)?;
         let (n, m, stride, block, grain) = (self.n(), self.m(), self.stride, self.block(), self.grain());
         if n == 0 || m == 0 {
             return Ok(());
         }
-        let one = |source: &[T], cost: &mut [T], shift: &mut [T]| {
+        let (height, reg, f, g) = (self.height, T::of(self.reg), &self.f[..], &self.g[..]);
+        let one = |source: &[T], cost: &mut [T], shift: &mut [T], kernel: &mut [T], turned: &mut [T]| {
+            let making = Making { height, stride, reg, f, g, kernel, turned };
             // SAFETY: `level` comes from simd::level(), so it is supported; every buffer has the padded
             // size that `reserve` gave it (tested on all levels by `shells_agree_with_the_reference`).
-            unsafe { kernel::run_admit(level, m, stride, source, source_stride, cost, shift) }
+            unsafe { kernel::run_admit(level, m, source, source_stride, cost, shift, making) }
         };
-        let forbidden = if n <= block {
-            one(source, &mut self.cost, &mut self.shift[..n])
+        let admitted = if n <= block {
+            one(source, &mut self.cost, &mut self.shift[..n], &mut self.kernel, &mut self.turned)
         } else {
-            let blocks = self.shift[..n].par_chunks_mut(block).zip(self.cost.par_chunks_mut(block * stride));
-            let each = blocks.enumerate().with_min_len(grain).map(|(k, (shift, cost))| {
-                one(
-                    if source.is_empty() { source } else { &source[k * block * source_stride..] },
-                    cost,
-                    shift,
-                )
+            let blocks = self.shift[..n]
+                .par_chunks_mut(block)
+                .zip(self.cost.par_chunks_mut(block * stride))
+                .zip(self.kernel.par_chunks_mut(block * stride));
+            let each = blocks.enumerate().with_min_len(grain).map(|(k, ((shift, cost), kernel))| {
+                let source = if source.is_empty() { source } else { &source[k * block * source_stride..] };
+                one(source, cost, shift, kernel, &mut [])
             });
             let each: Vec<_> = each.collect();
-            each.into_iter().try_fold(false, |x, y| Some(x || y?))
+            each.into_iter().try_fold((false, T::ZERO), |x, y| y.map(|y| (x.0 || y.0, x.1.min(y.1))))
         };
-        match forbidden {
-            Some(false) => Ok(()),
-            Some(true) => self.check_feasible(options, problem),
-            None => Err(self.bad_cost(source, source_stride, problem)),
-        }
+        let Some((forbidden, least)) = admitted else {
+            return Err(self.bad_cost(source, source_stride, problem));
+        };
+        self.least = least;
+        if forbidden { self.check_feasible(options, problem) } else { Ok(()) }
     }
 
     fn bad_cost(&self, source: &[T], source_stride: usize, problem: usize) -> Error {
@@ -224,6 +236,7 @@ impl<T: Float> Workspace<T> {
         }
         let mass_a = fill_marginal("a", &mut self.a, &self.rows, a, problem)?;
         let mass_b = fill_marginal("b", &mut self.b, &self.cols, b, problem)?;
+        self.mass = mass_a;
         let unequal = Err(Error::UnequalMass { problem, a: mass_a, b: mass_b });
         if mass_a == 0.0 || mass_b == 0.0 {
             for (mass, rho) in [(mass_a, options.reg_m[0]), (mass_b, options.reg_m[1])] {
@@ -278,6 +291,13 @@ impl<T: Float> Workspace<T> {
         Ok(())
     }
 
+    /// A plan's memory, if it has the layout of `kernel` and can be written to in its place.
+    pub(super) fn as_kernel<'p>(&self, plan: &'p mut ArrayViewMut2<'_, T>) -> Option<&'p mut [T]> {
+        let fits =
+            (self.n(), self.stride) == plan.dim() && self.stride == self.m() && self.n() <= self.block();
+        plan.as_slice_mut().filter(|plan| fits && plan.as_ptr() as usize % 16 == 0)
+    }
+
     /// `t` ← the sum of the blocks' column sums, in order.
     pub(super) fn add_parts(&mut self) {
         let stride = self.stride;
@@ -298,8 +318,7 @@ impl<T: Float> Workspace<T> {
         self.cols.iter().zip(&self.g[..]).for_each(|(&c, x)| g[c] = *x);
     }
 
-    /// Write the plan, with 0 in padding. (Whole rows by `memcpy`, which spares memory the reading of what it
-    /// overwrites: direct stores of the plan are slower.)
+    /// Write the plan, with 0 in padding.
     pub(super) fn write_plan(&self, mut plan: ArrayViewMut2<'_, T>) {
         let (n, m) = (self.n(), self.m());
         let whole = (n, m) == plan.dim();

@@ -2,12 +2,16 @@
 //! against the portable shell.
 
 use super::matmul::run_product;
-use super::{Float, Level, ROWS, Vector, shells};
+use super::{Float, Level, ROWS, Vector, settle, shells};
 
 /// Numbers of each row that is worked on: a multiple of every vector's.
 const WIDTH: usize = 48;
 /// Sides of the square that is transposed.
 const SQUARE: usize = 16;
+
+/// Numbers that begin on a cache line.
+#[repr(align(64))]
+struct Lines<T>([T; WIDTH]);
 
 /// Whether a shell's answers agree with those of the portable one, for both types of numbers.
 pub(super) fn agrees_with_portable(level: Level) -> bool {
@@ -26,7 +30,7 @@ fn answers<T: Float>(level: Level) -> Vec<T> {
     let number = |i: usize| ((7 * i + 3) % 41) as f64 / 4.0 - 5.0 + [0.0, 1e-3, 0.3][i % 3];
     let x: Vec<T> = (0..SQUARE * WIDTH).map(|i| T::of(number(i))).collect();
     let y: Vec<T> = (0..SQUARE * WIDTH).map(|i| T::of(number(3 * i + 1).abs() + 0.125)).collect();
-    let mut out = vec![T::ZERO; 12 * WIDTH + SQUARE * SQUARE + ROWS + 3];
+    let mut out = vec![T::ZERO; 13 * WIDTH + SQUARE * SQUARE + ROWS + 3];
     let mut product = vec![T::ZERO; ROWS * WIDTH];
     // SAFETY: the level is supported, and the sizes are those that both kernels assert.
     unsafe {
@@ -40,10 +44,11 @@ fn answers<T: Float>(level: Level) -> Vec<T> {
 #[inline(always)]
 unsafe fn every_method<V: Vector>(x: &[V::Elem], y: &[V::Elem], out: &mut [V::Elem]) {
     assert!(x.len() >= SQUARE * WIDTH && y.len() >= SQUARE * WIDTH);
-    assert!(out.len() >= 12 * WIDTH + SQUARE * SQUARE + ROWS + 3 && WIDTH.is_multiple_of(V::LANES));
+    assert!(out.len() >= 13 * WIDTH + SQUARE * SQUARE + ROWS + 3 && WIDTH.is_multiple_of(V::LANES));
     // SAFETY: every load and store lies within the sizes asserted; the shell has the instructions.
     unsafe {
         let (zero, mut at) = (V::splat(V::Elem::ZERO), 0);
+        let mut streamed = Lines([V::Elem::ZERO; WIDTH]);
         for c in (0..WIDTH).step_by(V::LANES) {
             let (p, q) = (V::load(x.as_ptr().add(c)), V::load(y.as_ptr().add(c)));
             let whole = p.round();
@@ -65,8 +70,12 @@ unsafe fn every_method<V: Vector>(x: &[V::Elem], y: &[V::Elem], out: &mut [V::El
             for (k, result) in results.into_iter().enumerate() {
                 result.store(out.as_mut_ptr().add(k * WIDTH + c));
             }
+            p.stream(streamed.0.as_mut_ptr().add(c));
         }
+        settle();
         at += 12 * WIDTH;
+        out[at..at + WIDTH].copy_from_slice(&streamed.0);
+        at += WIDTH;
         for i in (0..SQUARE).step_by(V::LANES) {
             for j in (0..SQUARE).step_by(V::LANES) {
                 let (from, to) = (x.as_ptr().add(i * WIDTH + j), out.as_mut_ptr().add(at + j * SQUARE + i));

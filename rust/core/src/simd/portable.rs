@@ -79,6 +79,11 @@ unsafe impl<T: Float + Bits, const N: usize> Vector for Lanes<T, N> {
         // SAFETY: the caller gives N writable elements.
         unsafe { p.cast::<[T; N]>().write(self.0) }
     }
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut T) {
+        // SAFETY: as above.
+        unsafe { self.store(p) }
+    }
     lane_by_lane! {
         add |x, y| x + y, sub |x, y| x - y, mul |x, y| x * y, div |x, y| x / y,
         max |x, y| if x > y { x } else { y }, min |x, y| if x < y { x } else { y }, scale |x, n| x * n.two_to()

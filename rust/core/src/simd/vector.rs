@@ -27,26 +27,9 @@ pub unsafe trait Vector: sealed::Vector + Copy {
     unsafe fn load(p: *const Self::Elem) -> Self;
     /// `LANES` scalars to memory.
     unsafe fn store(self, p: *mut Self::Elem);
-    /// As `store`, but past the caches: for what is not read again soon. The address is a multiple of 16, and
-    /// [`settle`](super::settle) comes before another thread reads it.
-    #[inline(always)]
-    unsafe fn stream(self, p: *mut Self::Elem) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{__m128, _mm_stream_ps};
-            debug_assert!(p.cast::<__m128>().is_aligned());
-            let parts = (&raw const self).cast::<__m128>();
-            for k in 0..size_of::<Self>() / size_of::<__m128>() {
-                // SAFETY: a vector is as many parts, and as much may be written at the address, which is aligned.
-                unsafe { _mm_stream_ps(p.cast::<__m128>().add(k).cast(), parts.add(k).read_unaligned()) };
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        // SAFETY: by the trait's contract.
-        unsafe {
-            self.store(p);
-        }
-    }
+    /// As `store`, but past the caches where the instruction set can: for what is not read again soon. The address is a
+    /// multiple of 16, and [`settle`](super::settle) comes before another thread reads it.
+    unsafe fn stream(self, p: *mut Self::Elem);
     /// Lane-wise sum.
     unsafe fn add(self, o: Self) -> Self;
     /// Lane-wise difference.
@@ -230,6 +213,23 @@ macro_rules! vector {
             unsafe fn store(self, p: *mut $elem) {
                 // SAFETY: as above.
                 unsafe { $store(p, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn stream(self, p: *mut $elem) {
+                debug_assert!(p.cast::<__m128>().is_aligned());
+                let parts = (&raw const self).cast::<__m128>();
+                for k in 0..size_of::<Self>() / size_of::<__m128>() {
+                    // SAFETY: as above: a register is as many parts. (`_mm_stream_ps` is encoded without AVX, and some
+                    // processors wait when they change between the two.)
+                    unsafe {
+                        std::arch::asm!(
+                            "vmovntps xmmword ptr [{to}], {part}",
+                            to = in(reg) p.cast::<__m128>().add(k),
+                            part = in(xmm_reg) parts.add(k).read_unaligned(),
+                            options(nostack, preserves_flags)
+                        );
+                    }
+                }
             }
             #[inline(always)]
             unsafe fn fma(self, a: Self, b: Self) -> Self {

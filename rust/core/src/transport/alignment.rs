@@ -310,7 +310,8 @@ impl<T: Float> Pair<T> {
         let unit = if options.relative { spread.max(LEAST_SPREAD) } else { 1.0 };
         self.reg_m = options.solver.reg_m.map(|rho| rho * unit);
         p.reg = options.reg * unit;
-        p.admit(&[], 0, pairs.a, pairs.b, &options.solver, level, i)
+        let solver = Options { reg_m: self.reg_m, ..options.solver };
+        p.admit(&[], 0, pairs.a, pairs.b, &solver, level, i)
     }
 
     fn solve(&mut self, options: &AlignmentOptions<'_>, level: Level) -> Result<Report> {

@@ -4,7 +4,7 @@
 //! repeat
 //!     repeat                                       # sweeps
 //!         reg ← schedule(t)
-//!         f, g, estimate ← one sweep in the domain # scalings on a kernel, or potentials
+//!         f, g, estimate ← sweeps in the domain    # scalings on a kernel, some at a time, or potentials, one
 //!         if the scalings left their range: absorb them, and go on in a domain that holds more
 //!         if unbalanced: f ← f + λ, g ← g − λ      # the best constant, in closed form
 //!     until estimate ≤ tol at the last reg, or t = max_iter
@@ -164,7 +164,7 @@ impl<'w, 'o, T: Float> Driver<'w, 'o, T> {
         driver
     }
 
-    /// Iterate from the column potentials in g until done; the plan is left in `kernel`.
+    /// Iterate from the column potentials in g until done; the plan is left as [`Workspace::solve`] says.
     pub(super) fn solve(mut self) -> Result<Report> {
         let warm = self.options.method != Method::Ipot && self.w.g.iter().any(|g| *g != T::ZERO);
         if warm {

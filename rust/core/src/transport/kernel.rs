@@ -427,24 +427,26 @@ unsafe fn plan<V: Vector>(
     unsafe {
         t[..stride].fill(V::Elem::ZERO);
         let (zero, most) = (V::splat(V::Elem::ZERO), V::splat(-V::Elem::LOWEST));
-        let (streams, to) = (to.is_some(), to.map_or(kernel.as_mut_ptr(), <[_]>::as_mut_ptr));
+        let kernel = kernel.as_mut_ptr();
+        let (streams, to) = (to.is_some(), to.map_or(kernel, <[_]>::as_mut_ptr));
         let mut value = 0.0;
         for first in (0..n).step_by(ROWS) {
             let (mut sums, mut paid) = ([zero; ROWS], zero);
             for (r, sum) in sums.iter_mut().enumerate().take(ROWS.min(n - first)) {
-                let ui = V::splat(u[first + r]);
+                let (ui, mut own) = (V::splat(u[first + r]), zero);
                 for c in (0..stride).step_by(V::LANES) {
                     let at = (first + r) * stride + c;
-                    let x = V::load(kernel.as_ptr().add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
+                    let x = V::load(kernel.add(at)).mul(ui).mul(V::load(v.as_ptr().add(c)));
                     if streams {
                         x.stream(to.add(at))
                     } else {
                         x.store(to.add(at))
                     }
-                    *sum = sum.add(x);
+                    own = own.add(x);
                     paid = x.fma(most.min(V::load(cost.as_ptr().add(at))), paid);
                     V::load(t.as_ptr().add(c)).add(x).store(t.as_mut_ptr().add(c));
                 }
+                *sum = own;
             }
             u[first..first + ROWS].copy_from_slice(&V::sum8(sums));
             value += paid.sum().double();

@@ -9,7 +9,7 @@ const PERIOD: usize = 8;
 /// Rates below this are fast enough as they are.
 const SLOW: f64 = 0.7;
 
-/// Decides after every sweep. Sinkhorn's iteration converges linearly with some rate r; successive
+/// Decides after every sweep, or after some by one rule. Sinkhorn's iteration converges linearly with some rate r; successive
 /// over-relaxation with ω = 2 / (1 + √(1 − r)) is the best such method near the solution (Lehmann,
 /// von Renesse, Sambale, Uschmajew, Optimization Letters 2022; Young 1971 for ω from the rate seen).
 /// It may diverge far from it, so a growing error ends it for good.

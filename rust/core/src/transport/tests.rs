@@ -1,3 +1,4 @@
+use super::buffer::Buffer;
 use super::*;
 use crate::Error;
 use crate::simd::Level;
@@ -30,8 +31,18 @@ fn plan_on<T: Float>(level: Level, cost: &Array3<T>, reg: f64, options: &Options
     let mut w = Workspace::default();
     w.load(&batch, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
     let report = w.solve(options, level, None).unwrap_or_else(|e| panic!("{e}"));
-    let plan =
+    let plan: Vec<f64> =
         (0..w.n()).flat_map(|i| w.kernel[i * w.stride..][..w.m()].to_vec()).map(Float::double).collect();
+    let mut elsewhere = Buffer::default();
+    elsewhere.reset(plan.len(), T::ONE);
+    let shape = (w.n(), w.m());
+    let mut view = ArrayViewMut2::from_shape(shape, &mut elsewhere).unwrap_or_else(|e| panic!("{e}"));
+    if options.method != Method::Ipot && w.as_kernel(&mut view).is_some() {
+        w.load(&batch, options, level, 0).unwrap_or_else(|e| panic!("{e}"));
+        let to = w.as_kernel(&mut view);
+        assert_eq!(w.solve(options, level, to), Ok(report));
+        assert!(elsewhere.iter().map(|x| x.double()).eq(plan.iter().copied()), "written past the caches");
+    }
     (plan, report)
 }
 
@@ -320,6 +331,30 @@ fn tokens(seed: u64, batch: usize, n: usize, dim: usize) -> Array3<f64> {
 }
 
 #[test]
+fn a_pair_without_mass_on_a_side_costs_what_the_limit_costs() {
+    let (x, y) = (tokens(3, 1, 5, 8), tokens(4, 1, 6, 8));
+    for relative in [false, true] {
+        let solver = Options { reg_m: [2.0; 2], max_iter: 20_000, tol: 1e-12, ..Options::default() };
+        let options = AlignmentOptions { solver, reg: 0.1, relative, implicit: false };
+        let value = |mass: f64| {
+            let (a, b) = (Array2::from_elem((1, 5), mass), Array2::from_elem((1, 6), 1.0 / 6.0));
+            let pairs = Alignment {
+                x: x.view(),
+                y: y.view(),
+                a: Some(a.view()),
+                b: Some(b.view()),
+                rows: Extent::All,
+                cols: Extent::All,
+            };
+            let output = AlignmentOutput { grad_x: None, grad_y: None };
+            align_batch(&pairs, &options, output).unwrap_or_else(|e| panic!("{e}"))[0].value
+        };
+        let (none, least) = (value(0.0), value(1e-12));
+        assert!((none - least).abs() < 1e-4, "{relative}: {none}, {least}");
+    }
+}
+
+#[test]
 fn alignment_gradients_are_those_of_finite_differences() {
     let (x, y) = (tokens(1, 2, 5, 7), tokens(2, 2, 4, 7));
     let lengths = [5, 3];
@@ -476,13 +511,18 @@ fn huge_costs_and_small_reg() {
 
 #[test]
 fn plans_written_past_the_caches_are_the_same() {
+    streamed::<f32>();
+    streamed::<f64>();
+}
+
+fn streamed<T: Float>() {
     // Rows that fill no last group, and enough problems for the batch to be large.
     let (n, m) = (60, 64);
-    let count = STREAMED / (n * m * size_of::<f32>()) + 1;
-    let few = costs::<f32>(41, 3, n, m);
+    let count = STREAMED / (n * m * size_of::<T>()) + 1;
+    let few = costs::<T>(41, 3, n, m);
     let many = Array3::from_shape_fn((count, n, m), |(k, i, j)| few[[k % 3, i, j]]);
     let options = Options { max_iter: 20, tol: 0.0, ..Options::default() };
-    let solved = |cost: &Array3<f32>| {
+    let solved = |cost: &Array3<T>| {
         solve(&Batch::new(cost.view(), &[0.1]), &options).unwrap_or_else(|e| panic!("{e}"))
     };
     let (one_by_one, at_once) = (solved(&few), solved(&many));

@@ -32,7 +32,7 @@ pub(crate) struct Workspace<T> {
     pub(super) shift: Buffer<T>,
     /// Zeros: what `shift` is for columns.
     pub(super) level_cols: Buffer<T>,
-    /// In the end, the plan.
+    /// In the end, the plan, unless that is written elsewhere.
     pub(super) kernel: Buffer<T>,
     /// The kernel's transpose, where both fit the innermost cache.
     pub(super) turned: Buffer<T>,
@@ -62,7 +62,7 @@ pub(crate) struct Workspace<T> {
     pub(super) stranded: [f64; 2],
     /// What a problem without mass on one side costs.
     pub(super) unmatched: f64,
-    /// The costs of the next problem, most likely: they come while this one is iterated on.
+    /// The costs of the next problem, most likely: some come with each sweep of a small one.
     pub(super) ahead: Ahead<T>,
     /// Its number in the batch, for errors.
     pub(super) problem: usize,
@@ -180,6 +180,8 @@ impl<T: Float> Workspace<T> {
             return Ok(());
         }
         let (height, reg, f, g) = (self.height, T::of(self.reg), &self.f[..], &self.g[..]);
+        // (All of it, also for a block of rows: it is zero, as g is.)
+        debug_assert!(f.iter().chain(g).all(|x| *x == T::ZERO));
         let one = |source: &[T], cost: &mut [T], shift: &mut [T], kernel: &mut [T], turned: &mut [T]| {
             let making = Making { height, stride, reg, f, g, kernel, turned };
             // SAFETY: `level` comes from simd::level(), so it is supported; every buffer has the padded
@@ -295,7 +297,7 @@ impl<T: Float> Workspace<T> {
     pub(super) fn as_kernel<'p>(&self, plan: &'p mut ArrayViewMut2<'_, T>) -> Option<&'p mut [T]> {
         let fits =
             (self.n(), self.stride) == plan.dim() && self.stride == self.m() && self.n() <= self.block();
-        plan.as_slice_mut().filter(|plan| fits && plan.as_ptr() as usize % 16 == 0)
+        plan.as_slice_mut().filter(|plan| fits && (plan.as_ptr() as usize).is_multiple_of(16))
     }
 
     /// `t` ← the sum of the blocks' column sums, in order.

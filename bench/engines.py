@@ -78,7 +78,7 @@ def lance(store: TokenStore, folder: Path, how: str) -> Finders:
 
     if not index:
         return {"all": find()}
-    return {f"nprobes {n}, refine {r}": find(nprobes=n, refine=r) for n in (8, 32, 128) for r in (1, 10, 50)}
+    return {f"nprobes {n}, refine {r}": find(nprobes=n, refine=r) for n in (8, 32, 128) for r in (1, 10, 50, 500)}
 
 
 def plaid(store: TokenStore, folder: Path, how: str) -> Finders:

@@ -78,7 +78,9 @@ def lance(store: TokenStore, folder: Path, how: str) -> Finders:
 
     if not index:
         return {"all": find()}
-    return {f"nprobes {n}, refine {r}": find(nprobes=n, refine=r) for n in (8, 32, 128) for r in (1, 10, 50, 500)}
+    return {
+        f"nprobes {n}, refine {r}": find(nprobes=n, refine=r) for n in (8, 32, 128) for r in (1, 10, 50, 500)
+    }
 
 
 def plaid(store: TokenStore, folder: Path, how: str) -> Finders:
@@ -182,7 +184,9 @@ def main() -> None:
     from common import arguments, machine, write
 
     parser = arguments(__doc__)
-    parser.add_argument("--store", type=Path, required=True, help="documents, of optical-rs index")
+    parser.add_argument(
+        "--store", type=Path, required=True, help="the documents: a store made by optical-rs index"
+    )
     parser.add_argument("--model", type=Path, required=True, help="exported model of the queries' side")
     parser.add_argument("--collection", default="afriqa:hau+ibo+swa+twi+yor+zul", help="of the queries")
     parser.add_argument("--queries", type=int, default=100)

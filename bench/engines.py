@@ -62,7 +62,7 @@ def qdrant_edge(store: TokenStore, folder: Path, how: str) -> Finders:
     def find(candidates: int | None) -> Callable[[np.ndarray], list[str]]:
         return lambda q: [hit.id for hit in qdrant.search(shard, [q], TOP, candidates=candidates)[0]]
 
-    return {f"{n} candidates": find(n) for n in (50, 200, 1000)} if staged else {"all": find(None)}
+    return {f"{n} candidates": find(n) for n in (50, 200, 1000, 4000)} if staged else {"all": find(None)}
 
 
 def lance(store: TokenStore, folder: Path, how: str) -> Finders:
@@ -86,13 +86,23 @@ def lance(store: TokenStore, folder: Path, how: str) -> Finders:
 def plaid(store: TokenStore, folder: Path, how: str) -> Finders:
     from optical_rs.engines import fast_plaid
 
-    fast_plaid.write(store, folder / "plaid", nbits=int(how.split()[0]))
+    bits, _, samples = how.partition(", ")
+    fast_plaid.write(
+        store,
+        folder / "plaid",
+        nbits=int(bits.split()[0]),
+        n_samples_kmeans=int(samples.split()[0]) if samples else None,
+    )
     index = fast_plaid.opened(folder / "plaid")
 
-    def find(probes: int) -> Callable[[np.ndarray], list[str]]:
-        return lambda q: [hit.id for hit in fast_plaid.search(index, [q], TOP, n_ivf_probe=probes)[0]]
+    def find(**options: int) -> Callable[[np.ndarray], list[str]]:
+        return lambda q: [hit.id for hit in fast_plaid.search(index, [q], TOP, **options)[0]]
 
-    return {f"{n} probes": find(n) for n in (4, 8, 16, 32, 64)}
+    return {
+        f"{n} probes, {full} scored": find(n_ivf_probe=n, n_full_scores=full)
+        for full in (4096, 32768)
+        for n in (4, 8, 16, 32, 64)
+    }
 
 
 #: What builds an engine's finders, its package, and how it keeps the tokens.
@@ -104,7 +114,7 @@ ENGINES: dict[str, tuple[Callable[[TokenStore, Path, str], Finders], str, tuple[
         ("float32", "float16", "float32, mean", "float16, mean", "float32, muvera", "float32, pooling"),
     ),
     "lancedb": (lance, "lancedb", ("float32", "float16", "float32, IVF_PQ", "float32, IVF_FLAT")),
-    "fast-plaid": (plaid, "fast-plaid", ("4 bits", "2 bits")),
+    "fast-plaid": (plaid, "fast-plaid", ("4 bits", "2 bits", "4 bits, 150 samples", "8 bits, 150 samples")),
 }
 
 

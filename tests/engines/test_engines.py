@@ -1,8 +1,17 @@
-"""Stores in Qdrant (embedded, and qdrant-client's local mode), LanceDB and fast-plaid."""
+"""Stores in Qdrant (embedded, in qdrant-client's local mode, on the server at ``$QDRANT_URL``), LanceDB (in a folder, in
+object storage) and fast-plaid.
+"""
 
 import contextlib
+import functools
+import http.server
+import os
 import re
 import sys
+import threading
+import time
+import urllib.request
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +81,36 @@ def client(tmp_path):
     return qdrant, (QdrantClient(":memory:"), "texts")
 
 
+def server(tmp_path):
+    needs("qdrant_client")
+    url = os.environ.get("QDRANT_URL") or pytest.skip("QDRANT_URL names no server of Qdrant")
+    return qdrant, f"{url}/{uuid.uuid4().hex}"
+
+
 def lance(tmp_path):
     needs("lancedb")
     return lancedb, tmp_path / "lance" / "texts"
+
+
+@functools.cache
+def object_storage():
+    """The address of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    return f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+
+
+def bucket(tmp_path):
+    needs("lancedb", "moto")
+    import lancedb as library
+
+    url, name = object_storage(), uuid.uuid4().hex
+    urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT")).close()
+    options = {"endpoint": url, "allow_http": "true", "region": "us-east-1"}
+    options |= {"access_key_id": "any", "secret_access_key": "any"}
+    return lancedb, (library.connect(f"s3://{name}/folder", storage_options=options), "texts")
 
 
 def plaid(tmp_path):
@@ -82,7 +118,7 @@ def plaid(tmp_path):
     return fast_plaid, tmp_path / "plaid"
 
 
-EXACT = [edge, client, lance]
+EXACT = [edge, client, server, lance, bucket]
 ENGINES = [*EXACT, plaid]
 
 
@@ -93,8 +129,14 @@ def engine(request, tmp_path):
 
 
 def exists(engine, target):
+    if isinstance(target, str):
+        from qdrant_client import QdrantClient
+
+        url, _, name = target.rpartition("/")
+        target = QdrantClient(url), name
     if isinstance(target, tuple):
-        return target[0].collection_exists(target[1])
+        place, name = target
+        return name in place.table_names() if engine is lancedb else place.collection_exists(name)
     place = Path(f"{target}.lance") if engine is lancedb else Path(target)
     return place.exists() or place.with_name(place.name + ".new").exists()
 
@@ -305,7 +347,7 @@ def test_pieces_count_for_their_documents(kind, tmp_path, queries):
     assert all(hit.fields == {"number": int(hit.document[2:])} for hit in got)
 
 
-@pytest.mark.parametrize("kind", [edge, client], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("kind", [edge, client, server], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("method", [Muvera(4, 8, 16), Pooling(2)], ids=lambda m: type(m).__name__)
 def test_qdrant_scores_candidates_exactly(kind, method, store, queries, tmp_path):
     if isinstance(method, Pooling):
@@ -364,6 +406,34 @@ def test_what_is_there_is_left_alone(store, tmp_path):
                 call(store, target)
     assert table.count_rows() == 1
     assert theirs.count("t").count == 0
+
+
+@pytest.mark.slow
+def test_a_server_that_is_slow_and_then_goes_is_named(store):
+    needs("qdrant_client")
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(5.5)  # longer than qdrant-client waits by itself
+            answer = b'{"result": {"exists": true}, "status": "ok", "time": 5.5}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self):
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        target = f"http://127.0.0.1:{listening.server_port}/t"
+        with pytest.raises(InputError, match=f"target: {target} cannot be used .Server disconnected"):
+            qdrant.write(store, target)
+        listening.shutdown()
 
 
 def test_servers_that_do_not_answer(store, queries):

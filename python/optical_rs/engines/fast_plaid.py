@@ -28,19 +28,28 @@ _NONE = np.zeros((0, 1), np.float32)
 
 
 def write(
-    store: TokenStore, target: str | os.PathLike[str], *, nbits: int = 4, seed: int = 42, device: str = "cpu"
+    store: TokenStore,
+    target: str | os.PathLike[str],
+    *,
+    nbits: int = 4,
+    n_samples_kmeans: int | None = None,
+    seed: int = 42,
+    device: str = "cpu",
 ) -> None:
     """Write a store's texts into a new index.
 
-    fast-plaid learns its cells from the tokens and takes all of them at once: they are held in memory, in float32.
+    fast-plaid learns its cells from the tokens and takes all of them at once: they are held in memory, in float16, which
+    is what it computes with.
 
     Parameters
     ----------
     store : TokenStore
     target : path
         A new folder.
-    nbits, seed
-        Of fast-plaid: bits of a number's residual, and the seed of its clustering.
+    nbits, n_samples_kmeans, seed
+        Of fast-plaid: bits of a number's residual, how many texts its cells are learnt from, and the seed of its
+        clustering. It makes no more cells than these texts have tokens: with fewer texts it writes faster, into fewer and
+        larger cells.
     device : str
         ``"cpu"`` or ``"cuda:0"``.
 
@@ -62,12 +71,14 @@ def write(
         fields = Fields(beside.path)
         for part in batches(store):
             part = [row for row in part if len(row[1])]
-            tokens += [torch.from_numpy(np.array(own)) for _, own, _, _ in part]
+            tokens += [torch.from_numpy(np.array(own, np.float16)) for _, own, _, _ in part]
             fields.write((about.document(name), own) for name, _, _, own in part)
             beside.append([_NONE] * len(part), [row[0] for row in part], [row[2] for row in part])
         if not tokens:
             raise InputError(f"store: {store.path} has no tokens")
-        library.FastPlaid(index=str(target / "index"), device=device).create(tokens, nbits=nbits, seed=seed)
+        library.FastPlaid(index=str(target / "index"), device=device).create(
+            tokens, nbits=nbits, n_samples_kmeans=n_samples_kmeans, seed=seed
+        )
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):

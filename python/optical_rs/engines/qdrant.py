@@ -397,9 +397,10 @@ def _writing(target: Any, about: About) -> Iterator[tuple[Any, About | None]]:
             client, name, close = _client(target)
             try:
                 if client.collection_exists(name):
-                    with _reading((client, name)) as (engine, old):
-                        old.expect_same(about, f"collection '{name}'")
-                        yield engine, old
+                    engine = _Client(client, name)
+                    old = About.read(engine.about(), f"collection '{name}'")
+                    old.expect_same(about, f"collection '{name}'")
+                    yield engine, old
                 else:
                     yield from _new_collection(client, name, about)
             finally:
@@ -484,7 +485,8 @@ def _client(target: Any) -> tuple[Any, str, Any]:
         raise InputError(
             f"target: expected a folder, http://host:6333/collection, an EdgeShard or (QdrantClient, name), got {target!r}"
         )
-    client = library.QdrantClient(url=base, check_compatibility=False)
+    # By itself it waits five seconds: less than an exhaustive search of some million texts takes.
+    client = library.QdrantClient(url=base, timeout=60, check_compatibility=False)
     return client, name, client.close
 
 

@@ -173,17 +173,20 @@ def measured(name: str, ways: list[str], python: str, folder: Path, threads: int
     limits = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), str(threads))
     for how in ways:
         command = [python, __file__, "--child", name, how, str(folder), str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
-        for line in done.stdout.splitlines():
-            yield {"engine": name, "version": version, **json.loads(line)}
-        if done.returncode:
-            print(f"{name}, {how}: failed: {done.stderr.strip().splitlines()[-1:]}")
-            yield {
-                "engine": name,
-                "version": version,
-                "kept": how,
-                "failed": done.stderr.strip().splitlines()[-1:],
-            }
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **limits}
+            ) as process,
+        ):
+            assert process.stdout
+            for line in process.stdout:
+                yield {"engine": name, "version": version, **json.loads(line)}
+            if process.wait():
+                errors.seek(0)
+                said = errors.read().strip().splitlines()[-1:]
+                print(f"{name}, {how}: failed: {said}")
+                yield {"engine": name, "version": version, "kept": how, "failed": said}
 
 
 def main() -> None:

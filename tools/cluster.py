@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import os
 import secrets
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -211,16 +212,26 @@ def lost_command(folder: Path, given: list[str], wanted: Path, total: int) -> st
 
 
 def machines(count: int) -> Callable[..., str]:
-    """The pace of so many machines, from the start of the command to its end."""
+    """The pace of so many machines, from the start of the command to its end, and the median from commit to commit."""
 
     def scenario(folder: Path, given: list[str], wanted: Path, total: int) -> str:
         with cluster(folder, count) as (first, _):
             ready(first, count)
             store, began = folder / f"pace{count}", time.monotonic()
-            finish(indexing(first, given, store), first.log)
+            command, seen, times = indexing(first, given, store), 0, []
+            while command.poll() is None:
+                if (now := texts(store)) > seen:
+                    seen = now
+                    times.append(time.monotonic())
+                time.sleep(0.02)
             seconds = time.monotonic() - began
+            finish(command, first.log)
             expect_same(store, wanted)
-            return f"{total} documents in {seconds:.0f} s, {total / seconds:.1f} a second"
+            between = statistics.median(after - before for before, after in itertools.pairwise(times))
+            return (
+                f"{total} documents in {seconds:.0f} s, {total / seconds:.1f} a second; "
+                f"{between:.2f} s between commits (median)"
+            )
 
     return scenario
 

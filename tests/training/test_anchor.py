@@ -143,7 +143,7 @@ def test_recipes_and_the_command_make_the_same_student(tmp_path, tiny_encoder, b
     }
     made = {
         given is None: optical_rs.distil(
-            bitext_file, tiny_encoder, loss="greedy", interpolate=1.0, dev=False, anchor=given,
+            bitext_file, tiny_encoder, loss="greedy", dev=False, anchor=given,
             cache=tmp_path / "cache", **common,
         )
         for given in (anchor, None)
@@ -167,7 +167,7 @@ def test_recipes_and_the_command_make_the_same_student(tmp_path, tiny_encoder, b
     _dispatch(respell([str(argument) for argument in arguments]))
     from optical_rs.models import load_model
 
-    found = load_model(tmp_path / "out" / "greedy").state_dict()
+    found = load_model(tmp_path / "out" / "student").state_dict()
     assert all(torch.equal(found[k], v) for k, v in made[False].state_dict().items())
     assert any(not torch.equal(found[k], v) for k, v in made[True].state_dict().items())
 

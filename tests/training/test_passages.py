@@ -160,7 +160,7 @@ def test_python_and_the_command_make_the_same_student(tmp_path, tiny_encoder, bi
     file.write_text("\n".join(json.dumps({"query": "who?", "passage": text}) for text in PASSAGES))
     training = {**FAST, "num_train_epochs": 2, "eval_strategy": "no", "save_strategy": "no"}
     mine = optical_rs.distil(
-        bitext_file, tiny_encoder, loss="translate-distill", interpolate=1.0, dev=False, passages=file, dim=8,
+        bitext_file, tiny_encoder, loss="translate-distill", dev=False, passages=file, dim=8,
         cache=tmp_path / "cache", training=training,
     )  # fmt: skip
     arguments = [
@@ -170,7 +170,7 @@ def test_python_and_the_command_make_the_same_student(tmp_path, tiny_encoder, bi
         *("--bf16", "false", "--eval_strategy", "no", "--save_strategy", "no"),
     ]  # fmt: skip
     _dispatch(respell([str(argument) for argument in arguments]))
-    found = load_model(tmp_path / "out" / "translate-distill").state_dict()
+    found = load_model(tmp_path / "out" / "student").state_dict()
     assert all(torch.equal(found[k], v) for k, v in mine.state_dict().items())
 
 

@@ -171,11 +171,21 @@ def test_the_same_from_python(recipe, tmp_path, tiny_encoder, bitext_file, colle
 def test_a_system_of_the_command_line(recipe, tmp_path, bitext_file, tiny_encoder, capsys):
     cli("train", "--bitext", bitext_file, "--teacher", tiny_encoder, "--dim", 8, "--output", tmp_path / "out", "--loss",
         "optical", "--reg", "5e-2", "--interpolate=0.5", "--dropout", "null", "--max_steps", 1)  # fmt: skip
-    record = json.loads((tmp_path / "out" / "optical" / "optical.json").read_text())
+    record = json.loads((tmp_path / "out" / "student" / "optical.json").read_text())
     assert record["options"] == {"loss": "optical", "reg": 0.05, "interpolate": 0.5}
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dropout"] is None
     assert config["collection"] == "", "the demo's collection is not taken over"
+
+
+def test_options_of_a_system_change_the_default_system(tmp_path, bitext_file, tiny_encoder):
+    common = ("train", "--bitext", bitext_file, "--teacher", tiny_encoder, "--dim", 8, "--max_steps", 1)
+    cli(*common, "--output", tmp_path / "a", "--interpolate", 1)
+    record = json.loads((tmp_path / "a" / "student" / "optical.json").read_text())
+    assert record["options"] == {"loss": "pooled-mse", "interpolate": 1}
+    cli(*common, "--output", tmp_path / "b", "--loss", "greedy")
+    record = json.loads((tmp_path / "b" / "student" / "optical.json").read_text())
+    assert record["options"] == {"loss": "greedy", "interpolate": 0.5}
 
 
 def test_dev_pairs_are_held_out_of_the_bitext(tmp_path, tiny_encoder, pairs, capsys):

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -171,6 +171,7 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
     """The recipe that was asked for, and its name."""
     from ..experiment.reading import make_recipe, read_recipe
     from ..experiment.recipe import Recipe, find_recipe, read_yaml
+    from ..training import DEFAULT
 
     file = options.recipe
     types = {f.name: str(f.type) for f in dataclasses.fields(Recipe)}
@@ -181,17 +182,20 @@ def _recipe(command: str, options: argparse.Namespace, rest: list[str]) -> tuple
             # Names stay as they are; numbers and switches are read as a recipe's.
             changes[key] = given if "str" in types[key] else read_yaml(given)
     training, left = read_training(rest)
-    system = _system(left)
+    # Without a recipe options change one system, as the arguments of distil do.
+    own = file is None and "bitext" in changes
+    system = _system(left, DEFAULT if own else {})
     if training:
         changes["training"] = training
     if system:
         changes |= {"baseline": changes.get("baseline", ""), "translation": []}
-        changes["systems"] = {"zero-shot": None, str(system["loss"]).rpartition(":")[2]: system}
+        changes["systems"] = {
+            "zero-shot": None,
+            "student" if own else str(system["loss"]).rpartition(":")[2]: system,
+        }
     if file:
         return read_recipe(file, changes), find_recipe(file).stem
-    if "bitext" in changes:
-        from ..training import DEFAULT
-
+    if own:
         systems = {"systems": {"zero-shot": None, "student": dict(DEFAULT)}}
         return make_recipe({**systems, **changes}, "options"), Path(str(changes["bitext"]).split(",")[0]).stem
     if command == "train":
@@ -222,8 +226,8 @@ def read_training(rest: list[str]) -> tuple[dict[str, Any], list[str]]:
     return vars(namespace), left
 
 
-def _system(rest: list[str]) -> dict[str, Any]:
-    """The system that is described by what is left of a command line: ``--loss`` and its options."""
+def _system(rest: list[str], default: Mapping[str, Any]) -> dict[str, Any]:
+    """The system that is described by what is left of a command line: ``--loss`` and its options, over a default's."""
     from ..experiment.recipe import DISTILLATION, read_yaml
     from ..training.arguments import NAMES as TRAINING
 
@@ -240,6 +244,7 @@ def _system(rest: list[str]) -> dict[str, Any]:
         found[name[2:]] = read_yaml(value)
     if not found:
         return {}
+    found = {**default, **found}
     from ..losses import options_of, resolve_loss
 
     if "loss" not in found:

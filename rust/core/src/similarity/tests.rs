@@ -1,3 +1,5 @@
+use std::iter;
+
 use super::form::Scratch;
 use super::scorer::Scorer;
 use super::*;
@@ -19,6 +21,23 @@ pub fn texts(seed: u32, lengths: &[usize], dim: usize) -> (Vec<f32>, Vec<i64>) {
 
 pub fn ragged<'a>(values: Values<'a>, offsets: &'a [i64], dim: usize) -> Ragged<'a> {
     Ragged::new(values, offsets, dim).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same numbers in halves of both kinds and in bytes.
+struct Rounded(Vec<f16>, Vec<bf16>, (Vec<i8>, Vec<f32>));
+
+impl Rounded {
+    fn of(values: &[f32], dim: usize) -> Self {
+        let half = values.iter().map(|x| f16::from_f32(*x)).collect();
+        let upper = values.iter().map(|x| bf16::from_f32(*x)).collect();
+        Self(half, upper, quantise(values, dim))
+    }
+
+    /// In halves, then in bytes.
+    fn forms(&self) -> [Values<'_>; 3] {
+        let Self(half, upper, (codes, scales)) = self;
+        [Values::F16(half), Values::Bf16(upper), Values::Int8 { codes, scales }]
+    }
 }
 
 /// Numbers as they are in any form.
@@ -146,11 +165,8 @@ fn batch_and_blocks_do_not_change_a_score() {
     let dim = 16;
     let lengths: Vec<usize> = (0..700).map(|i| i % 61).collect();
     let (dv, do_) = texts(4, &lengths, dim);
-    let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
-    let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
-    let (codes, scales) = quantise(&dv, dim);
-    let bytes = Values::Int8 { codes: &codes, scales: &scales };
-    for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper), bytes] {
+    let rounded = Rounded::of(&dv, dim);
+    for values in iter::once(Values::F32(&dv)).chain(rounded.forms()) {
         let d = ragged(values, &do_, dim);
         assert!(d.blocks.len() > 1);
         // Several panels, and one: texts that have to be made are cut then.
@@ -188,11 +204,8 @@ fn texts_of_one_token(query_lengths: &[usize]) {
     let (dv, do_) = texts(3, &lengths, dim);
     let (qv, qo) = texts(4, query_lengths, dim);
     let q = ragged(Values::F32(&qv), &qo, dim);
-    let half: Vec<f16> = dv.iter().map(|x| f16::from_f32(*x)).collect();
-    let upper: Vec<bf16> = dv.iter().map(|x| bf16::from_f32(*x)).collect();
-    let (codes, scales) = quantise(&dv, dim);
-    let bytes = Values::Int8 { codes: &codes, scales: &scales };
-    for values in [Values::F32(&dv), Values::F16(&half), Values::Bf16(&upper), bytes] {
+    let rounded = Rounded::of(&dv, dim);
+    for values in iter::once(Values::F32(&dv)).chain(rounded.forms()) {
         let together = ragged(values, &do_, dim);
         for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
             let scorer = Scorer::on(level, &q, &together).unwrap_or_else(|e| panic!("{e}"));

@@ -149,6 +149,16 @@ def test_an_index_that_is_read_only_is_searched(exported, documents, tmp_path, u
     unprivileged(tmp_path, work)
 
 
+def test_a_model_on_another_drive(exported, documents, tmp_path, monkeypatch):
+    def relpath(path, start):
+        raise ValueError(f"path is on mount 'C:', start on mount 'D:': {path}, {start}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.relpath", relpath)  # as on Windows
+        index(Encoder(exported[0]), documents, tmp_path / "store")
+    assert Index(tmp_path / "store").search("the dog", 1)
+
+
 def test_an_interrupted_index_goes_on(exported, documents, tmp_path, monkeypatch):
     encoder = Encoder(exported[0])
     monkeypatch.setattr("optical_rs.edge.index.BATCH", 5)
@@ -375,6 +385,13 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[0] == "1"
     assert any("dog" in line for line in out)
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO("dog\n\n  \ncat")
+    )  # from a file, an empty line ends nothing
+    search_main([*arguments, "--json"])
+    assert [json.loads(line)["query"] for line in capsys.readouterr().out.splitlines()] == ["dog", "cat"]
+    with pytest.raises(InputError, match=r"--output: no such folder: .*nowhere$"):
+        search_main([*arguments, "--queries", str(file), "--output", str(tmp_path / "nowhere" / "run")])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
     with pytest.raises(InputError, match="standard input: not valid UTF-8"):
         search_main(arguments)
@@ -385,6 +402,14 @@ def test_the_commands(exported, documents, tmp_path, capsys, monkeypatch):
         assert [list(hits) for hits in read_run(tmp_path / "coarse").values()] == [
             list(h) for h in run.values()
         ]
+    capsys.readouterr()
+    # A store that was compacted has its first stage again.
+    TokenStore(store).delete(list(documents)[:2])
+    before = [(hit.document, hit.score) for hit in Index(store, folder).search("the dog", 3)]
+    run_command_status(["inspect", store, "--compact"], 0)
+    assert "making the first stage anew" in capsys.readouterr().err
+    assert [(hit.document, hit.score) for hit in Index(store, folder).search("the dog", 3)] == before
+    index_main(["--model", folder, "--documents", str(file), "--out", store])
     capsys.readouterr()
     run_command_status(["inspect", store, "--verify", "--json"], 0)
     assert json.loads(capsys.readouterr().out)["texts"] == len(documents)

@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("store", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
-    parser.add_argument("--compact", action="store_true", help="rewrite it without deleted texts")
+    parser.add_argument(
+        "--compact", action="store_true", help="rewrite it without deleted texts, and its first stage"
+    )
     parser.add_argument(
         "--output", metavar="DIR", help="also write it to another directory, in the form of --dtype"
     )
@@ -29,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """The command ``optical-rs inspect``."""
     options = build_parser().parse_args(arguments)
+    from ..edge.index import coarse_of, first_stage_of, update_first_stage
     from ..similarity import TokenStore
 
     store = TokenStore(options.store)
@@ -36,8 +39,12 @@ def main(arguments: Sequence[str]) -> None:
         say(f"reading all of {options.store}")
         store.verify()
     if options.compact:
+        staged = first_stage_of(options.store) is not None
         say(f"writing {options.store} without deleted texts")
         store.compact()
+        if staged:
+            say(f"making the first stage anew, {coarse_of(options.store)}")
+            update_first_stage(store, None)
     if options.output:
         say(f"writing {options.output} as {options.dtype}")
         store = store.convert(options.output, options.dtype)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Earlier names of options of the commands that search.
 OLD = {"--document_model": "--teacher"}
+#: How many files may be open, where the system lets a program have more than it gives by itself.
+FILES = 65_536
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +75,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def opened(options: argparse.Namespace) -> Index:
     """The index that options name."""
     require("onnxruntime", "edge")
+    # Some forty files of an index are open, and there may be many indexes. Windows has no such limit.
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
     from ..edge.search import Index
 
     return Index(
@@ -106,6 +116,8 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(
             f"--{given[0]}: cannot be combined with --rerank, which scores the documents of a run"
         )
+    if options.output and not (folder := Path(options.output).absolute().parent).is_dir():
+        raise InputError(f"--output: no such folder: {folder}")
     options.k = 10 if options.k is None else options.k
     index = opened(options)
     if options.queries:
@@ -113,7 +125,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if sys.stdin.isatty():
         say(f"{len(index)} texts; an empty line ends")
-    for line in iter(lambda: _ask(sys.stdin.isatty()), ""):
+    for line in _asked(sys.stdin.isatty()):
         hits = index.search(line, options.k, **how)
         if options.json:
             print(_as_json(line, line, hits), flush=True)
@@ -156,13 +168,19 @@ def _search_file(options: argparse.Namespace, index: Index, how: dict[str, Any])
             _show(hits)
 
 
-def _ask(prompt: bool) -> str:
-    try:
-        return input("? " if prompt else "").strip()
-    except EOFError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input: not valid UTF-8 ({error.reason})") from None
+def _asked(terminal: bool) -> Iterator[str]:
+    """The queries of standard input: on a terminal up to an empty line, elsewhere all lines that are not empty."""
+    while True:
+        try:
+            line = input("? " if terminal else "").strip()
+        except EOFError:
+            return
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input: not valid UTF-8 ({error.reason})") from None
+        if line:
+            yield line
+        elif terminal:
+            return
 
 
 def _as_json(name: str, text: str, hits: Sequence[Hit]) -> str:

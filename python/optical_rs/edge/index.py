@@ -101,7 +101,10 @@ def index(
         )
     else:
         # Relative: a model and an index that are moved together still find each other.
-        place = Path(os.path.relpath(encoder.path, out.parent)).as_posix()
+        try:
+            place = Path(os.path.relpath(encoder.path, out.parent)).as_posix()
+        except ValueError:  # on another drive of Windows
+            place = Path(encoder.path).absolute().as_posix()
         metadata = {"model": encoder.name, "model_path": place, **encoder.identity, **made_with}
         # The fields of an index that was removed are of no document here.
         if columns.holds_store(fields_of(out)):

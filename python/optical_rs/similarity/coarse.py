@@ -165,7 +165,7 @@ def _expect_following(coarse: TokenStore, store: TokenStore) -> None:
     if not follows(coarse, store):
         raise InputError(
             f"coarse: {coarse.path} was made of other texts than {store.path} has, or before it was compacted; "
-            "make it again"
+            "make it again, by optical-rs index or make_coarse"
         )
 
 

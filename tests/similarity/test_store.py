@@ -178,6 +178,20 @@ def test_stores_that_the_core_is_tested_with_are_as_they_are_written_now(tmp_pat
         assert file.read_bytes() == (again.path / file.name).read_bytes(), file.name
 
 
+def test_snapshots_share_ids_that_come_again(tmp_path):
+    store = TokenStore.create(tmp_path / "s", 2)
+    store.append([np.eye(2)] * 3, ["a", "b", "c"])
+    seen = [store.snapshot()]
+    for _ in range(3):
+        assert store.index("b") == seen[-1].index("b")
+        store.append([np.ones((1, 2))], ["b"], replacing=["b"])
+        seen.append(store.snapshot())
+    store.delete(["b"])
+    assert [at.index("b") for at in seen] == [1, 3, 4, 5]
+    assert "b" not in store
+    assert all(at.view._ids is store.view._ids for at in seen), "nothing is copied"
+
+
 def test_texts_are_replaced_in_one_commit(tmp_path):
     store = TokenStore.create(tmp_path / "store", 2)
     store.append([np.full((1, 2), i) for i in range(3)], list("abc"), ["old"] * 3)

@@ -269,7 +269,7 @@ class TokenStore:
             "path": str(self.path),
             "version": VERSION,
             "texts": view.state.texts,
-            "deleted": len(view.removed),
+            "deleted": int(view.deleted.sum()),
             "tokens": tokens,
             "dim": view.state.dim,
             "dtype": view.state.dtype,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -73,25 +74,41 @@ class Strings(Sequence[str]):
 
 
 class Ids:
-    """The ids of a generation and the number of each; it grows with the store, and views of it share them."""
+    """The ids of a generation and their numbers; it grows with the store, and views of all moments share it."""
 
-    def __init__(self, texts: Sequence[str] = (), numbers: dict[str, int] | None = None) -> None:
-        self.texts, self.numbers = list(texts), dict(numbers or {})
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+        #: Numbers that an id had before, of texts that were deleted.
+        self._earlier: dict[str, list[int]] = {}
+        #: How many texts had been deleted before each that is.
+        self._deleted: dict[int, int] = {}
+        self._deletions = 0
         self._growing = threading.Lock()
 
-    def grown(self, view: View) -> Ids:
-        """With all that a view has. A number that others may know is left to them: the result is then a copy."""
+    def grow(self, view: View) -> Ids:
+        """Itself, with all that a view has."""
         with self._growing:
             first = len(self.texts)
-            if first >= view.state.texts:  # by a view of later
-                return self
-            names = list(view.strings("id", first))
-            ids = self
-            if any(name in self.numbers for name in names):  # of texts that were deleted
-                ids = Ids(self.texts, self.numbers)
-            ids.texts.extend(names)
-            ids.numbers.update(zip(names, range(first, first + len(names)), strict=True))
-            return ids
+            names = list(view.strings("id", first)) if first < view.state.texts else []
+            deleted = view.deletions[self._deletions :].tolist()
+            for number, name in enumerate(names, first):
+                if (before := self._numbers.get(name)) is not None:
+                    self._earlier.setdefault(name, []).append(before)
+                self._numbers[name] = number
+            self._deleted.update(zip(deleted, itertools.count(self._deletions)))
+            self._deletions += len(deleted)
+            self.texts.extend(names)
+        return self
+
+    def number(self, name: str, view: View) -> int | None:
+        """The number of a text that a view has and that is not deleted there."""
+        number, texts = self._numbers.get(name), view.state.texts
+        if number is not None and number >= texts:
+            number = next((n for n in reversed(self._earlier.get(name, ())) if n < texts), None)
+        if number is None or self._deleted.get(number, self._deletions) < len(view.deletions):
+            return None
+        return number
 
 
 class View:
@@ -129,17 +146,18 @@ class View:
         return self.files.map(self.state, "scales", "<f4") if self.state.dtype == "int8" else None
 
     @functools.cached_property
-    def removed(self) -> frozenset[int]:
-        """Numbers of deleted texts."""
+    def deletions(self) -> np.ndarray:
+        """Numbers of deleted texts, in the order in which they were deleted."""
         numbers = self.files.checked(self.state, "deleted", "<i8")
         if ((numbers < 0) | (numbers >= self.state.texts)).any():
             raise InputError(f"path: {self.folder} is damaged: texts are deleted that it does not have")
-        return frozenset(numbers.tolist())
+        return numbers
 
     @functools.cached_property
     def deleted(self) -> np.ndarray:
+        """Whether each text is."""
         deleted = np.zeros(self.state.texts, dtype=bool)
-        deleted[list(self.removed)] = True
+        deleted[self.deletions] = True
         return deleted
 
     def strings(self, column: str, first: int = 0) -> Strings:
@@ -164,7 +182,7 @@ class View:
     def _ids(self) -> Ids:
         known, self._before = self._before or Ids(), None
         try:
-            return known.grown(self)
+            return known.grow(self)
         except UnicodeDecodeError as error:
             raise InputError(f"path: {self.folder} is damaged: an id is no UTF-8 ({error})") from None
 
@@ -174,8 +192,7 @@ class View:
 
     def number(self, name: str) -> int | None:
         """The number of a text that is not deleted."""
-        number = self._ids.numbers.get(name)
-        return None if number is None or number >= self.state.texts or number in self.removed else number
+        return self._ids.number(name, self)
 
     def mark(self, texts: int) -> str:
         """A hash of the first texts: texts that are added later do not change it, compaction does.
@@ -219,7 +236,7 @@ def opened(folder: Path) -> View:
                 f"path: {error.filename or folder} cannot be read ({error.strerror or error})"
             ) from None
         else:
-            _ = view.lengths, view.removed  # whether they are damaged is seen on opening
+            _ = view.lengths, view.deletions  # whether they are damaged is seen on opening
             return view
 
 

@@ -146,7 +146,7 @@ def test_fields_are_replaced_without_encoding(encoder, documents, tmp_path):
     ]
     store = index(encoder, again, tmp_path / "s")
     assert store.fingerprint == before
-    assert Fields(tmp_path / "s").read() == {n: f for n, _, f in again if f}
+    assert dict(Fields(tmp_path / "s").items()) == {n: f for n, _, f in again if f}
     assert [h.document for h in Index(tmp_path / "s", encoder).search("x", filters={"year": 2})] == ["d1"]
 
 
@@ -223,9 +223,8 @@ def test_words_and_similarity_of_every_hit_are_its_own(encoder, tmp_path, monkey
 
 def test_a_snippet_of_numbered_tokens_is_the_beginning(encoder, tmp_path):
     long = " ".join(f"word{i}" for i in range(100))
-    why = explained(
-        encoder, encoder, "the dog", long, (np.eye(2, 4, dtype=np.float32), np.eye(3, 4, dtype=np.float32))
-    )
+    asked, said = encoder.cut("the dog", "query"), encoder.cut(long, "document")
+    why = explained(asked, said, (np.eye(2, 4, dtype=np.float32), np.eye(3, 4, dtype=np.float32)))
     assert why.numbered
     assert snippet(why, long, 30) == "word0 word1 word2 word3 word4 …"
 

@@ -4,9 +4,10 @@ import functools
 import json
 import lzma
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +26,30 @@ MODELS = {"float32": "model.onnx", "int8": "model.int8.onnx"}
 UNTRIMMED = "untrimmed.json.xz"
 #: Tokens that one call of the runtime gets: what lies between two layers stays in the second-level cache of a core.
 TOKENS_PER_BATCH = 512
+#: Characters for each token of ``max_tokens`` that the tokenizer first gets of a long text, and where they may end.
+CHARACTERS_PER_TOKEN = 16
+_SPACE = re.compile(r"\s")
 #: onnxruntime adds and normalises in two passes with vector instructions faster than in its fused one without them.
 _SLOW = ("SkipLayerNormFusion",)
 #: From how many times the tokens of the whole vocabulary on texts are worth a warning.
 COSTLY = 1.1
+
+
+class Cut(NamedTuple):
+    """A text as a tokenizer cuts it.
+
+    Attributes
+    ----------
+    tokens : list of str
+        Those that have an embedding, as the tokenizer writes them.
+    words : list of str
+    word_of : (tokens,) int array
+        The number of each token's word; −1 for tokens of the prompt and special ones, which belong to no word.
+    """
+
+    tokens: list[str]
+    words: list[str]
+    word_of: np.ndarray
 
 
 class Encoder:
@@ -137,18 +158,15 @@ class Encoder:
 
     def tokens(self, text: str, role: str) -> list[str]:
         """The tokens of a text that have an embedding, as the tokenizer writes them."""
-        encoded = self._encodings([text], role)[0]
-        return [token for token, kept in zip(encoded.tokens, self._kept(encoded, role), strict=True) if kept]
+        return self.cut(text, role).tokens
 
-    def words(self, text: str, role: str) -> tuple[list[str], np.ndarray]:
-        """The words of a text, and for each of its embeddings the number of its word, or −1.
-
-        Tokens of the prompt and special tokens belong to no word.
-        """
+    def cut(self, text: str, role: str) -> Cut:
+        """The tokens of a text that have an embedding, and its words."""
         encoded = self._encodings([text], role)[0]
         prompt = self.prompts.get(role) or ""
         words, of = words_of(prompt + text, encoded.offsets, len(prompt))
-        return words, of[self._kept(encoded, role)]
+        kept = ~np.isin(encoded.ids, self._skip[role])
+        return Cut([token for token, own in zip(encoded.tokens, kept, strict=True) if own], words, of[kept])
 
     def encode(
         self,
@@ -243,15 +261,29 @@ class Encoder:
         return pieces
 
     def _encodings(self, texts: Sequence[str], role: str, fast: bool = False) -> list[Any]:
-        """What the tokenizer makes of texts; fast: the ids alone."""
+        """What the tokenizer makes of texts; fast: the ids alone.
+
+        Of a text that is far longer than what is kept, the tokenizer gets the beginning alone. It ends before a space, where
+        tokenizers divide a text first, and holds at least as many tokens again as are kept: these are those of the whole text.
+        """
         if role not in self._skip:
             raise InputError(f"role: expected 'query' or 'document', got {role!r}")
         prompt = self.prompts.get(role, "")
         work = self._tokenizer.encode_batch_fast if fast else self._tokenizer.encode_batch
-        return work([prompt + text for text in texts])
+        texts = [prompt + text for text in texts]
+        parts = [_beginning(text, CHARACTERS_PER_TOKEN * self.max_tokens) for text in texts]
+        found: list[Any] = work(parts)
+        for i, (part, text) in enumerate(zip(parts, texts, strict=True)):
+            while len(part) < len(text) and len(found[i].overflowing) < 2:
+                part = _beginning(text, 2 * len(part))
+                found[i] = work([part])[0]
+        return found
 
-    def _kept(self, encoding: Any, role: str) -> np.ndarray:
-        return ~np.isin(encoding.ids, self._skip[role])
+
+def _beginning(text: str, characters: int) -> str:
+    """At least so many characters of a text, up to a space; all of it if none follows."""
+    space = _SPACE.search(text, characters)
+    return text[: space.start()] if space else text
 
 
 def fastest_encoder(

@@ -1,14 +1,17 @@
 """Why a document was found: which of its tokens answer to which of the query, and where in the text they are."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from ..transport import solve_batch
-from .encoder import Encoder
+from .encoder import Cut
 
 #: Characters of a snippet.
 SNIPPET = 240
+#: Entropic regularisation of the transport problem.
+REG = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +26,6 @@ class Explanation:
         Cosines.
     matches : (query tokens) int array
         The document token that each query token counts in MaxSim; empty for a document without tokens.
-    plan : (query tokens, document tokens) float32 array
-        The transport plan between both, with cost 1 − similarity and uniform masses.
     query_words, document_words : (list of str, (tokens,) int array)
         Their words, and the word of each token, or −1 for tokens of a prompt and special ones.
     numbered : bool
@@ -35,10 +36,18 @@ class Explanation:
     document: list[str]
     similarity: np.ndarray
     matches: np.ndarray
-    plan: np.ndarray
     query_words: tuple[list[str], np.ndarray]
     document_words: tuple[list[str], np.ndarray]
     numbered: bool = False
+
+    @functools.cached_property
+    def plan(self) -> np.ndarray:
+        """The (query tokens, document tokens) float32 transport plan between both, with cost 1 − similarity and uniform
+        masses; solved when it is first asked for."""
+        if not self.similarity.size:  # a text without tokens: there is nothing to transport
+            return self.similarity
+        plan: np.ndarray = solve_batch((1 - self.similarity)[None].astype(np.float32), REG).plan[0]
+        return plan
 
     def lines(self) -> list[str]:
         """A line for each query token: its match, their similarity, and the share that is transported."""
@@ -50,43 +59,28 @@ class Explanation:
         ]
 
 
-def explained(
-    encoder: Encoder,
-    document_encoder: Encoder,
-    query: str,
-    text: str,
-    tokens: tuple[np.ndarray, np.ndarray],
-    reg: float = 0.05,
-) -> Explanation:
+def explained(query: Cut, document: Cut, tokens: tuple[np.ndarray, np.ndarray]) -> Explanation:
     """Which tokens of a document match which of a query.
 
     Parameters
     ----------
-    encoder, document_encoder : Encoder
-        Of the query, and the one whose tokenizer cuts the document. If its tokens do not fit those in the store,
-        they are numbered instead.
-    query, text : str
+    query, document : Cut
+        The texts as their tokenizers cut them. If the document's tokens do not fit those in the store, they are numbered
+        instead.
     tokens : two (tokens, dim) arrays
         Of the query and of the document.
-    reg : float
-        Of the transport problem.
     """
     x, y = tokens
-    shown, words = document_encoder.tokens(text, "document"), document_encoder.words(text, "document")
+    shown, words, word_of = document
     numbered = len(shown) != len(y)
     if numbered:
-        shown = [str(i) for i in range(len(y))]
-        words = shown, np.arange(len(y))
-    both = encoder.words(query, "query"), words
+        shown = words = [str(i) for i in range(len(y))]
+        word_of = np.arange(len(y))
     similarity = x @ y.T
-    if not similarity.size:  # a text without tokens: there is nothing to match or to transport
-        matches = np.zeros(0 if not len(y) else len(x), dtype=int)
-        return Explanation(
-            encoder.tokens(query, "query"), shown, similarity, matches, similarity, *both, numbered
-        )
-    plan = solve_batch((1 - similarity)[None].astype(np.float32), reg).plan[0]
-    matches = similarity.argmax(axis=1)
-    return Explanation(encoder.tokens(query, "query"), shown, similarity, matches, plan, *both, numbered)
+    matches = similarity.argmax(axis=1) if len(y) else np.zeros(0, dtype=int)
+    return Explanation(
+        query.tokens, shown, similarity, matches, (query.words, query.word_of), (words, word_of), numbered
+    )
 
 
 def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
@@ -95,7 +89,7 @@ def snippet(why: Explanation, text: str, length: int = SNIPPET) -> str:
     Examples
     --------
     >>> words = ["zero", "one", "two", "three"]
-    >>> why = Explanation(["2"], words, np.eye(4)[[2]], np.array([2]), np.eye(4)[[2]],
+    >>> why = Explanation(["2"], words, np.eye(4)[[2]], np.array([2]),
     ...     (["2"], np.array([0])), (words, np.arange(4)))
     >>> snippet(why, "zero one two three", length=10)
     '… one two …'

@@ -1,7 +1,9 @@
 """Fields of documents, such as their language or year, beside an index, and filters by them."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,13 @@ class Fields:
             if gone or new:
                 store.append([_NONE] * len(new), list(new), list(new.values()), replacing=gone)
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """All of them."""
-        if self._store is None:
-            return {}
-        gone = self._store.deleted
-        texts = zip(self._store.ids, self._store.contents, gone, strict=True)
-        return {name: json.loads(line) for name, line, deleted in texts if not deleted}
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each document that has some, and its own."""
+        if self._store is not None:
+            gone = self._store.deleted.tolist()
+            for name, line, deleted in zip(self._store.ids, self._store.contents, gone, strict=True):
+                if not deleted:
+                    yield name, json.loads(line)
 
     def of(self, document: str) -> dict[str, Any]:
         """Those of one document; none if it has no entry."""
@@ -153,19 +155,70 @@ def select(filters: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> np.
     >>> select({"tag": "b", "year": {"lt": 2000}}, rows).tolist()
     [True, False, False]
     """
-    _expect_filters(filters)
-    kinds = {name: {kind(v) for row in rows for v in values_of(row.get(name))} for name in filters}
-    if not all(kinds.values()):
-        kinds |= {name: set() for row in rows for name in row if name not in kinds}
-    kept = np.ones(len(rows), dtype=bool)
-    for name, wanted in conditions(filters, kinds).items():
+    return Values(len(rows), enumerate(rows)).select(filters)
+
+
+class _Column:
+    """The values of one field: each once, and of each time that a row has one the row and the value's number."""
+
+    def __init__(self) -> None:
+        # 1 and true are one key in Python, and two values here.
+        self.numbers: dict[tuple[str, Any], int] = {}
+        self.rows, self.values = array("q"), array("q")
+
+    def rows_of(self, wanted: list[Any] | dict[str, Any]) -> np.ndarray:
+        """The rows that have one of some values, or one inside some bounds."""
         if isinstance(wanted, dict):
-            kept &= [any(_inside(value, wanted) for value in values_of(row.get(name))) for row in rows]
+            chosen = [number for (_, value), number in self.numbers.items() if _inside(value, wanted)]
         else:
-            # 1 and true are one key in Python, and two values here.
             keys = {(kind(value), value) for value in wanted}
-            kept &= [any((kind(v), v) in keys for v in values_of(row.get(name))) for row in rows]
-    return kept
+            chosen = [self.numbers[key] for key in keys if key in self.numbers]
+        known = np.zeros(len(self.numbers), dtype=bool)
+        known[chosen] = True
+        return np.frombuffer(self.rows, "q")[known[np.frombuffer(self.values, "q")]]
+
+
+class Values:
+    """The fields of rows, field by field, read through once and ready for any number of filters.
+
+    Parameters
+    ----------
+    rows : int
+    fields : iterable of (int, dict)
+        The number of a row and its fields; rows without any may be left out.
+
+    Examples
+    --------
+    >>> values = Values(3, [(0, {"year": 1995}), (1, {"year": 2001, "tag": "a"})])
+    >>> values.names, values.select({"year": {"lt": 2000}}).tolist()
+    (['tag', 'year'], [True, False, False])
+    """
+
+    def __init__(self, rows: int, fields: Iterable[tuple[int, Mapping[str, Any]]]):
+        self._rows = rows
+        columns: defaultdict[str, _Column] = defaultdict(_Column)
+        for row, said in fields:
+            for name, value in said.items():
+                column = columns[name]
+                for own in values_of(value):
+                    column.rows.append(row)
+                    column.values.append(column.numbers.setdefault((kind(own), own), len(column.numbers)))
+        self._columns = dict(columns)
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that rows have, sorted."""
+        return sorted(self._columns)
+
+    def select(self, filters: Mapping[str, Any]) -> np.ndarray:
+        """As :func:`select`."""
+        kinds = {name: {own for own, _ in column.numbers} for name, column in self._columns.items()}
+        kept = np.ones(self._rows, dtype=bool)
+        for name, wanted in conditions(filters, kinds).items():
+            satisfied = np.zeros(self._rows, dtype=bool)
+            satisfied[self._columns[name].rows_of(wanted)] = True
+            kept &= satisfied
+        return kept
 
 
 def conditions(

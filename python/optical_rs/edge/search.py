@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from ..files import named
 from ..fingerprint import expect_related
 from ..ranking import fuse
 from ..similarity import TokenStore, columns, search
-from .encoder import Encoder
+from .encoder import Cut, Encoder
 from .explanation import Explanation, explained, snippet
-from .fields import Fields, select
+from .fields import Fields, Values
 from .index import coarse_of, document_of, pieces_of
 
 #: Documents of each ranking that are fused, at least.
 _DEPTH = 100
+#: Pieces for each document that is wanted, of documents that are cut; more where these are of fewer documents.
+_PIECES = 4
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -147,9 +150,11 @@ class Index:
         self._starts = np.cumsum([0, *map(len, self.shards)]).tolist()
         # Opened now, so that they are of the documents as these are; read where they are asked for.
         self._stored_fields = [Fields(shard.path) for shard in self.shards]
-        self._fields: list[dict[str, dict[str, Any]]] | None = None
+        self._values: Values | None = None
         self._pieces: list[dict[str, list[int]] | None] = [None] * len(self.shards)
         self._words: tuple[np.ndarray, BM25] | None = None
+        # Of threads that search, one makes what is made on first use.
+        self._making = threading.Lock()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -254,21 +259,19 @@ class Index:
         k = whole("k", k)
         if candidates is not None:
             candidates = whole("candidates", candidates)
-        allowed = None if filters is None else self._allowed(filters)
+        allowed = None if filters is None else self._filtered().select(filters)
         if not len(self) or not queries:
             return [[] for _ in queries]
         tokens = self.encoder.encode_query(queries)
         depth = max(k, _DEPTH) if lexical else k
         found = self._by_meaning(tokens, depth, allowed, exact, candidates, progress)
         if lexical:
-            words = self._worded()[1]
-            scores = [words.scores(query) for query in queries]
             found = [
-                self._fused(hits, self._by_words(own, depth, allowed), x, own, k)
-                for hits, x, own in zip(found, tokens, scores, strict=True)
+                self._fused(query, hits, x, k, depth, allowed)
+                for query, hits, x in zip(queries, found, tokens, strict=True)
             ]
         return [
-            [self._shown(hit, query, x, snippets, explain) for hit in hits]
+            self._shown(hits, query, x, snippets, explain)
             for query, hits, x in zip(queries, found, tokens, strict=True)
         ]
 
@@ -288,14 +291,13 @@ class Index:
                 continue
             start = self._starts[place]
             mask = None if allowed is None else allowed[start : start + len(shard)]
-            # Of k documents, all pieces may come before the best piece of the next.
-            pieces = min(k * self._most_pieces(place), len(shard))
-            while True:
+            pieces, waiting = min(self._pieces_for(k, place), len(shard)), list(range(len(tokens)))
+            while waiting:
                 wanted = max(candidates or max(20 * k, 200), pieces)
                 few = mask is not None and np.count_nonzero(mask) <= wanted
                 first = None if exact or few or coarse is None else coarse
                 parts = search(
-                    tokens,
+                    [tokens[i] for i in waiting],
                     shard,
                     pieces,
                     allow=mask,
@@ -303,37 +305,49 @@ class Index:
                     candidates=wanted if first else None,
                     progress=progress,
                 )
-                # Texts without tokens come last, and are left out.
-                rows = [
-                    [self._hit(start + shard.index(name), score) for name, score in part if score > -np.inf]
-                    for part in parts
-                ]
-                # Among pieces as good as the last their own ids decided, and not those of their documents.
-                tied = (
-                    len(part) == pieces and len(own) == pieces and _best(own, k)[-1].score == own[-1].score
-                    for part, own in zip(parts, rows, strict=True)
-                )
-                windowed = shard.metadata.get("window") is not None
-                if not windowed or pieces == len(shard) or not any(tied):
-                    break
-                pieces = min(2 * pieces, len(shard))
-            for hits, own in zip(found, rows, strict=True):
-                hits += own
+                again = []
+                for i, part in zip(waiting, parts, strict=True):
+                    # Texts without tokens come last, and are left out.
+                    own = [
+                        self._hit(start + shard.index(name), score) for name, score in part if score > -np.inf
+                    ]
+                    if _is_windowed(shard) and len(own) == pieces < len(shard):
+                        best = _best(own, k)
+                        # Among pieces as good as the last their own ids decided, and not those of their documents.
+                        if len(best) < k or best[-1].score == own[-1].score:
+                            again.append(i)
+                            continue
+                    found[i] += own
+                pieces, waiting = min(2 * pieces, len(shard)), again
         return [_best(hits, k) for hits in found]
 
     def _by_words(self, scores: np.ndarray, k: int, allowed: np.ndarray | None) -> list[Hit]:
         """The documents with words in common, by BM25 over the words of all shards."""
         numbers = self._worded()[0]
         chosen = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed[numbers])
-        pieces = k * max(map(self._most_pieces, range(len(self.shards))))
-        if len(chosen) > pieces:  # with all that are as good as the last, among which ids decide
-            least = np.partition(scores[chosen], len(chosen) - pieces)[len(chosen) - pieces]
-            chosen = chosen[scores[chosen] >= least]
-        return _best([self._hit(int(numbers[i]), float(scores[i])) for i in chosen], k)
+        pieces = max(self._pieces_for(k, place) for place in range(len(self.shards)))
+        while True:
+            best = chosen
+            if len(chosen) > pieces:  # with all that are as good as the last, among which ids decide
+                least = np.partition(scores[chosen], len(chosen) - pieces)[len(chosen) - pieces]
+                best = chosen[scores[chosen] >= least]
+            hits = _best([self._hit(int(numbers[i]), float(scores[i])) for i in best], k)
+            if len(hits) == k or len(best) == len(chosen):
+                return hits
+            pieces *= 2
 
     def _fused(
-        self, meaning: list[Hit], words: list[Hit], tokens: np.ndarray, scores: np.ndarray, k: int
+        self,
+        query: str,
+        meaning: list[Hit],
+        tokens: np.ndarray,
+        k: int,
+        depth: int,
+        allowed: np.ndarray | None,
     ) -> list[Hit]:
+        """The documents of a query by the ranks of its ``depth`` best by MaxSim and by words."""
+        scores = self._worded()[1].scores(query)
+        words = self._by_words(scores, depth, allowed)
         runs = [{"q": [(hit.document, hit.score) for hit in hits]} for hits in (meaning, words)]
         similar, worded = ({hit.document: hit for hit in hits} for hits in (meaning, words))
         found = []
@@ -345,13 +359,10 @@ class Index:
             found.append(dataclasses.replace(hit, **own, score=score, words=said))
         return found
 
-    def _texts_of(self, hit: Hit) -> tuple[int, list[int]]:
+    def _texts_of(self, hit: Hit) -> tuple[int, Sequence[int]]:
         """The shard of a hit, and the numbers there of its document's texts."""
         place = self._shard_of(hit.number)
-        shard = self.shards[place]
-        if shard.metadata.get("window") is None:
-            return place, [hit.number - self._starts[place]]
-        return place, self._pieces_of(place)[hit.document]
+        return place, self._numbers_of(place, hit.document)
 
     def _similarity(self, tokens: np.ndarray, hit: Hit) -> dict[str, Any]:
         """MaxSim of a document's best piece, and that piece."""
@@ -369,33 +380,43 @@ class Index:
     def _shard_of(self, number: int) -> int:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
-    def _pieces_of(self, place: int) -> dict[str, list[int]]:
-        found = self._pieces[place]
-        if found is None:
-            found = self._pieces[place] = pieces_of(self.shards[place])
-        return found
+    def _numbers_of(self, place: int, document: str) -> Sequence[int]:
+        """The numbers in a shard of a document's texts."""
+        shard, pieces = self.shards[place], self._pieces[place]
+        if not _is_windowed(shard):
+            return [shard.index(document)] if document in shard else ()
+        if pieces is None:
+            pieces = self._pieces[place] = pieces_of(shard)
+        return pieces.get(document, ())
 
-    def _most_pieces(self, place: int) -> int:
-        if self.shards[place].metadata.get("window") is None:
-            return 1
-        return max(map(len, self._pieces_of(place).values()), default=1)
+    def _pieces_for(self, k: int, place: int) -> int:
+        """The texts of a shard that are looked at first for ``k`` documents."""
+        return _PIECES * k if _is_windowed(self.shards[place]) else k
 
     def _hit(self, number: int, score: float) -> Hit:
         shard, own = self.locate(number)
         return Hit(document_of(shard, own), score, "", number)
 
-    def _shown(self, hit: Hit, query: str, tokens: np.ndarray, snippets: bool, explain: bool) -> Hit:
+    def _shown(
+        self, hits: list[Hit], query: str, tokens: np.ndarray, snippets: bool, explain: bool
+    ) -> list[Hit]:
         """With all that a caller sees."""
-        text = self.text(hit.number)
-        why = self._explained(query, tokens, hit.number) if snippets or explain else None
-        return dataclasses.replace(
-            hit,
-            text=text,
-            fields=self._fields_of(hit),
-            similarity=hit.score if hit.words is None else hit.similarity,
-            snippet=snippet(why, text) if why and snippets else None,
-            explanation=why if explain else None,
-        )
+        asked = self.encoder.cut(query, "query") if snippets or explain else None
+        shown = []
+        for hit in hits:
+            text = self.text(hit.number)
+            why = None if asked is None else self._explained(asked, tokens, hit.number, text)
+            shown.append(
+                dataclasses.replace(
+                    hit,
+                    text=text,
+                    fields=self._stored_fields[self._shard_of(hit.number)].of(hit.document),
+                    similarity=hit.score if hit.words is None else hit.similarity,
+                    snippet=snippet(why, text) if why and snippets else None,
+                    explanation=why if explain else None,
+                )
+            )
+        return shown
 
     def explain(self, query: str, number: int) -> Explanation:
         """How the tokens of a query and of a text, such as ``hit.number``, match.
@@ -407,44 +428,44 @@ class Index:
         """
         if not 0 <= number < len(self) or (at := self.locate(number))[0].deleted[at[1]]:
             raise InputError(f"number: no text {number}, or it is deleted")
-        return self._explained(query, self.encoder.encode_query([query])[0], number)
+        tokens = self.encoder.encode_query([query])[0]
+        return self._explained(self.encoder.cut(query, "query"), tokens, number, self.text(number))
 
-    def _explained(self, query: str, tokens: np.ndarray, number: int) -> Explanation:
+    def _explained(self, query: Cut, tokens: np.ndarray, number: int, text: str) -> Explanation:
         shard, own = self.locate(number)
         cutter = self.teacher or self.encoder
-        return explained(self.encoder, cutter, query, shard.contents[own], (tokens, shard[own]))
+        return explained(query, cutter.cut(text, "document"), (tokens, shard[own]))
 
     @property
     def fields(self) -> list[str]:
         """The fields that documents have, for filters."""
-        return sorted({name for row in self._rows() for name in row})
+        return self._filtered().names
 
-    def _read_fields(self) -> list[dict[str, dict[str, Any]]]:
-        if self._fields is None:
-            self._fields = [fields.read() for fields in self._stored_fields]
-        return self._fields
+    def _filtered(self) -> Values:
+        """The fields of all texts, for filters; read on first use."""
+        with self._making:
+            if self._values is None:
+                self._values = Values(len(self), self._fields_of_texts())
+            return self._values
 
-    def _fields_of(self, hit: Hit) -> Mapping[str, Any]:
-        return self._read_fields()[self._shard_of(hit.number)].get(hit.document, {})
-
-    def _allowed(self, filters: Mapping[str, Any]) -> np.ndarray:
-        """Which texts filters leave."""
-        return select(filters, self._rows())
-
-    def _rows(self) -> list[Mapping[str, Any]]:
-        """The fields of each text; none of deleted ones."""
-        rows: list[Mapping[str, Any]] = []
-        for shard, fields in zip(self.shards, self._read_fields(), strict=True):
-            gone = shard.deleted.tolist()
-            rows += [{} if gone[i] else fields.get(document_of(shard, i), {}) for i in range(len(shard))]
-        return rows
+    def _fields_of_texts(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """The numbers of texts and the fields of their documents; deleted ones have none."""
+        for place, fields in enumerate(self._stored_fields):
+            for document, own in fields.items():
+                for number in self._numbers_of(place, document):
+                    yield self._starts[place] + number, own
 
     def _worded(self) -> tuple[np.ndarray, BM25]:
         """The texts that are not deleted, and their words; indexed on first use."""
-        if self._words is None:
-            numbers = self.live()
-            self._words = numbers, BM25([self.text(i) for i in numbers.tolist()])
-        return self._words
+        with self._making:
+            if self._words is None:
+                numbers = self.live()
+                self._words = numbers, BM25([self.text(i) for i in numbers.tolist()])
+            return self._words
+
+
+def _is_windowed(store: TokenStore) -> bool:
+    return store.metadata.get("window") is not None
 
 
 def _best(hits: list[Hit], k: int) -> list[Hit]:

@@ -1,5 +1,7 @@
 """From the pieces of a tokenizer to the words that a reader sees."""
 
+import bisect
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -35,7 +37,10 @@ def words_of(text: str, spans: Sequence[tuple[int, int]], prompt: int = 0) -> tu
     >>> words, of.tolist()
     (['moto', 'uli'], [-1, -1, 0, 0, 1, -1])
     """
-    runs = [(prompt + run.start(), prompt + run.end()) for run in re.finditer(r"\S+", text[prompt:])]
+    # Not those behind the last token, where a long text was cut off.
+    last = max((end for _, end in spans), default=0)
+    found = (run.span() for run in re.compile(r"\S+").finditer(text, prompt))
+    runs = list(itertools.takewhile(lambda run: run[0] < last, found))
     words: list[str] = []
     places: dict[tuple[int, int], int] = {}
     of = np.full(len(spans), -1)
@@ -46,7 +51,7 @@ def words_of(text: str, spans: Sequence[tuple[int, int]], prompt: int = 0) -> tu
             start += 1
         if start >= end:
             continue
-        run = next((run for run in runs if run[0] <= start < run[1]), (start, end))
+        run = runs[bisect.bisect_right(runs, (start, len(text))) - 1]
         if run[1] - run[0] > LONGEST:
             run = (start, end)
         if run not in places:

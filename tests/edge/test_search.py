@@ -14,7 +14,7 @@ from optical_rs.cli.index import main as index_main
 from optical_rs.cli.search import main as search_main
 from optical_rs.edge import Encoder
 from optical_rs.edge.explanation import explained, snippet
-from optical_rs.edge.fields import Fields, select
+from optical_rs.edge.fields import Fields, Values
 from optical_rs.edge.index import index
 from optical_rs.edge.rerank import rerank
 from optical_rs.edge.search import Index
@@ -150,6 +150,25 @@ def test_fields_are_replaced_without_encoding(encoder, documents, tmp_path):
     assert [h.document for h in Index(tmp_path / "s", encoder).search("x", filters={"year": 2})] == ["d1"]
 
 
+def test_fields_come_before_texts_and_a_call_that_is_repeated_ends_it(encoder, tmp_path, monkeypatch):
+    index(encoder, [("a", "the dog runs fast", {"year": 1})], tmp_path / "s")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    def shown():
+        return [(hit.text, hit.fields) for hit in Index(tmp_path / "s", encoder).search("the dog", 1)]
+
+    changed = [("a", "the school is far", {"year": 2})]
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenStore, "append_columns", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index(encoder, changed, tmp_path / "s")
+    assert shown() == [("the dog runs fast", {"year": 2})]
+    index(encoder, changed, tmp_path / "s")
+    assert shown() == [("the school is far", {"year": 2})]
+
+
 def test_a_snippet_is_the_part_that_answers(encoder, tmp_path):
     long = " ".join(["the house is big"] * 40 + ["the dog runs fast"] + ["we went to the market"] * 40)
     opened = Index(
@@ -263,7 +282,7 @@ def plainly(row, name, wanted):
 )
 def test_filters_follow_their_rules(rows, filters):
     try:
-        found = select(filters, rows)
+        found = Values(len(rows), enumerate(rows)).select(filters)
     except InputError as error:
         # Refused is what no row could satisfy.
         name = str(error).split("'")[1]

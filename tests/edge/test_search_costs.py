@@ -241,3 +241,15 @@ def test_two_first_lexical_searches_index_words_once(encoder, documents, tmp_pat
         thread.join()
     assert made == [len(documents)]
     assert found[0] == found[1]
+
+
+def test_documents_of_two_shards_fill_the_ranking_by_words_once(encoder, tmp_path, monkeypatch):
+    texts = {"a": "dog dog dog fire", "b": "dog dog fire sun", "c": "dog fire sun rain"}
+    for name in ("one", "two"):
+        index(encoder, texts, tmp_path / name)
+    monkeypatch.setattr(module, "_DEPTH", 2)
+    one, both = (
+        Index(paths, encoder).search("dog", 2, lexical=True)
+        for paths in (tmp_path / "one", [tmp_path / "one", tmp_path / "two"])
+    )
+    assert [(hit.document, hit.score) for hit in both] == [(hit.document, hit.score) for hit in one]

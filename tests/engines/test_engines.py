@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from optical_rs import InputError
-from optical_rs.edge.fields import Fields, select
+from optical_rs.edge.fields import Fields, Values
 from optical_rs.engines import common, fast_plaid, first_stage, lancedb, qdrant
 from optical_rs.similarity import Muvera, Pooling, TokenStore, maxsim, search
 
@@ -177,7 +177,8 @@ FILTERS = [
 def test_filters_leave_what_ours_leave(kind, filters, store, queries, tmp_path):
     engine, target = kind(tmp_path)
     engine.write(store, target)
-    left = select(filters, [{} if gone else own_fields(i) for i, gone in enumerate(store.deleted)])
+    kept = ((i, own_fields(i)) for i, gone in enumerate(store.deleted) if not gone)
+    left = Values(len(store), kept).select(filters)
     options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
     got = engine.search(target, queries[:1], 100, filters=filters, **options)[0]
     found, want = {hit.id for hit in got}, {store.ids[i] for i in np.flatnonzero(left)}

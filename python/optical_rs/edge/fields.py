@@ -128,36 +128,6 @@ def kind(value: Any) -> str:
     return "true or false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
 
 
-def select(filters: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Which rows satisfy all filters.
-
-    Parameters
-    ----------
-    filters : dict
-        Field → a value that it has, a list of values of which it has one, or a range such as
-        ``{"gte": 1990, "lt": 2000}`` (``gt``, ``gte``, ``lt``, ``lte``) of numbers or of texts, which dates such as
-        ``"2024-05-31"`` are. A field that is a list has each of its values.
-    rows : sequence of dict
-        The fields of each document.
-
-    Returns
-    -------
-    (rows) bool array
-
-    Raises
-    ------
-    InputError
-        A field that no row has, a value that is of another kind than the field's, or an unknown bound.
-
-    Examples
-    --------
-    >>> rows = [{"year": 1995, "tag": ["a", "b"]}, {"year": 2001, "tag": ["b"]}, {}]
-    >>> select({"tag": "b", "year": {"lt": 2000}}, rows).tolist()
-    [True, False, False]
-    """
-    return Values(len(rows), enumerate(rows)).select(filters)
-
-
 class _Column:
     """The values of one field: each once, and of each time that a row has one the row and the value's number."""
 
@@ -189,8 +159,8 @@ class Values:
 
     Examples
     --------
-    >>> values = Values(3, [(0, {"year": 1995}), (1, {"year": 2001, "tag": "a"})])
-    >>> values.names, values.select({"year": {"lt": 2000}}).tolist()
+    >>> values = Values(3, enumerate([{"year": 1995, "tag": ["a", "b"]}, {"year": 2001, "tag": ["b"]}, {}]))
+    >>> values.names, values.select({"tag": "b", "year": {"lt": 2000}}).tolist()
     (['tag', 'year'], [True, False, False])
     """
 
@@ -211,7 +181,24 @@ class Values:
         return sorted(self._columns)
 
     def select(self, filters: Mapping[str, Any]) -> np.ndarray:
-        """As :func:`select`."""
+        """Which rows satisfy all filters.
+
+        Parameters
+        ----------
+        filters : dict
+            Field → a value that it has, a list of values of which it has one, or a range such as
+            ``{"gte": 1990, "lt": 2000}`` (``gt``, ``gte``, ``lt``, ``lte``) of numbers or of texts, which dates such as
+            ``"2024-05-31"`` are. A field that is a list has each of its values.
+
+        Returns
+        -------
+        (rows) bool array
+
+        Raises
+        ------
+        InputError
+            A field that no row has, a value that is of another kind than the field's, or an unknown bound.
+        """
         kinds = {name: {own for own, _ in column.numbers} for name, column in self._columns.items()}
         kept = np.ones(self._rows, dtype=bool)
         for name, wanted in conditions(filters, kinds).items():
@@ -229,14 +216,14 @@ def conditions(
     Parameters
     ----------
     filters : dict
-        As for :func:`select`.
+        As for :meth:`Values.select`.
     kinds : dict of str to set of str
         Of each field that documents have: ``"text"``, ``"numbers"``, ``"true or false"``.
 
     Raises
     ------
     InputError
-        As for :func:`select`.
+        As for :meth:`Values.select`.
 
     Examples
     --------

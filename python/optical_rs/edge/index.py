@@ -43,7 +43,9 @@ def index(
 
     A store is committed every 256 documents, and what is committed stays: after an interruption, also after a kill, the
     same call goes on from there, and the store has the same bytes in the end as without it. A document that is replaced is
-    its old text or its new one at every moment. Documents that are not given stay as they are.
+    its old text or its new one at every moment. Fields are committed before texts: a kill between the two leaves up to 256
+    documents with their new fields and their old texts, or none yet, until the same call is made again. Documents that are not
+    given stay as they are.
 
     Parameters
     ----------

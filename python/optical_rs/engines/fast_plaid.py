@@ -10,6 +10,7 @@ References
 """
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..edge.encoder import Encoder
-from ..edge.fields import Fields, select
+from ..edge.fields import Fields, Values
 from ..errors import InputError, require
 from ..similarity import TokenStore, columns
 from .common import About, Found, batches, best_documents, count
@@ -95,6 +96,12 @@ class Opened:
     fields: Fields
     about: About
 
+    @functools.cached_property
+    def values(self) -> Values:
+        """The fields of all texts, for filters; read on first use."""
+        documents = map(self.about.document, self.texts.ids)
+        return Values(len(self.texts), enumerate(map(self.fields.of, documents)))
+
 
 def opened(target: str | os.PathLike[str], *, device: str = "cpu") -> Opened:
     """Open what :func:`write` made.
@@ -162,8 +169,7 @@ def search(
     tokens, k = about.queries(queries, encoder), count("k", k)
     subset = None
     if filters is not None:
-        rows = [fields.of(about.document(name)) for name in texts.ids]
-        subset = np.flatnonzero(select(filters, rows)).tolist()
+        subset = np.flatnonzero(index.values.select(filters)).tolist()
 
     def found(query: np.ndarray) -> list[Found]:
         def fetch(pieces: int) -> list[tuple[str, float, str, Mapping[str, Any]]]:

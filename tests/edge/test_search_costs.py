@@ -247,9 +247,9 @@ def test_documents_of_two_shards_fill_the_ranking_by_words_once(encoder, tmp_pat
     texts = {"a": "dog dog dog fire", "b": "dog dog fire sun", "c": "dog fire sun rain"}
     for name in ("one", "two"):
         index(encoder, texts, tmp_path / name)
-    monkeypatch.setattr(module, "_DEPTH", 2)
+    monkeypatch.setattr(module, "_DEPTH", 3)
     one, both = (
-        Index(paths, encoder).search("dog", 2, lexical=True)
+        Index(paths, encoder).search("dog", 3, lexical=True)
         for paths in (tmp_path / "one", [tmp_path / "one", tmp_path / "two"])
     )
     assert [(hit.document, hit.score) for hit in both] == [(hit.document, hit.score) for hit in one]

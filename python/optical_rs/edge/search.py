@@ -384,7 +384,8 @@ class Index:
         """The numbers in a shard of a document's texts."""
         shard, pieces = self.shards[place], self._pieces[place]
         if not _is_windowed(shard):
-            return [shard.index(document)] if document in shard else ()
+            number = shard.view.number(document)
+            return () if number is None else (number,)
         if pieces is None:
             pieces = self._pieces[place] = pieces_of(shard)
         return pieces.get(document, ())

@@ -32,7 +32,7 @@ class FolderLock:
         self._file: int | None = None
 
     @contextlib.contextmanager
-    def held(self, timeout: float = 0.0) -> Iterator[bool]:
+    def held(self, timeout: float = 0.0, make: bool = False) -> Iterator[bool]:
         """Be the only writer of the folder, and yield whether this is the outermost of nested holds.
 
         The threads of a process take turns, however long. The system takes the lock back when its process ends,
@@ -42,6 +42,8 @@ class FolderLock:
         ----------
         timeout : float
             Seconds to wait for another process.
+        make : bool
+            Make the folder if it does not exist; its last writer may have removed it.
 
         Raises
         ------
@@ -52,7 +54,7 @@ class FolderLock:
         self._turn.acquire()
         try:
             if self._depth == 0:
-                self._file = _locked(self.folder, time.monotonic() + timeout)
+                self._file = _locked(self.folder, time.monotonic() + timeout, make)
             self._depth += 1
             try:
                 yield self._depth == 1
@@ -75,7 +77,7 @@ class FolderLock:
 
 
 def folder_lock(folder: str | os.PathLike) -> FolderLock:
-    """The lock of a folder, by whichever name; it must exist when the lock is taken.
+    """The lock of a folder, by whichever name; it must exist when the lock is taken, or be made then.
 
     Examples
     --------
@@ -93,11 +95,13 @@ def folder_lock(folder: str | os.PathLike) -> FolderLock:
         return lock
 
 
-def _locked(folder: Path, deadline: float) -> int:
+def _locked(folder: Path, deadline: float, make: bool) -> int:
     """The lock file, opened and locked."""
     path, pause = folder / NAME, 0.001
     while True:
         try:
+            if make:
+                folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o666)
         except OSError as error:
             raise InputError(f"path: {folder} cannot be written to ({error.strerror or error})") from None

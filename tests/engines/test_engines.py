@@ -5,8 +5,10 @@ object storage) and fast-plaid.
 import contextlib
 import functools
 import http.server
+import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -319,6 +321,136 @@ def test_an_interruption_leaves_what_was(engine, before, store, queries, tmp_pat
     assert len(engine.search(target, queries[:1], 100)[0]) == 59
 
 
+#: A process that stops in the middle of writing, until it is told to go on.
+WRITER = """
+import sys
+from pathlib import Path
+from optical_rs import engines
+from optical_rs.engines import common
+from optical_rs.similarity import TokenStore
+
+name, store, target = sys.argv[1:]
+common.BATCH = 16
+engine, whole = getattr(engines, name), common.batches
+
+def slowly(store):
+    for number, part in enumerate(whole(store)):
+        yield part
+        if number == 0:
+            print("began", flush=True)
+            sys.stdin.readline()
+
+if __name__ == "__main__":
+    engine.batches = slowly
+    engine.write(TokenStore(store), Path(target))
+"""
+
+
+@contextlib.contextmanager
+def another_process(engine, store, target):
+    name = engine.__name__.rpartition(".")[2]
+    command = [sys.executable, "-c", WRITER, name, str(store.path), str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "began\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", [edge, lance, plaid], ids=lambda make: make.__name__)
+def test_two_processes_that_write_one_target(kind, store, queries, tmp_path):
+    engine, target = kind(tmp_path)
+    options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
+    with another_process(engine, store, target) as process:
+        with pytest.raises(InputError, match=f"is being written by process {process.pid}"):
+            engine.write(store, target)
+        process.communicate("\n")
+        assert process.returncode == 0
+    assert exists(engine, target)
+    assert not target.with_name(target.name + ".new").exists()
+    assert len(engine.search(target, queries[:1], 1, **options)[0]) == 1
+
+
+@pytest.mark.parametrize("kind", [edge, lance, plaid], ids=lambda make: make.__name__)
+def test_what_a_killed_writer_leaves(kind, store, queries, tmp_path):
+    engine, target = kind(tmp_path)
+    options = {"n_ivf_probe": 64} if engine is fast_plaid else {}
+    with another_process(engine, store, target) as process:
+        process.kill()
+        process.wait()
+    with pytest.raises(InputError, match=r"target: (no Edge shard|there is no table|no index)"):
+        engine.search(target, queries)
+    engine.write(store, target)
+    assert len(engine.search(target, queries[:1], 1, **options)[0]) == 1
+    assert not target.with_name(target.name + ".new").exists()
+
+
+@pytest.mark.parametrize("kind", [edge, plaid], ids=lambda make: make.__name__)
+def test_what_was_made_meanwhile_is_left_alone(kind, store, tmp_path, monkeypatch):
+    engine, target = kind(tmp_path)
+    whole = common.batches
+
+    def overtaken(store):
+        yield from whole(store)
+        target.mkdir()
+        (target / "file").write_text("mine")
+
+    monkeypatch.setattr(engine, "batches", overtaken)
+    with pytest.raises(InputError, match=f"target: {target} cannot be written to"):
+        engine.write(store, target)
+    assert (target / "file").read_text() == "mine"
+    assert [file.name for file in tmp_path.glob(f"{target.name}*")] == [target.name]
+
+
+@pytest.mark.parametrize("kind", [lance, bucket], ids=lambda make: make.__name__)
+def test_a_table_that_another_writer_made_meanwhile_stays(kind, store, tmp_path, monkeypatch):
+    _, target = kind(tmp_path)
+    import pyarrow as pa
+
+    _, connection, name = lancedb._opened(target)
+    whole = common.batches
+
+    def overtaken(given):
+        connection.create_table(name, data=pa.table({"id": ["theirs"]}))  # LanceDB itself knows no lock
+        yield from whole(given)
+
+    monkeypatch.setattr(lancedb, "batches", overtaken)
+    with pytest.raises(InputError, match=r"target: .* cannot be used .*already exists"):
+        lancedb.write(store, target)
+    assert connection.open_table(name).to_arrow().to_pydict() == {"id": ["theirs"]}
+
+
+@pytest.mark.parametrize("kind", [lance, bucket], ids=lambda make: make.__name__)
+def test_what_another_writer_added_is_not_taken_back(kind, store, queries, tmp_path, monkeypatch):
+    _, target = kind(tmp_path)
+    first, other = make(tmp_path / "first", prefix="f"), make(tmp_path / "other", prefix="o", texts=10)
+    lancedb.write(first, target)
+
+    def overtaken(_):
+        monkeypatch.undo()
+        lancedb.write(other, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lancedb, "gone", overtaken)  # our texts are in the table by then
+    with pytest.raises(KeyboardInterrupt):
+        lancedb.write(store, target)
+    assert {"o1", "f1"} <= {hit.id for hit in lancedb.search(target, queries[:1], 200)[0]}
+    # Without another writer the same table is what it was, also through a table that was opened before.
+    table = lancedb._opened(target)[0]
+    lancedb.write(make(tmp_path / "last", prefix="l", texts=10), target)
+    before = lancedb.search(target, queries, 200)
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lancedb, "gone", stopped)
+    for place in (table, target):
+        with pytest.raises(KeyboardInterrupt):
+            lancedb.write(make(tmp_path / f"new{place is table}", prefix="n", seed=5), place)
+        assert lancedb.search(target, queries, 200) == before
+
+
 def test_no_target(engine, queries, tmp_path):
     engine, target = engine
     with pytest.raises(InputError, match=r"target: (no Edge shard|there is no (table|collection))"):
@@ -395,9 +527,9 @@ def test_what_is_there_is_left_alone(store, tmp_path):
     assert (tmp_path / "full" / "file").read_text() == "mine"
     (tmp_path / "x.new").mkdir()
     (tmp_path / "x.new" / "file").write_text("mine")
-    with pytest.raises(InputError, match="something else than an Edge shard"):
+    with pytest.raises(InputError, match=r"x\.new was not made here, and is left alone"):
         qdrant.write(store, tmp_path / "x")
-    assert (tmp_path / "x.new" / "file").read_text() == "mine"
+    assert [file.name for file in (tmp_path / "x.new").iterdir()] == ["file"]
     theirs = QdrantClient(":memory:")
     theirs.create_collection("t", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
     table = library.connect(str(tmp_path / "db")).create_table("t", data=pa.table({"id": ["a"]}))
@@ -409,32 +541,161 @@ def test_what_is_there_is_left_alone(store, tmp_path):
     assert theirs.count("t").count == 0
 
 
+class Answering(http.server.BaseHTTPRequestHandler):
+    """What a server of Qdrant says to the first calls of a new collection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, result):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.answer({"exists": False})
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def listening(handler):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/t"
+        found.shutdown()
+
+
 @pytest.mark.slow
 def test_a_server_that_is_slow_and_then_goes_is_named(store):
     needs("qdrant_client")
 
-    class Slow(http.server.BaseHTTPRequestHandler):
+    class Slow(Answering):
         def do_GET(self):
             time.sleep(5.5)  # longer than qdrant-client waits by itself
-            answer = b'{"result": {"exists": true}, "status": "ok", "time": 5.5}'
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer({"exists": True})
 
         def do_POST(self):
             self.close_connection = True
 
-        def log_message(self, *_):
-            pass
+    with (
+        listening(Slow) as target,
+        pytest.raises(InputError, match=r"cannot be used .Server disconn") as told,
+    ):
+        qdrant.write(store, target)
+    assert f"target: {target} cannot" in str(told.value)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        target = f"http://127.0.0.1:{listening.server_port}/t"
-        with pytest.raises(InputError, match=f"target: {target} cannot be used .Server disconnected"):
-            qdrant.write(store, target)
-        listening.shutdown()
+
+@pytest.mark.parametrize("kind", [edge, client, server], ids=lambda make: make.__name__)
+def test_qdrant_takes_dates_of_one_form(kind, tmp_path, queries):
+    _, target = kind(tmp_path)
+    store = make(tmp_path / "s", texts=28, fields=lambda i: {"day": f"2024-05-{1 + i:02d}T10:00:00Z"})
+    qdrant.write(store, target)
+    for limit, days in (
+        ("2024-05-20", range(20, 29)),
+        ("2024-05-20T10:00:01", range(21, 29)),
+        ("2024-05-20t10:00:00z", range(20, 29)),
+        ("2024-05-20 10:00:00.5Z", range(21, 29)),
+        ("2024-05-20T10:00:00.123456789+02:00", range(20, 29)),
+    ):
+        got = qdrant.search(target, queries[:1], 100, filters={"day": {"gte": limit}})[0]
+        assert {hit.fields["day"][8:10] for hit in got} == {f"{day:02d}" for day in days}, limit
+    for limit in (
+        "20240520",
+        "2024-W21-1",
+        "2024-05",
+        "2024-02-30",
+        "0000-01-01",
+        "2024-05-20T10",
+        "2024-05-20T10:00Z",
+        "2024-05-20T24:00:00Z",
+        "2024-05-20T10:00:60Z",
+        "2024-05-20T10:00:00+99:00",
+        "2024-05-20\n",
+    ):
+        message = f"filters: 'day': .* or of dates such as \"2024-05-31\" .*, got {re.escape(repr(limit))}"
+        with pytest.raises(InputError, match=message):
+            qdrant.search(target, queries, filters={"day": {"gte": limit}})
+
+
+def test_addresses_that_are_none(store, queries, tmp_path, monkeypatch):
+    needs("qdrant_edge", "qdrant_client")
+    monkeypatch.chdir(tmp_path)
+    for target, message in (
+        ("localhost:6333/texts", "; did you mean 'http://localhost:6333/texts'?"),
+        ("127.0.0.1:6333", "; did you mean 'http://127.0.0.1:6333'?"),
+        ("http://127.0.0.1:port/t", ""),
+        ("http://127.0.0.1:99999/t", ""),
+        ("http://:6333/t", ""),
+        ("ftp://127.0.0.1:6333/t", ""),
+    ):
+        message = f"target: expected a folder, http://.*, got '{target}'{re.escape(message)}$"
+        for call in (lambda t=target: qdrant.write(store, t), lambda t=target: qdrant.search(t, queries)):
+            with pytest.raises(InputError, match=message):
+                call()
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("store")] == []
+
+
+def test_why_writing_stopped_is_said_though_the_collection_cannot_be_deleted(store, monkeypatch):
+    needs("qdrant_client")
+    asked = []
+
+    class Going(Answering):
+        def do_PUT(self):
+            self.answer(True)
+
+        def do_DELETE(self):
+            asked.append(self.path)
+            self.close_connection = True
+
+    def stopped(_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(qdrant, "batches", stopped)
+    with listening(Going) as target, pytest.raises(KeyboardInterrupt):
+        qdrant.write(store, target)
+    assert len(asked) == 1
+
+
+def test_requests_are_small_enough_for_a_server(tmp_path):
+    needs("qdrant_client")
+    sizes, names = [], []
+
+    class Counting(Answering):
+        def do_PUT(self):
+            if "points" not in self.path:
+                return self.answer(True)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.headers.replace_header("Content-Length", "0")
+            sizes.append(len(body))
+            names.extend(p["payload"].get("id") for p in json.loads(body)["points"])
+            self.answer({"operation_id": 0, "status": "completed"})
+
+    store = TokenStore.create(tmp_path / "s", DIM, IDENTITY)
+    rng, texts = np.random.default_rng(0), [f"{i} " + 2_500_000 * "x" for i in range(20)]
+    ids = [f"d{i}" for i in range(20)]
+    store.append([unit(rng, 2) for _ in range(20)], ids, texts)
+    Fields(store.path).write([("d3", {"words": 3_000_000 * "y"})])
+    with listening(Counting) as target:
+        qdrant.write(store, target)
+    assert names == [*ids, None]
+    assert max(sizes) < 32 << 20
+    assert len(sizes) < 8
+
+
+@pytest.mark.slow
+def test_large_texts_go_to_a_server(tmp_path, queries):
+    _, target = server(tmp_path)
+    store = TokenStore.create(tmp_path / "s", DIM, IDENTITY)
+    rng = np.random.default_rng(0)
+    store.append([unit(rng, 3) for _ in range(16)], [f"d{i}" for i in range(16)], 16 * [1_250_000 * "ŵ"])
+    qdrant.write(store, target)
+    assert len(qdrant.search(target, queries[:1], 16)[0]) == 16
 
 
 def test_servers_that_do_not_answer(store, queries):
@@ -503,6 +764,16 @@ def test_lancedb_with_an_index(tmp_path, queries):
     store = make(tmp_path / "s", texts=400)
     target = tmp_path / "db" / "t"
     lancedb.write(store, target, index={"index_type": "IVF_FLAT", "num_partitions": 4})
+    for name, message in (
+        (
+            "index_tipe",
+            "index: create_index of LanceDB takes no 'index_tipe' here; did you mean 'index_type'?",
+        ),
+        ("metric", "index: create_index of LanceDB takes no 'metric' here"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            lancedb.write(store, tmp_path / "db" / "u", index={name: "IVF_PQ"})
+    assert [file.name for file in (tmp_path / "db").iterdir()] == ["t.lance"]
     with pytest.raises(InputError, match="nprobes: expected at least 1, got -1"):
         lancedb.search(target, queries, 10, nprobes=-1)
     got = lancedb.search(target, queries, 10, nprobes=4, refine=10)

@@ -1,8 +1,11 @@
 """What every engine does in the same way."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,8 @@ from ..edge.fields import Fields, fields_of, kind, values_of
 from ..edge.index import document_of
 from ..errors import InputError, whole
 from ..fingerprint import expect_related
+from ..lock import NAME as LOCK
+from ..lock import folder_lock
 from ..similarity import TokenStore, columns
 from ..similarity.maxsim import FirstStage
 from ..similarity.store import making
@@ -259,6 +264,43 @@ def read_into(
             columns.remove(fields)
         raise
     return store
+
+
+@contextlib.contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """An empty folder, which comes to ``path`` when the block ends without an error.
+
+    It is in ``<path>.new``, where one process at a time makes it; what one that was killed has left there is removed.
+
+    Raises
+    ------
+    InputError
+        Another process makes it, there is something at ``path`` or ``<path>.new``, or the place cannot be written to.
+    """
+    new = path.with_name(path.name + ".new")
+    inside = new / "made"
+    try:
+        if os.path.lexists(new) and not _only(new, {LOCK, inside.name}):
+            raise InputError(f"target: {new} was not made here, and is left alone; move it away")
+        with folder_lock(new).held(make=True):
+            try:
+                if os.path.lexists(path) and not _only(path, set()):
+                    raise InputError(f"target: {path} exists already, and is left alone")
+                shutil.rmtree(inside, ignore_errors=True)
+                inside.mkdir()
+                yield inside
+                if path.is_dir():
+                    path.rmdir()
+                inside.rename(path)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"target: {path} cannot be written to ({error.strerror or error})") from None
+
+
+def _only(folder: Path, names: set[str]) -> bool:
+    """Whether it is a folder with nothing else in it."""
+    return folder.is_dir() and {file.name for file in folder.iterdir()} <= names
 
 
 def first_stage(engine: Engine, target: Any) -> FirstStage:

@@ -12,7 +12,6 @@ References
 import dataclasses
 import functools
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ import numpy as np
 from ..edge.encoder import Encoder
 from ..edge.fields import Fields, Values
 from ..errors import InputError, require
+from ..files import named
 from ..similarity import TokenStore, columns
-from .common import About, Found, batches, best_documents, count
+from .common import About, Found, batches, best_documents, count, making_folder
 
 _NONE = np.zeros((0, 1), np.float32)
 
@@ -57,18 +57,18 @@ def write(
     Raises
     ------
     InputError
-        fast-plaid is not installed, the folder exists, or the store has no tokens. Nothing is left of the index.
+        fast-plaid is not installed, the folder exists or another process makes it, or the store has no tokens. Nothing is
+        left of the index.
     """
     library, torch = _libraries()
-    target = Path(target)
+    target = named(target, "target")
     if os.path.lexists(target):
         raise InputError(f"target: {target} exists already; fast-plaid's index is made in a new folder")
     about = About.of(store)
-    try:
-        target.mkdir(parents=True)
+    with making_folder(target) as folder:
         tokens = []
         # Texts and fields are kept beside the index, whose texts are numbered.
-        beside = TokenStore.create(target / "texts", 1, {"optical_rs": about.text()})
+        beside = TokenStore.create(folder / "texts", 1, {"optical_rs": about.text()})
         fields = Fields(beside.path)
         for part in batches(store):
             part = [row for row in part if len(row[1])]
@@ -77,14 +77,9 @@ def write(
             beside.append([_NONE] * len(part), [row[0] for row in part], [row[2] for row in part])
         if not tokens:
             raise InputError(f"store: {store.path} has no tokens")
-        library.FastPlaid(index=str(target / "index"), device=device).create(
+        library.FastPlaid(index=str(folder / "index"), device=device).create(
             tokens, nbits=nbits, n_samples_kmeans=n_samples_kmeans, seed=seed
         )
-    except BaseException as error:
-        shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise InputError(f"target: {target} cannot be written to ({error.strerror or error})") from None
-        raise
 
 
 @dataclasses.dataclass(frozen=True)

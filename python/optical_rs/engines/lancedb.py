@@ -8,6 +8,7 @@ this package's models do.
 """
 
 import contextlib
+import inspect
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ import numpy as np
 
 from ..edge.encoder import Encoder
 from ..edge.fields import conditions
-from ..errors import InputError, require
+from ..errors import InputError, closest, require
+from ..lock import folder_lock
 from ..similarity import TokenStore
 from .common import BATCH, About, Found, Text, batches, best_documents, count, gone, read_into
 
@@ -51,51 +53,73 @@ def write(
     Raises
     ------
     InputError
-        LanceDB is not installed, the storage does not answer, tokens that are not of unit length, a field with values of
-        several kinds, or a table that is something else, of another model or without one of the fields. The table is
-        then as it was before.
+        LanceDB is not installed, the storage does not answer, another process writes the table in its folder, tokens that
+        are not of unit length, a field with values of several kinds, unknown settings of the index, or a table that is
+        something else, of another model or without one of the fields. The table is then as it was before, unless another
+        writer has changed it meanwhile: a table in object storage takes one writer at a time.
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype: expected float32 or float16, got {dtype!r}")
     about = About.of(store, dtype=dtype)
     _expect_typed(about)
     with _errors(target):
-        arrow = require("pyarrow", "lancedb")
+        if index is not None:
+            _expect_settings(index)
         table, connection, name = _opened(target)
-        if table is None:
-            try:
-                with _rows(arrow, store, about) as rows:
-                    table = connection.create_table(name, data=rows)
-                if index is not None:
-                    _index(table, index)
-            except BaseException:
-                _drop(connection, name)
-                raise
-            return
-        old = _about(table, target)
-        old.expect_same(about, _shown(target))
-        new = [
-            (n, kinds) for n, kinds in about.fields.items() if not set(kinds) <= set(old.fields.get(n, ()))
-        ]
-        for field, kinds in new:
-            raise InputError(
-                f"target: the schema of {_shown(target)} differs: field '{field}' is {' and '.join(kinds)} in the store, "
-                f"and {' and '.join(old.fields.get(field, ['none']))} in the table"
-            )
-        before = table.version
-        try:
-            update = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            with _rows(arrow, store, old) as rows:
-                update.execute(rows)
-            names = gone(store)
-            for first in range(0, len(names), BATCH):
-                table.delete(f"id IN ({', '.join(map(_quoted, names[first : first + BATCH]))})")
-            if index is not None:
-                _index(table, index)
-        except BaseException:
-            if table.version != before:
-                table.restore(before)
-            raise
+        with _only_writer(table, connection, name):
+            if connection is not None:  # another may have written it before this writer's turn
+                table = _open(connection, name)
+            if table is None:
+                _create(connection, name, store, about, index)
+            else:
+                _update(table, target, store, about, index)
+
+
+def _create(
+    connection: Any, name: str, store: TokenStore, about: About, index: Mapping[str, Any] | None
+) -> None:
+    table = None
+    try:
+        with _rows(store, about) as rows:
+            table = connection.create_table(name, data=rows)
+        if index is not None:
+            _index(table, index)
+    except BaseException:
+        # What is there by now and was not made above is another writer's.
+        if table is not None or not _is_there(connection, name):
+            _drop(connection, name)
+        raise
+
+
+def _update(
+    table: Any, target: Any, store: TokenStore, about: About, index: Mapping[str, Any] | None
+) -> None:
+    old = _about(table, target)
+    old.expect_same(about, _shown(target))
+    new = [(n, kinds) for n, kinds in about.fields.items() if not set(kinds) <= set(old.fields.get(n, ()))]
+    for field, kinds in new:
+        raise InputError(
+            f"target: the schema of {_shown(target)} differs: field '{field}' is {' and '.join(kinds)} in the store, "
+            f"and {' and '.join(old.fields.get(field, ['none']))} in the table"
+        )
+    made: list[int] = []
+    try:
+        update = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        with _rows(store, old) as rows:
+            made.append(update.execute(rows).version)
+        names = gone(store)
+        for first in range(0, len(names), BATCH):
+            removed = table.delete(f"id IN ({', '.join(map(_quoted, names[first : first + BATCH]))})")
+            made.append(removed.version)
+        if index is not None:
+            _index(table, index)
+    except BaseException:
+        if made:
+            table.checkout_latest()
+            # Not where another writer's version is among them.
+            if list(range(made[0], table.version + 1)) == made:
+                table.restore(made[0] - 1)
+        raise
 
 
 def search(
@@ -202,8 +226,9 @@ def read(target: Any, path: str | Path, *, dtype: str = "float32") -> TokenStore
 
 
 @contextlib.contextmanager
-def _rows(arrow: Any, store: TokenStore, about: About) -> Iterator[Any]:
+def _rows(store: TokenStore, about: About) -> Iterator[Any]:
     """A store's texts as a stream of Arrow's batches. What stops it is raised as it is, and not as Arrow's error."""
+    arrow = require("pyarrow", "lancedb")
     number = getattr(arrow, about.options["dtype"])()
     columns = [
         ("id", arrow.string()),
@@ -282,6 +307,14 @@ def _expect_typed(about: About) -> None:
             raise InputError(f"store: field {name!r}: LanceDB takes no backquote in a field's name")
 
 
+def _expect_settings(settings: Mapping[str, Any]) -> None:
+    function = require("lancedb.table", "lancedb").LanceTable.create_index
+    known = set(inspect.signature(function).parameters) - {"self", "metric", "vector_column_name"}
+    for name in settings:
+        if name not in known:
+            raise InputError(f"index: create_index of LanceDB takes no '{name}' here{closest(name, known)}")
+
+
 def _index(table: Any, settings: Mapping[str, Any]) -> None:
     table.create_index(metric="cosine", vector_column_name="tokens", **settings)
 
@@ -341,21 +374,52 @@ def _opened(target: Any) -> tuple[Any, Any, str]:
         raise InputError(
             f"target: expected 'folder/name', a URL, a table or (connection, name), got {type(target).__name__}"
         )
+    return _open(connection, name), connection, name
+
+
+def _open(connection: Any, name: str) -> Any:
+    """The table, or None if there is none."""
     try:
-        return connection.open_table(name), connection, name
+        return connection.open_table(name)
     except ValueError as error:
         if "not found" not in str(error):
             raise
-        return None, connection, name
+        return None
+
+
+def _is_there(connection: Any, name: str) -> bool:
+    """Whether there is a table; also if it cannot be told."""
+    try:
+        return _open(connection, name) is not None
+    except (RuntimeError, OSError, ValueError):
+        return True
+
+
+def _folder(table: Any, connection: Any, name: str) -> Path | None:
+    """The table's own folder, if it is kept in one."""
+    base = str(getattr(table if connection is None else connection, "uri", "") or "")
+    if not base or "://" in base:
+        return None
+    return Path(base) if connection is None else Path(base) / f"{name}.lance"
+
+
+@contextlib.contextmanager
+def _only_writer(table: Any, connection: Any, name: str) -> Iterator[None]:
+    """One writer at a time for a table in a folder; object storage has no locks."""
+    folder = _folder(table, connection, name)
+    if folder is None:
+        yield
+    else:
+        with folder_lock(folder).held(make=True):
+            yield
 
 
 def _drop(connection: Any, name: str) -> None:
     """Remove a table that was not written to its end."""
     with contextlib.suppress(Exception):
         connection.drop_table(name)
-    local = str(getattr(connection, "uri", ""))
-    if "://" not in local and local:
-        shutil.rmtree(Path(local) / f"{name}.lance", ignore_errors=True)
+    if folder := _folder(None, connection, name):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ candidates, whose tokens it then compares.
 
 import contextlib
 import datetime
+import json
 import os
-import shutil
+import re
+import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ from ..errors import InputError, require
 from ..files import named
 from ..similarity import TokenStore
 from ..similarity.coarse import METHODS, Method, settings_of
-from .common import BATCH, About, Found, batches, best_documents, count, gone, read_into
+from .common import BATCH, About, Found, batches, best_documents, count, gone, making_folder, read_into
 
 #: Names of vectors.
 _TOKENS, _COARSE = "tokens", "coarse"
@@ -59,8 +61,10 @@ def write(
     Raises
     ------
     InputError
-        The package is not installed, the server does not answer, or the target is something else or of another model.
-        A target that did not exist then does not exist; one that did has whole texts alone, and the same call goes on.
+        The package is not installed, the server does not answer, another process makes the folder, or the target is
+        something else or of another model. A target that did not exist then does not exist; one that did has whole texts
+        alone, and the same call goes on. A new collection whose server goes meanwhile may stay: it is recognised as one
+        that was not written to its end, until it is deleted by hand.
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype: expected float32 or float16, got {dtype!r}")
@@ -217,13 +221,29 @@ def _range(models: Any, name: str, bounds: Mapping[str, Any]) -> Any:
     if not any(isinstance(limit, str) for limit in bounds.values()):
         return models.Range(**bounds)
     for limit in bounds.values():
-        try:
-            datetime.datetime.fromisoformat(limit)
-        except (TypeError, ValueError):
+        if not _is_date(limit):
             raise InputError(
-                f"filters: '{name}': Qdrant has ranges of numbers, or of dates such as \"2024-05-31\", got {limit!r}"
-            ) from None
+                f"filters: '{name}': Qdrant has ranges of numbers, or of dates such as \"2024-05-31\" and "
+                f'"2024-05-31T09:30:00Z", got {limit!r}'
+            )
     return models.DatetimeRange(**bounds)
+
+
+#: RFC 3339, where the time and its zone may be missing: what all of Qdrant's ways take for the same date.
+_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ]([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?"
+)
+
+
+def _is_date(limit: Any) -> bool:
+    if not isinstance(limit, str) or not _DATE.fullmatch(limit):
+        return False
+    try:
+        datetime.datetime.fromisoformat(limit[:19])
+    except ValueError:  # such as the 30th of February
+        return False
+    return True
 
 
 # The two ways to Qdrant. Their models are the same but for some names.
@@ -290,6 +310,10 @@ class _Edge:
                 return
 
 
+#: A server takes requests of 32 MiB. Bytes of a request, and of a number in it (as JSON, with a comma), at most.
+_REQUEST, _NUMBER = 30_000_000, 24
+
+
 class _Client:
     """A collection of a server, or of qdrant-client's local mode."""
 
@@ -302,11 +326,15 @@ class _Client:
             self.models.PointStruct(id=i, vector={n: v.tolist() for n, v in vectors.items()}, payload=payload)
             for i, vectors, payload in points
         ]
-        # Requests of a server are limited to 32 MB, and a number takes some 20 bytes in JSON.
-        numbers = max((sum(v.size for v in vectors.values()) for _, vectors, _ in points), default=1)
-        step = max(1, 1_000_000 // max(numbers, 1))
-        for first in range(0, len(made), step):
-            self._client.upsert(self._name, made[first : first + step], wait=True)
+        first, size = 0, 0
+        for last, (_, vectors, payload) in enumerate(points):
+            own = _NUMBER * sum(v.size for v in vectors.values()) + len(json.dumps(payload))
+            if last > first and size + own > _REQUEST:
+                self._client.upsert(self._name, made[first:last], wait=True)
+                first, size = last, 0
+            size += own
+        if made:
+            self._client.upsert(self._name, made[first:], wait=True)
 
     def delete(self, points: list[str]) -> None:
         self._client.delete(self._name, self.models.PointIdsList(points=points), wait=True)
@@ -346,8 +374,25 @@ class _Client:
                 return
 
 
+_EXPECTED = "expected a folder, http://host:6333/collection, an EdgeShard or (QdrantClient, name)"
+
+
 def _is_folder(target: Any) -> bool:
     return isinstance(target, str | os.PathLike) and "://" not in str(target)
+
+
+def _is_url(base: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(base)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        return False
+
+
+def _expect_scheme(target: Any) -> None:
+    """Refuse a server's address that would be taken for a folder."""
+    if isinstance(target, str) and re.match(r"[^/\\]+:[0-9]+(/|$)", target):
+        raise InputError(f"target: {_EXPECTED}, got {target!r}; did you mean 'http://{target}'?")
 
 
 def _is_shard(target: Any) -> bool:
@@ -356,6 +401,7 @@ def _is_shard(target: Any) -> bool:
 
 @contextlib.contextmanager
 def _reading(target: Any) -> Iterator[tuple[Any, About]]:
+    _expect_scheme(target)
     with _errors(target):
         if _is_folder(target):
             library = require("qdrant_edge", "qdrant")
@@ -384,12 +430,15 @@ def _reading(target: Any) -> Iterator[tuple[Any, About]]:
 @contextlib.contextmanager
 def _writing(target: Any, about: About) -> Iterator[tuple[Any, About | None]]:
     """The engine, and what it holds already; what is made here is removed if the block fails."""
+    _expect_scheme(target)
     if (_is_folder(target) and (Path(target) / "edge_config.json").is_file()) or _is_shard(target):
         with _reading(target) as (engine, old):
             old.expect_same(about, target if _is_folder(target) else "the shard")
             yield engine, old
     elif _is_folder(target):
         library, path = require("qdrant_edge", "qdrant"), named(target, "target")
+        if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"target: {path} is something else than an Edge shard, and is left alone")
         with _errors(target), _new_shard(library, path, about) as engine:
             yield engine, None
     else:
@@ -410,12 +459,6 @@ def _writing(target: Any, about: About) -> Iterator[tuple[Any, About | None]]:
 @contextlib.contextmanager
 def _new_shard(library: Any, path: Path, about: About) -> Iterator[_Edge]:
     """A shard that is made beside its place, and is there once it is whole."""
-    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"target: {path} is something else than an Edge shard, and is left alone")
-    new = path.with_name(path.name + ".new")
-    if new.exists() and not (new / "edge_config.json").exists() and any(new.iterdir()):
-        raise InputError(f"target: {new} is something else than an Edge shard, and is left alone")
-    shutil.rmtree(new, ignore_errors=True)  # of a run that was interrupted
     late = library.MultiVectorConfig(library.MultiVectorComparator.MaxSim)
 
     def vectors(dim: int, dtype: str, indexed: bool) -> Any:
@@ -427,22 +470,12 @@ def _new_shard(library: Any, path: Path, about: About) -> Iterator[_Edge]:
             hnsw_config=None if indexed else library.HnswIndexConfig(0, 100, 10_000),
         )
 
-    shard = None
-    try:
-        new.mkdir(parents=True)
-        shard = library.EdgeShard.create(str(new), library.EdgeConfig(vectors=_vectors(about, vectors)))
-        yield _Edge(library, shard)
-        shard.close()
-        shard = None
-        if path.is_dir():
-            path.rmdir()
-        new.rename(path)
-    except OSError as error:
-        raise InputError(f"target: {path} cannot be written to ({error.strerror or error})") from None
-    finally:
-        if shard is not None:
+    with making_folder(path) as folder:
+        shard = library.EdgeShard.create(str(folder), library.EdgeConfig(vectors=_vectors(about, vectors)))
+        try:
+            yield _Edge(library, shard)
+        finally:
             shard.close()
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _new_collection(client: Any, name: str, about: About) -> Iterator[tuple[_Client, None]]:
@@ -462,7 +495,9 @@ def _new_collection(client: Any, name: str, about: About) -> Iterator[tuple[_Cli
     try:
         yield _Client(client, name), None
     except BaseException:
-        client.delete_collection(name)
+        # A server that went has the collection still; what is reported is why writing stopped.
+        with contextlib.suppress(Exception):
+            client.delete_collection(name)
         raise
 
 
@@ -481,10 +516,8 @@ def _client(target: Any) -> tuple[Any, str, Any]:
     if isinstance(target, tuple) and len(target) == 2 and isinstance(target[1], str):
         return *target, lambda: None
     base, _, name = str(target).rstrip("/").rpartition("/")
-    if not isinstance(target, str) or not base.partition("://")[2]:
-        raise InputError(
-            f"target: expected a folder, http://host:6333/collection, an EdgeShard or (QdrantClient, name), got {target!r}"
-        )
+    if not isinstance(target, str) or not _is_url(base):
+        raise InputError(f"target: {_EXPECTED}, got {target!r}")
     # By itself it waits five seconds: less than an exhaustive search of some million texts takes.
     client = library.QdrantClient(url=base, timeout=60, check_compatibility=False)
     return client, name, client.close

@@ -97,13 +97,16 @@ def folder_lock(folder: str | os.PathLike) -> FolderLock:
 
 def _locked(folder: Path, deadline: float, make: bool) -> int:
     """The lock file, opened and locked."""
-    path, pause = folder / NAME, 0.001
+    path, pause, tries = folder / NAME, 0.001, 0
     while True:
         try:
             if make:
                 folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o666)
         except OSError as error:
+            # Its last writer may remove the folder at this very moment.
+            if make and isinstance(error, FileNotFoundError | FileExistsError) and (tries := tries + 1) < 100:
+                continue
             raise InputError(f"path: {folder} cannot be written to ({error.strerror or error})") from None
         if _try_lock(file, folder):
             # A folder that was removed and made again in the meantime has another lock file.

@@ -164,6 +164,8 @@ FILTERS = [
     {"year": [1995, 1996.0]},
     {"weight": {"gt": 3.5}},
     {"weight": 2.5},
+    {"weight": np.float32(2.5)},
+    {"year": {"gte": np.int64(1995)}},
     {"tag": "a"},
     {"tag": ["a", "z"], "year": {"lte": 2000}},
     {"ok": True},
@@ -756,6 +758,25 @@ def test_lancedb_takes_unit_tokens_and_one_kind(tmp_path, queries, monkeypatch):
         lancedb.write(more, tmp_path / "db" / "t")
     with pytest.raises(InputError, match="text 'last' has a token"):
         lancedb.write(long, tmp_path / "db" / "t")
+    assert len(lancedb.search(tmp_path / "db" / "t", queries[:1], 100)[0]) == 59
+
+
+def test_lancedb_leaves_what_is_no_table_and_takes_the_place_of_what_is_half_one(tmp_path, queries):
+    needs("lancedb")
+    store, folder = make(tmp_path / "s"), tmp_path / "db" / "t.lance"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="something else than a table"):
+        lancedb.write(store, tmp_path / "db" / "t")
+    assert (folder / "mine.txt").read_text() == "mine"
+    (folder / "mine.txt").unlink()
+    (folder / "data").mkdir()
+    (folder / "data" / "orphan.lance").write_text("of a writer that was killed")
+    with pytest.raises(InputError, match=r"^index: "):
+        lancedb.write(store, tmp_path / "db" / "t", index={"index_type": "IVF_PQ", "num_partitions": "x"})
+    assert not folder.exists()
+    lancedb.write(store, tmp_path / "db" / "t")
+    assert not (folder / "data" / "orphan.lance").exists()
     assert len(lancedb.search(tmp_path / "db" / "t", queries[:1], 100)[0]) == 59
 
 

@@ -323,6 +323,8 @@ BAD = [
         ["train", "--loss", "optical", "--rge", "1", "--bitext", "x"],
         "unknown argument '--rge'; did you mean '--reg'",
     ),
+    (["train", "--bitext", "x", "--ouput", "y"], "unknown argument '--ouput'; did you mean '--output'"),
+    (["train", "--bitext", "x", "--reg", "0.1"], "unknown argument '--reg'; pooled-mse has none"),
     (["train", "--bitext", "kolibri:xx"], "no language 'xx'"),
     (["train", "--bitext", "none.tsv"], "none.tsv: no such file"),
     (["train", "--side", "querry"], "side: unknown side 'querry'; did you mean 'query'"),

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from ..errors import InputError
 from ..progress import say
 from .options import Parser, add_json
 
@@ -18,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("store", help="directory of the store")
     parser.add_argument("--verify", action="store_true", help="read all of it and compare checksums")
     parser.add_argument(
-        "--compact", action="store_true", help="rewrite it without deleted texts, and its first stage"
+        "--compact",
+        action="store_true",
+        help="rewrite it without deleted texts, and make its first stage again",
     )
     parser.add_argument(
         "--output", metavar="DIR", help="also write it to another directory, in the form of --dtype"
@@ -39,10 +42,14 @@ def main(arguments: Sequence[str]) -> None:
         say(f"reading all of {options.store}")
         store.verify()
     if options.compact:
-        staged = first_stage_of(options.store) is not None
+        staged = first_stage_of(options.store)
+        if staged is not None and "coarse" not in staged.metadata:
+            raise InputError(
+                f"--compact: the first stage {staged.path} is of an older version; optical-rs index --first-stage makes it again"
+            )
         say(f"writing {options.store} without deleted texts")
         store.compact()
-        if staged:
+        if staged is not None:
             say(f"making the first stage anew, {coarse_of(options.store)}")
             update_first_stage(store, None)
     if options.output:

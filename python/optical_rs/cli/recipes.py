@@ -90,7 +90,7 @@ def build(command: str, description: str, keep: str) -> argparse.ArgumentParser:
     system.add_argument(
         "--interpolate",
         metavar="SHARE",
-        help="interpolate between the weights before (0) and after training (1)",
+        help="interpolate between the weights before (0) and after training (1); default: 0.5 without a recipe, 1 with one",
     )
     system.add_argument(
         "--reg",
@@ -247,14 +247,16 @@ def _system(rest: list[str], default: Mapping[str, Any]) -> dict[str, Any]:
     found = {**default, **found}
     from ..losses import options_of, resolve_loss
 
+    others = (*KEYS, *TRAINING, "loss", "config", "systems", "output", "languages")
     if "loss" not in found:
-        known = {f"--{k}" for k in (*KEYS, *TRAINING, "loss", "config", "systems", "output", "languages")}
+        known = {f"--{k}" for k in others}
         name = f"--{next(iter(found))}"
         hint = "; needs --loss" if name[2:] in (*DISTILLATION, "reg") else closest(name, known)
         raise InputError(f"unknown argument '{name}'{hint}")
     valid = {*options_of(resolve_loss(found["loss"])), *DISTILLATION, "loss"}
     for key in found:
         if key not in valid:
-            known = {f"--{k}" for k in (*valid, *KEYS, *TRAINING)}
-            raise InputError(f"unknown argument '--{key}'{closest(f'--{key}', known)}")
+            known = {f"--{k}" for k in (*valid, *others)}
+            hint = f"; {found['loss']} has none" if key == "reg" else closest(f"--{key}", known)
+            raise InputError(f"unknown argument '--{key}'{hint}")
     return found

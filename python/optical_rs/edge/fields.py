@@ -248,12 +248,18 @@ def conditions(
                 if bound not in _BOUNDS:
                     raise InputError(f"filters: '{name}': unknown bound '{bound}'{closest(bound, _BOUNDS)}")
                 _expect_kind(name, limit, own - {"true or false"})
-            found[name] = dict(wanted)
+            found[name] = {bound: _plain(limit) for bound, limit in wanted.items()}
         else:
             found[name] = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
             for value in found[name]:
                 _expect_kind(name, value, own)
+            found[name] = list(map(_plain, found[name]))
     return found
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's, which engines can write."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _expect_filters(filters: Any) -> None:

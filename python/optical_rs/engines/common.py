@@ -279,12 +279,16 @@ def making_folder(path: Path) -> Iterator[Path]:
     """
     new = path.with_name(path.name + ".new")
     inside = new / "made"
+    foreign = f"target: {new} was not made here, and is left alone; move it away"
+    if new.is_file():
+        raise InputError(foreign)
     try:
-        if os.path.lexists(new) and not _only(new, {LOCK, inside.name}):
-            raise InputError(f"target: {new} was not made here, and is left alone; move it away")
         with folder_lock(new).held(make=True):
+            if not only(new, {LOCK, inside.name}):
+                (new / LOCK).unlink()
+                raise InputError(foreign)
             try:
-                if os.path.lexists(path) and not _only(path, set()):
+                if os.path.lexists(path) and not only(path, set()):
                     raise InputError(f"target: {path} exists already, and is left alone")
                 shutil.rmtree(inside, ignore_errors=True)
                 inside.mkdir()
@@ -293,12 +297,24 @@ def making_folder(path: Path) -> Iterator[Path]:
                     path.rmdir()
                 inside.rename(path)
             finally:
-                shutil.rmtree(new, ignore_errors=True)
+                clear(new)
     except OSError as error:
         raise InputError(f"target: {path} cannot be written to ({error.strerror or error})") from None
 
 
-def _only(folder: Path, names: set[str]) -> bool:
+def clear(folder: Path) -> None:
+    """Remove a folder that is locked here, its lock file last: what is there after that is the next writer's."""
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file, ignore_errors=True)
+            elif file.name != LOCK:
+                file.unlink()
+        (folder / LOCK).unlink()
+        folder.rmdir()
+
+
+def only(folder: Path, names: set[str]) -> bool:
     """Whether it is a folder with nothing else in it."""
     return folder.is_dir() and {file.name for file in folder.iterdir()} <= names
 

@@ -21,12 +21,15 @@ import numpy as np
 from ..edge.encoder import Encoder
 from ..edge.fields import conditions
 from ..errors import InputError, closest, require
+from ..lock import NAME as LOCK
 from ..lock import folder_lock
 from ..similarity import TokenStore
-from .common import BATCH, About, Found, Text, batches, best_documents, count, gone, read_into
+from .common import BATCH, About, Found, Text, batches, best_documents, clear, count, gone, only, read_into
 
 _ABOUT = b"optical_rs"
 _TYPES = {"text": "string", "numbers": "float64", "true or false": "bool_"}
+#: Folders of a table.
+_PARTS = ("data", "_versions", "_transactions", "_indices", "_deletions")
 #: By how much the length of a token may differ from 1; bytes and float16 round it.
 _UNIT = 0.02
 
@@ -78,7 +81,12 @@ def write(
 def _create(
     connection: Any, name: str, store: TokenStore, about: About, index: Mapping[str, Any] | None
 ) -> None:
-    table = None
+    table, folder = None, _folder(None, connection, name)
+    if folder and folder.is_dir():
+        if not only(folder, {LOCK, *_PARTS}):
+            raise InputError(f"target: {folder} is something else than a table, and is left alone")
+        for part in _PARTS:  # of a writer that was killed
+            shutil.rmtree(folder / part, ignore_errors=True)
     try:
         with _rows(store, about) as rows:
             table = connection.create_table(name, data=rows)
@@ -316,7 +324,10 @@ def _expect_settings(settings: Mapping[str, Any]) -> None:
 
 
 def _index(table: Any, settings: Mapping[str, Any]) -> None:
-    table.create_index(metric="cosine", vector_column_name="tokens", **settings)
+    try:
+        table.create_index(metric="cosine", vector_column_name="tokens", **settings)
+    except TypeError as error:
+        raise InputError(f"index: {error}") from None
 
 
 def _quoted(value: Any) -> str:
@@ -416,10 +427,11 @@ def _only_writer(table: Any, connection: Any, name: str) -> Iterator[None]:
 
 def _drop(connection: Any, name: str) -> None:
     """Remove a table that was not written to its end."""
-    with contextlib.suppress(Exception):
-        connection.drop_table(name)
     if folder := _folder(None, connection, name):
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
+    else:
+        with contextlib.suppress(Exception):
+            connection.drop_table(name)
 
 
 @contextlib.contextmanager

@@ -391,7 +391,9 @@ def _is_url(base: str) -> bool:
 
 def _expect_scheme(target: Any) -> None:
     """Refuse a server's address that would be taken for a folder."""
-    if isinstance(target, str) and re.match(r"[^/\\]+:[0-9]+(/|$)", target):
+    if not isinstance(target, str) or os.path.lexists(target.partition("/")[0]):
+        return
+    if re.match(r"[^/\\]+:[0-9]+(/|$)", target):
         raise InputError(f"target: {_EXPECTED}, got {target!r}; did you mean 'http://{target}'?")
 
 

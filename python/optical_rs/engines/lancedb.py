@@ -84,6 +84,7 @@ def _create(
     table, folder = None, _folder(None, connection, name)
     if folder and folder.is_dir():
         if not only(folder, {LOCK, *_PARTS}):
+            (folder / LOCK).unlink(missing_ok=True)
             raise InputError(f"target: {folder} is something else than a table, and is left alone")
         for part in _PARTS:  # of a writer that was killed
             shutil.rmtree(folder / part, ignore_errors=True)
